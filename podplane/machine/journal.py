@@ -82,7 +82,8 @@ _originals = msgspec.json.Decoder(Original)
 
 
 class Journal:
-    """The file, and what it says. Methods raise OSError when the disk takes nothing; then nothing has changed."""
+    """The file, and what it says. Methods raise OSError when the disk takes nothing; then nothing has changed, but for what is detached:
+    that is written before the next record, so that no attachment has addresses that the file gives to another one, too."""
 
     def __init__(self, path: Path) -> None:
         """Open it, or make it."""
@@ -92,6 +93,8 @@ class Journal:
         """The addresses that were allocated last: of those that are free now, others are used before."""
         self.originals: dict[str, Original] = {}
         """Sysctls that are podplane's, by name, in the order in which they were set."""
+        self._unsaid: list[Id] = []
+        """What is detached, and not in the file."""
         self._lock = threading.Lock()
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._count = self._size = 0
@@ -119,8 +122,9 @@ class Journal:
         """It is gone; of what is not attached, nothing is written."""
         with self._lock:
             if id_ in self.attachments:
-                self._append({"detach": id_})
                 del self.attachments[id_]
+                self._unsaid.append(id_)
+                self._append()
                 self._tidy()
 
     def note(self, original: Original) -> None:
@@ -159,12 +163,14 @@ class Journal:
                 self._attached(_kept.decode(line))
             elif kind.last is not None:
                 self.last = kind.last
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             log.warning("journal path=%s a line that makes no sense is ignored: %s", self.path, error)
 
-    def _append(self, record: object) -> None:
-        self._write(self._fd, self._size, msgspec.json.encode(record) + b"\n")
-        self._count += 1
+    def _append(self, *records: object) -> None:
+        lines = [msgspec.json.encode(one) + b"\n" for one in (*({"detach": id_} for id_ in self._unsaid), *records)]
+        self._write(self._fd, self._size, b"".join(lines))
+        self._count += len(lines)
+        self._unsaid.clear()
 
     def _tidy(self) -> None:
         if self._count > 2 * (len(self.attachments) + len(self.originals)) + SPARE_LINES:
@@ -202,6 +208,7 @@ class Journal:
             return
         os.close(self._fd)
         self._fd, self._count = fd, len(self.attachments) + len(self.originals)
+        self._unsaid.clear()
 
     def _records(self) -> Iterator[bytes]:
         for record in (*self.originals.values(), *self.attachments.values(), {"last": self.last}):

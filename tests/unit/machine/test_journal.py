@@ -94,6 +94,7 @@ def test_a_line_that_makes_no_sense_costs_only_itself(tmp_path: Path, caplog: py
     path = tmp_path / "journal"
     Journal(path).attach(attachment("a"), IPS, 0)
     with path.open("ab") as file:
+        file.write(b'{"x": ' + b"[" * 5000 + b"]" * 5000 + b"}\n")
         file.write(b'\xff\n{"attach": {"container_id": 7}, "ips": []}\n[]\n{"detach": "a"}\n{"later": {}}\n')
     Journal(path).attach(attachment("b"), IPS, 0)
     assert list(read(path)) == [("a", "eth0"), ("b", "eth0")]
@@ -164,6 +165,25 @@ def test_a_disk_that_is_full_takes_nothing_of_a_record(room: int, tmp_path: Path
     disk.room = 1 << 20
     journal.attach(attachment("c"), IPS, 0)
     assert list(read(path)) == [("a", "eth0"), ("c", "eth0")]
+
+
+def test_what_was_detached_while_the_disk_was_full_goes_before_another_has_its_addresses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, journal = tmp_path / "journal", Journal(tmp_path / "journal")
+    for name in ("a", "b"):
+        journal.attach(attachment(name), (f"10.244.1.{ord(name)}",), 0)
+    disk = Disk(0, monkeypatch)
+    for name in ("a", "b"):
+        with pytest.raises(OSError, match="No space left"):
+            journal.detach((name, "eth0"))
+    assert not journal.attachments, "it is gone from the kernel, and so for whoever asks"
+    with pytest.raises(OSError, match="No space left"):
+        journal.attach(attachment("c"), ("10.244.1.97",), 0)
+    assert set(read(path)) == {("a", "eth0"), ("b", "eth0")}
+    disk.room = 10_000
+    journal.attach(attachment("c"), ("10.244.1.97",), 0)
+    assert read(path) == {("c", "eth0"): ("10.244.1.97",)}
 
 
 def test_without_room_for_another_file_it_stays_as_it_is(
