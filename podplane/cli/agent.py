@@ -113,7 +113,7 @@ def uninstall(context: click.Context, detach: bool) -> None:
     path = Path(UNIT_FOLDER, NAME)
     check_root()
     with run_folder(given["run_dir"] or found.run_dir) as folder:
-        done = module.uninstall(folder, found.network(), (path,), detach=detach)
+        done = module.uninstall(folder, found.network(), (path,), detach=detach, plugin_path=found.plugin_path)
     if done.is_clean:
         with contextlib.suppress(OSError):  # something else is in it
             folder.rmdir()

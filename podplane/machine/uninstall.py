@@ -8,17 +8,21 @@ A sysctl that somebody else changed meanwhile stays as it is. With the one for f
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+import asyncio
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from podplane.agent.agent import ownership
+from podplane.agent.delegation import Plugins
+from podplane.cni.network import NetworkError
 from podplane.kernel.door import Kernel
 from podplane.kernel.namespace import CurrentNamespace
 from podplane.kernel.opener import KernelOpener
 from podplane.kernel.sysctl import read_here, set_here
 from podplane.machine import snapshot
+from podplane.machine.configuration import PLUGIN_PATH
 from podplane.machine.errors import MachineError
 from podplane.machine.journal import Journal
 from podplane.machine.snapshot import Snapshot
@@ -42,11 +46,13 @@ class Outcome(msgspec.Struct):
     is_clean: bool
 
 
-def uninstall(folder: Path, config: NetworkConfig, files: Iterable[Path], *, detach: bool) -> Outcome:
+def uninstall(
+    folder: Path, config: NetworkConfig, files: Iterable[Path], *, detach: bool, plugin_path: Sequence[str] = PLUGIN_PATH
+) -> Outcome:
     """Do it, in the network namespace of this process. MachineError when pods are attached and are not to be detached.
 
     `folder` is the run folder, which is locked; the agent's files in it are removed, and whoever locked it removes it once it is empty.
-    `files` go, too, where they are there.
+    `files` go, too, where they are there. What plugins of others made for pods is undone by those in `plugin_path`.
     """
     journal = Journal(folder / "attachments.journal")
     try:
@@ -59,13 +65,24 @@ def uninstall(folder: Path, config: NetworkConfig, files: Iterable[Path], *, det
                 f"{counted(links, 'link')} of pods would go, of which {folder} says nothing: give the --run-dir of the agent, or --detach"
             )
         before = snapshot.load(folder)
+        undone = _undo(Plugins(folder, plugin_path))
         lines, failed = _remove_objects(config)
+        failed += undone
         lines += _restore(journal, before)
     finally:
         journal.close()
     if failed:
         return Outcome([*lines, *failed, f"{folder} stays, for another try"], is_clean=False)
     return Outcome([*lines, *_remove_files((*_own_files(folder), *files)), *_compared(before)], is_clean=True)
+
+
+def _undo(plugins: Plugins) -> list[str]:
+    """Have plugins of others undo what they made for pods, which only they know; why one could not."""
+    try:
+        asyncio.run(plugins.gc(frozenset()))
+    except NetworkError as error:
+        return [f"still there: further interfaces of pods: {error}"]
+    return []
 
 
 def _owned(kernel: Kernel, config: NetworkConfig) -> list[Value]:

@@ -137,6 +137,24 @@ def test_links_of_pods_that_the_folder_does_not_know_are_not_removed(tmp_path: P
     assert "pp0123456789ab" not in run("ip link")
 
 
+def test_what_plugins_of_others_made_is_undone_by_them(tmp_path: Path) -> None:
+    run(MACHINE)
+    folder, plugin = tmp_path / "run", tmp_path / "theirs"
+    folder.mkdir(mode=0o700)
+    plugin.write_text(
+        f"#!/bin/sh\ncat >/dev/null; echo $CNI_COMMAND $CNI_CONTAINERID >>{tmp_path}/calls; exit $(cat {tmp_path}/status)\n"
+    )
+    plugin.chmod(0o755)
+    chain = {"path": "default/a", "version": "1.0.0", "name": "a", "plugins": [{"type": "theirs"}]}
+    made = {"container_id": "c1", "ifname": "net1", "args": "", "chain": chain}
+    (folder / "delegated-0-1.json").write_text(json.dumps(made))
+    for status, is_clean in ((1, False), (0, True)):
+        (tmp_path / "status").write_text(str(status))
+        done = uninstall(folder, CONFIG, (), detach=True, plugin_path=(str(tmp_path),))
+        assert done.is_clean is is_clean, done
+    assert (tmp_path / "calls").read_text() == "DEL c1\n" * 2 and not os.listdir(folder)
+
+
 def test_what_is_not_the_agents_in_its_folder_stays(tmp_path: Path) -> None:
     run(MACHINE)
     for name in ("hosts", "cni.sock", "before.json.new", "delegated-0-1.json"):
