@@ -105,6 +105,7 @@ def uninstall(context: click.Context, detach: bool) -> None:
 
     from podplane.machine import configuration
     from podplane.machine import uninstall as module
+    from podplane.machine.alone import alone
     from podplane.machine.program import check_root, run_folder
     from podplane.machine.unit import NAME
 
@@ -112,7 +113,7 @@ def uninstall(context: click.Context, detach: bool) -> None:
     found = configuration.read(given["config"]) if given["config"] else configuration.Configuration()
     path = Path(UNIT_FOLDER, NAME)
     check_root()
-    with run_folder(given["run_dir"] or found.run_dir) as folder:
+    with run_folder(given["run_dir"] or found.run_dir) as folder, alone():
         done = module.uninstall(folder, found.network(), (path,), detach=detach, plugin_path=found.plugin_path)
     if done.is_clean:
         with contextlib.suppress(OSError):  # something else is in it

@@ -38,6 +38,7 @@ from podplane.kubeapi.events import Recorder
 from podplane.kubeapi.supervise import Supervisor
 from podplane.kubeapi.transport import HttpTransport
 from podplane.machine import snapshot, uplink
+from podplane.machine.alone import alone
 from podplane.machine.cluster import Cluster, Waiting
 from podplane.machine.configuration import LEVELS, Configuration
 from podplane.machine.errors import MachineError
@@ -112,6 +113,7 @@ def run(access: Access, node_name: str, configuration: Configuration) -> None:
     logging.basicConfig(level=LEVELS[configuration.log_level], format="%(asctime)s %(levelname)s %(name)s %(message)s")
     with (
         run_folder(configuration.run_dir) as folder,
+        alone(),
         asyncio.Runner(loop_factory=loop_turns.loop_factory(os.environ)) as runner,
     ):
         runner.run(Program(access, node_name, configuration, folder).run())
