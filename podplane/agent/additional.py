@@ -28,12 +28,19 @@ class FurtherInterfaces:
     """Attaches and detaches them, over a node's attachments."""
 
     def __init__(
-        self, client: Client, config: NetworkConfig, asked: Callable[[str], str], plugins: Plugins | None = None
+        self,
+        client: Client,
+        config: NetworkConfig,
+        asked: Callable[[str], str],
+        node_ips: Callable[[], Collection[str]],
+        plugins: Plugins | None = None,
     ) -> None:
-        """`asked` is the annotation of a pod, by its path; "" for none. `plugins` calls those of others, where the agent can."""
+        """`asked` is the annotation of a pod, by its path; "" for none. `node_ips` are the node's own addresses. `plugins` calls those of
+        others, where the agent can."""
         self._client = client
         self._config = config
         self._asked = asked
+        self._node_ips = node_ips
         self._plugins = plugins
 
     async def networks(self, request: Attachment) -> list[tuple[Selection, BridgeNetwork | Chain]]:
@@ -58,10 +65,16 @@ class FurtherInterfaces:
         spec = found.get("spec")
         config = spec.get("config") if isinstance(spec, dict) else ""
         wanted = network(one.path, config if isinstance(config, str) else "")
-        why = self._why_not_called(wanted, one) if isinstance(wanted, Chain) else why_refused(wanted, self._config)
-        if why:
+        if why := self._why_not_had(wanted, one):
             raise ValueError(f"NetworkAttachmentDefinition {one.path}: {why}")
         return wanted
+
+    def _why_not_had(self, wanted: BridgeNetwork | Chain, one: Selection) -> str:
+        return (
+            self._why_not_called(wanted, one)
+            if isinstance(wanted, Chain)
+            else why_refused(wanted, self._config, self._node_ips())
+        )
 
     def _why_not_called(self, chain: Chain, one: Selection) -> str:
         if self._plugins is None:

@@ -117,7 +117,7 @@ class NodeAgent:
         self._peers = peers
         self._record_event = record_event
         self._now = now
-        self._further = FurtherInterfaces(client, settings.network, self._networks_of, plugins)
+        self._further = FurtherInterfaces(client, settings.network, self._networks_of, self._own_ips, plugins)
         self._recorder = Recorder(client, "podplane", now, name)
         self.supervisor = supervisor or Supervisor()
         self._name_server_answers: bool | None = None
@@ -333,6 +333,10 @@ class NodeAgent:
         """The annotation by which a pod asks for further networks; "" for none."""
         pod = self._caches.pods.objects.get(path)
         return pod.networks if pod is not None else ""
+
+    def _own_ips(self) -> tuple[str, ...]:
+        node = self._caches.nodes.objects.get(self.name)
+        return node.internal_ips if node is not None else ()
 
     async def delete(self, request: Attachment) -> None:
         """Detach a pod; waits until an agent is ready to do it."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+from collections.abc import Collection
 
 from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
 from podplane.model.view import BridgeNetwork, Sandbox
@@ -33,14 +34,16 @@ def bridge_name(network: BridgeNetwork) -> str:
     return PREFIX + hashlib.sha256(text.encode()).hexdigest()[:11]
 
 
-def why_refused(network: BridgeNetwork, config: NetworkConfig) -> str:
-    """Why a node can't have it, "" when it can."""
+def why_refused(network: BridgeNetwork, config: NetworkConfig, node_ips: Collection[str]) -> str:
+    """Why a node with these addresses can't have it, "" when it can."""
     if not config.bridge_family:
         return "the kernel has no nf_tables of the bridge family, which keep it from the node"
     for subnet in map(network_of, network.subnets):
         for taken in map(network_of, (*config.cluster_cidrs, *config.service_cidrs)):
             if subnet.version == taken.version and subnet.overlaps(taken):
                 return f"its subnet {subnet} overlaps with {taken}, which is the cluster's"
+        if taken_ip := next((ip for ip in node_ips if address_of(ip) in subnet), ""):
+            return f"its subnet {subnet} has the node's address {taken_ip}: the pod would not reach nodes and the API any more"
     return ""
 
 

@@ -164,5 +164,5 @@ def test_a_type_that_is_no_name_of_a_file_is_refused(kind: Any) -> None:
 
 
 def test_who_can_not_call_plugins_says_so() -> None:
-    further = FurtherInterfaces(None, Rig().settings.network, lambda path: "")  # type: ignore[arg-type]  # it is not asked
+    further = FurtherInterfaces(None, Rig().settings.network, lambda path: "", tuple)  # type: ignore[arg-type]  # it is not asked
     assert "other plugins are called by agents that are processes" in further._why_not_called(chain("macvlan"), SELECTION)

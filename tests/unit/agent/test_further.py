@@ -27,6 +27,7 @@ BLUE, GREEN = (
     BridgeNetwork("default/blue", ("10.20.0.0/24", "fd00:20::/64")),
     BridgeNetwork("default/green", ("10.20.0.0/24",), 1400),
 )
+IPS = ("192.168.1.10", "fd00:192:168:1::10")
 CONFIG = '{"type": "podplane", "subnets": ["10.20.0.0/24"]}'
 
 
@@ -133,7 +134,7 @@ class FakeApi:
 def interfaces(rig: Rig, text: str, **configs: Any) -> tuple[FurtherInterfaces, FakeApi]:
     api = FakeApi(**configs)
     client: Client = api  # type: ignore[assignment]  # as far as it is used
-    return FurtherInterfaces(client, rig.settings.network, lambda path: text if path == "default/a" else ""), api
+    return FurtherInterfaces(client, rig.settings.network, lambda path: text if path == "default/a" else "", lambda: IPS), api
 
 
 async def test_a_pod_gets_what_it_asks_for_and_is_told() -> None:
@@ -170,6 +171,11 @@ async def test_a_pod_gets_what_it_asks_for_and_is_told() -> None:
         ("blue", {"config": 7}, "NetworkAttachmentDefinition default/blue: it has no spec.config"),
         ("blue", None, "it has no spec.config"),
         ("blue", {"config": CONFIG.replace("10.20", "10.244")}, "its subnet 10.244.0.0/24 overlaps with 10.244.0.0/16"),
+        (
+            "blue",
+            {"config": CONFIG.replace("10.20.0", "192.168.1")},
+            "its subnet 192.168.1.0/24 has the node's address 192.168.1.10: ",
+        ),
     ],
 )
 async def test_what_can_not_be_had_is_an_error_before_anything_is_attached(text: str, spec: Any, words: str) -> None:
