@@ -176,7 +176,7 @@ class Counted(list[Any]):
 
 def test_volumes_are_not_walked_once_a_container() -> None:
     volumes = Counted({"name": f"v{i}"} for i in range(3))
-    containers = [{"name": f"c{i}", "image": "a", "volumeMounts": [{"name": "v2"}]} for i in range(50)]
+    containers = [{"name": f"c{i}", "image": "a", "volumeMounts": [{"name": "v2", "mountPath": "/v"}]} for i in range(50)]
     assert not [*pods.check_pod_spec({"containers": containers, "volumes": volumes}, "spec")]
     once = volumes.walks
     spec = {"containers": containers[:1], "ephemeralContainers": containers[1:], "volumes": volumes}
