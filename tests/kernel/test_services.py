@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import ipaddress
 import shutil
+import select
 import socket
 import subprocess
 import time
@@ -551,7 +552,9 @@ def test_a_udp_client_that_talked_to_the_address_before_it_was_a_service_comes_t
     rig.want()
     with socket.socket(family, socket.SOCK_DGRAM) as client:
         client.connect((address, 30053))
-        client.send(b"1")
+        assert any(client.send(b"1") and select.select([before_it], [], [], 1)[0] for _ in range(PATIENCE)), (
+            "not ready for IPv6?"
+        )
         assert before_it.recv(10) == b"1"
         dns = service(ports=(ServicePort(53, "dns", "UDP", node_port=30053),), type="NodePort"), udp(slices(endpoint))
         here = dataclasses.replace(HERE, addresses=(ipaddress.ip_address(address),))
