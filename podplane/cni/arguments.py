@@ -109,6 +109,13 @@ class RuntimeConfig(msgspec.Struct, frozen=True, rename="camel"):
     ips: tuple[str, ...] = ()
     mac: str = ""
 
+    def __post_init__(self) -> None:
+        led = dict[tuple[str, int, str], int]()
+        for one in self.port_mappings:
+            port = (one.host_ip, one.host_port, one.protocol.lower())
+            if led.setdefault(port, one.container_port) != one.container_port:
+                raise ValueError(f"portMappings: host port {one.host_port}/{port[2]} is to lead to two ports of the container")
+
 
 def addresses(asked: tuple[str, ...], where: str) -> tuple[str, ...]:
     """Addresses that are asked for, without the prefix lengths that some have. CniError names where they are."""

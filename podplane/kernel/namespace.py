@@ -94,7 +94,7 @@ class NetworkNamespace:
     @classmethod
     def open(cls, path: str, workers: Workers) -> NetworkNamespace:
         """The namespace that this file is. OSError when it can't be opened; what is no network namespace is refused when it is entered."""
-        return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC), workers)
+        return cls(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), workers)
 
     @property
     def fd(self) -> int:

@@ -137,6 +137,7 @@ def check_pod_spec(spec: Object, path: str) -> Iterator[Cause]:
             if name in seen:
                 yield Cause.duplicate(f"{where}.name", name)
             seen.add(name)
+    yield from _check_host_ports(containers, f"{path}.containers")
     volumes: set[str] = set()
     for i, volume in enumerate(spec.get("volumes", ())):
         if why := names.LABEL(volume.get("name", "")):
@@ -157,6 +158,18 @@ def check_pod_spec(spec: Object, path: str) -> Iterator[Cause]:
     for i, alias in enumerate(spec.get("hostAliases", ())):
         yield from check_ip(alias.get("ip", ""), f"{path}.hostAliases[{i}].ip")
     yield from check_names(spec, path)
+
+
+def _check_host_ports(containers: Sequence[Mapping[str, Any]], path: str) -> Iterator[Cause]:
+    """A port of the node leads to one port of the pod (AccumulateUniqueHostPorts of Kubernetes' validation)."""
+    seen: set[str] = set()
+    for i, container in enumerate(containers):
+        for j, port in enumerate(container.get("ports", ())):
+            if port.get("hostPort"):
+                key = f"{port.get('protocol', 'TCP')}/{port.get('hostIP', '')}/{port['hostPort']}"
+                if key in seen:
+                    yield Cause.duplicate(f"{path}[{i}].ports[{j}].hostPort", key)
+                seen.add(key)
 
 
 def check_container(container: Object, path: str, volumes: Set[Any]) -> Iterator[Cause]:

@@ -146,6 +146,10 @@ MALFORMED: list[tuple[dict[str, Any], str]] = [
     ({"runtimeConfig": {"portMappings": [PORT | {"hostIP": "x"}]}}, "runtimeConfig.portMappings[0]"),
     ({"runtimeConfig": {"portMappings": [PORT | {"hostIP": "::1"}]}}, "runtimeConfig.portMappings[0]: hostIP ::1"),
     ({"runtimeConfig": {"portMappings": [{"hostPort": 1}]}}, "runtimeConfig.portMappings[0]"),
+    (
+        {"runtimeConfig": {"portMappings": [PORT, PORT | {"containerPort": 81}]}},
+        "runtimeConfig: portMappings: host port 8080/tcp is to lead to two ports",
+    ),
     ({"prevResult": []}, "prevResult"),
     ({"prevResult": {"ips": [{"address": "x"}]}}, "prevResult.ips[0]"),
     ({"prevResult": {"ips": [{"address": "10.0.0.1/24", "interface": 0}]}}, "prevResult"),
@@ -258,7 +262,7 @@ def test_whatever_bytes_are_sent_are_no_surprise(stdin: bytes) -> None:
 mappings = st.builds(PortMapping, st.integers(1, 65535), st.integers(1, 65535), st.sampled_from(["tcp", "udp", "sctp"]))
 
 
-@given(st.lists(mappings, max_size=3))
+@given(st.lists(mappings, max_size=3, unique_by=lambda one: (one.host_port, one.protocol)))
 def test_port_mappings_come_as_they_were_sent(asked: list[PortMapping]) -> None:
     made = call(stdin=configuration(runtimeConfig={"portMappings": msgspec.to_builtins(asked)}))
     assert list(made.runtime.port_mappings) == asked
