@@ -99,6 +99,11 @@ def test_a_policy_that_allows_nothing_leaves_probes_of_the_node_and_services_of_
     assert asked.split() == ["200", "200"], "the node reaches its own pods"
 
 
+def test_a_check_knows_that_policies_are_about_its_own_pods_too(lab: Podplane, kubectl: Kubectl) -> None:
+    apply(kubectl, "inside", {}, ingress=[{"from": [{"namespaceSelector": {}}]}])
+    assert "✓ policies let pass what they allow, and nothing else" in lab("check").stdout
+
+
 def test_names_need_the_usual_rule_once_egress_is_under_policies(lab: Podplane, kubectl: Kubectl) -> None:
     """“To the pods k8s-app=kube-dns of kube-system, port 53”: every recipe has it, though no pod stands behind the cluster's DNS."""
 

@@ -156,8 +156,7 @@ def gathered(client: Any, undo: Callable[[str], str]) -> Iterator[Gathered]:
     pods = [pod for pod in client.objects("pods") if not pod["spec"].get("hostNetwork")]
     left_out = {_name(pod): why for pod in pods if (why := why_left_out(pod, datetime.datetime.now(datetime.UTC)))}
     able = [pod for pod in pods if runs(pod) and _name(pod) not in left_out]
-    policies = cluster(client)
-    judged = frozenset(_name(pod) for pod in able if policies.index.policies_of(_path(pod)))
+    judged = _judged(able, cluster(client))
     try:
         with contextlib.suppress(AlreadyExists):
             client.create("namespaces", "", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
@@ -167,12 +166,19 @@ def gathered(client: Any, undo: Callable[[str], str]) -> Iterator[Gathered]:
         lost = {_speaks_for(pod): _why(pod, silent) for pod in added if not runs(pod)}
         unreached = frozenset(node for node, error in errors.items() if error.reason in OUT_OF_REACH)
         running = [pod for pod in added if runs(pod)]
+        policies = cluster(client)  # with the check's own pods and their namespace, which policies may be about, too
+        judged = _judged([*able, *running], policies)
         yield Gathered(members([*able, *running]), left_out, lost, silent, unreached, judged, policies)
     finally:
         try:
             dismiss(client)
         except LabError as error:  # what was found is told all the same
             click.echo(f"podplane: {error}", err=True)
+
+
+def _judged(pods: Sequence[Object], policies: Cluster) -> frozenset[str]:
+    """The names of the pods that a policy selects."""
+    return frozenset(_name(pod) for pod in pods if policies.index.policies_of(_path(pod)))
 
 
 def _why_not(node: Object, answer: Any) -> str:
