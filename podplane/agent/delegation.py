@@ -64,7 +64,8 @@ class Plugins:
         return ""
 
     def _program(self, kind: str) -> str:
-        return next((str(path) for folder in self._path if os.access(path := Path(folder) / kind, os.X_OK)), "")
+        paths = (Path(folder) / kind for folder in self._path)
+        return next((str(path) for path in paths if path.is_file() and os.access(path, os.X_OK)), "")
 
     async def add(self, chain: Chain, selection: Selection, request: Attachment) -> Attached:
         """Have an interface made. NetworkError when that can't be; then what was made is undone."""
@@ -81,7 +82,7 @@ class Plugins:
                 made.result = await self._call("ADD", made, plugin, _path(request))
             self._keep(made)
             return attached_by(msgspec.convert(made.result, Result), selection.ifname)
-        except (NetworkError, OSError, msgspec.ValidationError, StopIteration, ValueError) as error:
+        except (NetworkError, OSError, msgspec.ValidationError, StopIteration, ValueError, RecursionError) as error:
             try:
                 await self._undo(made)
             except NetworkError as second:
@@ -163,7 +164,7 @@ class Plugins:
         for path in sorted(self._folder.glob(f"{PREFIX}*.json")):
             try:
                 yield msgspec.json.decode(path.read_bytes(), type=Made)
-            except (OSError, msgspec.MsgspecError) as error:
+            except (OSError, msgspec.MsgspecError, RecursionError) as error:
                 log.warning("read %s error=%s", path, error)
 
 
@@ -180,7 +181,7 @@ def _path(request: Attachment) -> str:
 def _result(kind: str, output: bytes) -> dict[str, Any]:
     try:
         return msgspec.json.decode(output, type=dict[str, Any])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise NetworkError(f"the result of plugin {kind} makes no sense: {error}") from None
 
 
@@ -189,6 +190,6 @@ def _words(output: bytes, errors: bytes, status: int) -> str:
     try:
         found = msgspec.json.decode(output, type=dict[str, Any])
         text = ": ".join(str(found[name]) for name in ("msg", "details") if found.get(name))
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         text = (errors or output).decode(errors="replace").strip()
     return " ".join(text[:WORDS].split()) or f"exit status {status}"

@@ -39,7 +39,7 @@ from podplane.agent.poller import Poller
 from podplane.agent.reports import Reports
 from podplane.agent.settings import Settings
 from podplane.agent.status import Sources
-from podplane.cni.network import Attached, Attachment, NetworkError, TryAgainError, Unready
+from podplane.cni.network import Attached, Attachment, FurtherNetworkError, NetworkError, TryAgainError, Unready
 from podplane.kubeapi.authorization import Authorizer
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.events import Recorder
@@ -318,9 +318,12 @@ class NodeAgent:
             got = await network.add(request)
             try:
                 await self._further.add(network, request, got, wanted)
-            except NetworkError:
-                await self._detach(network, request)
-                raise
+            except NetworkError as error:
+                try:
+                    await self._detach(network, request)
+                except NetworkError as second:  # a runtime asks again with DEL
+                    log.warning("detach pod=%s/%s error=%s", request.namespace, request.name, second)
+                raise FurtherNetworkError(str(error)) from None
             return got
 
     async def _detach(self, network: Attachments, request: Attachment) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -166,3 +167,31 @@ def test_a_type_that_is_no_name_of_a_file_is_refused(kind: Any) -> None:
 def test_who_can_not_call_plugins_says_so() -> None:
     further = FurtherInterfaces(None, Rig().settings.network, lambda path: "", tuple)  # type: ignore[arg-type]  # it is not asked
     assert "other plugins are called by agents that are processes" in further._why_not_called(chain("macvlan"), SELECTION)
+
+
+async def test_a_plugin_that_writes_without_end_is_ended(made: Plugins, tmp_path: Path) -> None:
+    script = f"""#!/bin/sh
+[ $CNI_COMMAND = DEL ] && exit 0
+echo $$ > {tmp_path}/pid; exec yes
+"""
+    (tmp_path / "bin" / "first").write_text(script)
+    with pytest.raises(
+        NetworkError, match=f"plugin first can't be called: it writes more than {kernel_plugins.OUTPUT_BYTES} bytes"
+    ):
+        await made.add(chain("first"), SELECTION, request())
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+    assert not list((tmp_path / "kept").iterdir())
+
+
+async def test_a_result_of_lists_in_lists_is_refused(made: Plugins, tmp_path: Path) -> None:
+    (tmp_path / "result").write_text('{"x": ' + "[" * 5000 + "]" * 5000 + "}")
+    (tmp_path / "bin" / "first").write_text(f"#!/bin/sh\n[ $CNI_COMMAND = DEL ] || cat {tmp_path}/result\n")
+    with pytest.raises(NetworkError, match="the result of plugin first makes no sense"):
+        await made.add(chain("first"), SELECTION, request())
+    assert not list((tmp_path / "kept").iterdir())
+
+
+def test_a_folder_is_no_plugin(made: Plugins, tmp_path: Path) -> None:
+    (tmp_path / "bin" / "third").mkdir()
+    assert "there is no plugin third" in made.why_refused(chain("third"), SELECTION)
