@@ -13,6 +13,8 @@ from typing import NamedTuple
 OUTPUT_BYTES = 1 << 20
 """So much of output and of errors each is taken: this process has to hold it."""
 CHUNK_BYTES = 1 << 16
+END_SECONDS = 5.0
+"""A program that was killed may take so long to end."""
 
 
 class Answer(NamedTuple):
@@ -40,11 +42,14 @@ async def call(program: str, environment: Mapping[str, str], content: bytes, sec
     except BaseException:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
-        raise
-    finally:
         for part in parts:
             part.cancel()
+        await asyncio.gather(*parts, return_exceptions=True)
+        with contextlib.suppress(TimeoutError):  # asyncio waits for the ends of its pipes, which another process may hold
+            async with asyncio.timeout(END_SECONDS):
+                await asyncio.gather(_pass_over(process.stdout), _pass_over(process.stderr))
+                await process.wait()
+        raise
     return Answer(process.returncode or 0, output, errors)
 
 
@@ -62,3 +67,8 @@ async def _read(stream: asyncio.StreamReader) -> bytes:
         if len(data) > OUTPUT_BYTES:
             raise OSError(errno.EFBIG, f"it writes more than {OUTPUT_BYTES} bytes")
     return bytes(data)
+
+
+async def _pass_over(stream: asyncio.StreamReader) -> None:
+    while await stream.read(CHUNK_BYTES):
+        pass

@@ -172,7 +172,7 @@ def test_who_can_not_call_plugins_says_so() -> None:
 async def test_a_plugin_that_writes_without_end_is_ended(made: Plugins, tmp_path: Path) -> None:
     script = f"""#!/bin/sh
 [ $CNI_COMMAND = DEL ] && exit 0
-echo $$ > {tmp_path}/pid; exec yes
+echo $$ > {tmp_path}/pid; yes aaaaaaaa; exit 0
 """
     (tmp_path / "bin" / "first").write_text(script)
     with pytest.raises(
