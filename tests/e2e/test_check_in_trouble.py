@@ -46,23 +46,25 @@ def test_an_uplink_that_is_down(active: Podplane) -> None:
     undo = f"`podplane fault --name {active.name} node1 --clear` undoes it"
     found, said = checked(active)
     why = f"(the fault uplink-down is active: {undo})"
-    assert f"node1 can't be asked: it does not answer: no answer within 2 s {why}." in said
+    silent = rf"(no answer within \d s|.*no route to host) {re.escape(why)}"  # the kernel says so when it has asked for its MAC long enough
+    assert re.search(rf"node1 can't be asked: it does not answer: {silent}\.", said), said
     reach = found["pod-to-pod"]
     assert not reach["ok"] and all("node1" in failure for failure in reach["failures"]), "the others reach each other"
     (lost,) = [failure for failure in reach["failures"] if failure.startswith("node1: the check's pod in-node1 does not run: ")]
     assert len(reach["failures"]) <= 5 < reach["probes"], "into and out of the node one probe of each sort is enough"
     assert lost.endswith(why), "its kubelet does not reach the API"
-    assert found["services"]["failures"] == [f"node1 was not asked: it does not answer: no answer within 2 s {why}"]
+    (unasked,) = found["services"]["failures"]
+    assert re.fullmatch(rf"node1 was not asked: it does not answer: {silent}", unasked)
     for promise in ("unique-addresses", "same-port", "localhost", "service-spread", "service-affinity", "service-refused"):
         assert found[promise]["ok"], promise
     status = active("status", "--node", "all", code=1).stdout
-    assert f"Node node1 does not tell its state: no answer within 3 s {why}" in status
+    assert re.search(rf"Node node1 does not tell its state: {silent}", status), status
     assert "Node node2: everything is as wanted" in status and "Node node3: everything is as wanted" in status
     overview = active("status").stdout
     assert f"fault   node1: uplink-down ({undo})" in overview and "agents  node1 does not answer" in overview
     detail = active("services", "kubernetes").stdout
     assert "node2, node3   https → 1 endpoint" in detail
-    assert f"node1 does not answer: no answer within 3 s {why}" in detail
+    assert re.search(rf"node1 does not answer: {silent}", detail), detail
 
 
 def test_a_node_that_is_cut_from_the_api(active: Podplane) -> None:
