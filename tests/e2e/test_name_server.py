@@ -179,6 +179,7 @@ def test_the_slices_of_a_node_go_with_it_and_come_back(lab: Podplane, kubectl: K
     before = owners()
     kubectl("delete", "node", "node3")
     until(lambda: len(owners()) == 2 and set(owners()).isdisjoint(before), SECONDS)
+    until(lambda: "default" in lab("exec", "echo-node3-1", "--", "ip", "route").stdout, SECONDS)  # its pods are planned again
     assert result(asker(lab, "echo-node3-1", DNS[4], 5, 20))["unanswered"] == 0
 
 
