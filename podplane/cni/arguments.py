@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -57,7 +57,7 @@ def is_node_only(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     return ip.version == 6 and ip.is_loopback
 
 
-class PortMapping(msgspec.Struct, frozen=True, rename="camel"):
+class PortMapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
     """An entry of the capability `portMappings`."""
 
     host_port: Port
@@ -82,7 +82,7 @@ class PortMapping(msgspec.Struct, frozen=True, rename="camel"):
         return HostPort(self.host_port, self.container_port, self.protocol.upper(), self.host_ip)
 
 
-class BandwidthLimits(msgspec.Struct, frozen=True, rename="camel"):
+class BandwidthLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
     """The capability `bandwidth`: bit/s and bit."""
 
     ingress_rate: Rate = 0
@@ -115,6 +115,23 @@ class RuntimeConfig(msgspec.Struct, frozen=True, rename="camel"):
             port = (one.host_ip, one.host_port, one.protocol.lower())
             if led.setdefault(port, one.container_port) != one.container_port:
                 raise ValueError(f"portMappings: host port {one.host_port}/{port[2]} is to lead to two ports of the container")
+
+
+KINDS: dict[str, type[msgspec.Struct]] = {"portMappings": PortMapping, "bandwidth": BandwidthLimits}
+"""What the values of capabilities are, or those in their lists."""
+
+
+def as_named(capability: str, value: Any) -> Any:
+    """The value of a capability, with its fields named as CONVENTIONS.md names them.
+
+    Plugins in Go take names in any case (encoding/json), and so engines send others: containerd says `HostPort` and `IngressRate`.
+    """
+    if isinstance(value, list):
+        return [as_named(capability, one) for one in value]
+    if not isinstance(value, dict) or capability not in KINDS:
+        return value
+    names = {field.encode_name.lower(): field.encode_name for field in msgspec.structs.fields(KINDS[capability])}
+    return {names.get(key.lower(), key): one for key, one in value.items()}
 
 
 def addresses(asked: tuple[str, ...], where: str) -> tuple[str, ...]:

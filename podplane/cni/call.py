@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from podplane.cni.arguments import Arguments, RuntimeConfig, addresses, parse_arguments
+from podplane.cni.arguments import Arguments, RuntimeConfig, addresses, as_named, parse_arguments
 from podplane.cni.errors import CniError, Code, shortened
 from podplane.cni.result import NEWEST, VERSIONS, Dns, Result, is_before
 from podplane.state.mac import asked_mac
@@ -207,7 +207,7 @@ def _runtime(raw: Mapping[str, Any]) -> RuntimeConfig:
     for key, value in given.items():
         if key not in known:
             raise _unsupported(f"runtimeConfig.{key}", value)
-    present = {key: value for key, value in given.items() if value is not None}
+    present = {key: as_named(key, value) for key, value in given.items() if value is not None}
     runtime: RuntimeConfig = _field({"runtimeConfig": present}, "runtimeConfig", RuntimeConfig, RuntimeConfig())
     return runtime
 

@@ -32,8 +32,8 @@ def error(verb: str = "ADD", stdin: bytes | None = None, **env: str) -> CniError
 
 def test_a_call_as_containerd_makes_it() -> None:
     runtime = {
-        "portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp", "hostIP": "127.0.0.1"}],
-        "bandwidth": {"ingressRate": 1000, "ingressBurst": 4294967295, "egressRate": 0, "egressBurst": 0},
+        "portMappings": [{"HostPort": 8080, "ContainerPort": 80, "Protocol": "tcp", "HostIP": "127.0.0.1"}],
+        "bandwidth": {"IngressRate": 1000, "IngressBurst": 4294967295, "EgressRate": 0, "EgressBurst": 0},
     }
     arguments = "K8S_POD_UID=u;IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web;K8S_POD_INFRA_CONTAINER_ID=c1;NEW=1"
     made = call(stdin=configuration("1.0.0", runtimeConfig=runtime), CNI_ARGS=arguments, CNI_PATH="/opt/cni/bin")
@@ -47,6 +47,19 @@ def test_a_call_as_containerd_makes_it() -> None:
     assert made.arguments == Arguments("default", "web", "u")
     assert [one.asked for one in made.runtime.port_mappings] == [HostPort(8080, 80, "TCP", "127.0.0.1")]
     assert made.runtime.bandwidth.asked == Bandwidth(1000, 4294967295)
+
+
+def spelt(names: dict[str, Any], uppers: list[bool]) -> dict[str, Any]:
+    """With the letters of all names in upper case where the list says so."""
+    return {"".join(c.upper() if u else c.lower() for c, u in zip(key, uppers, strict=False)): names[key] for key in names}
+
+
+@given(st.lists(st.booleans(), min_size=20, max_size=20))
+def test_fields_of_capabilities_are_known_in_any_case(uppers: list[bool]) -> None:
+    ports, rates = PORT | {"hostIP": "127.0.0.1"}, {"ingressRate": 1000, "egressBurst": 9}
+    odd = {"portMappings": [spelt(ports, uppers)], "bandwidth": spelt(rates, uppers)}
+    usual = {"portMappings": [ports], "bandwidth": rates}
+    assert call(stdin=configuration(runtimeConfig=odd)) == call(stdin=configuration(runtimeConfig=usual))
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -146,6 +159,8 @@ MALFORMED: list[tuple[dict[str, Any], str]] = [
     ({"runtimeConfig": {"portMappings": [PORT | {"hostIP": "x"}]}}, "runtimeConfig.portMappings[0]"),
     ({"runtimeConfig": {"portMappings": [PORT | {"hostIP": "::1"}]}}, "runtimeConfig.portMappings[0]: hostIP ::1"),
     ({"runtimeConfig": {"portMappings": [{"hostPort": 1}]}}, "runtimeConfig.portMappings[0]"),
+    ({"runtimeConfig": {"portMappings": [PORT | {"hostName": "x"}]}}, "runtimeConfig.portMappings[0]: Object contains unknown"),
+    ({"runtimeConfig": {"bandwidth": {"rate": 1}}}, "runtimeConfig.bandwidth: Object contains unknown field `rate`"),
     (
         {"runtimeConfig": {"portMappings": [PORT, PORT | {"containerPort": 81}]}},
         "runtimeConfig: portMappings: host port 8080/tcp is to lead to two ports",
