@@ -107,6 +107,9 @@ class Network(Protocol):
 class NodeNetwork(Network, Protocol):
     """A network that is asked through a CNI plugin (`cni.server`), which knows nothing of what it asked before."""
 
+    async def begun(self) -> None:
+        """Wait until it is known what is attached. TryAgainError when that takes too long."""
+
     def find(self, id_: tuple[str, str]) -> Attached | None:
         """What an attachment got; None of one that isn't attached."""
 

@@ -32,6 +32,8 @@ ERRNO_DIGITS = 5
 """Fewer than that has the kernel's largest errno (MAX_ERRNO)."""
 LEAVING_SECONDS, LOOK_SECONDS = 1.0, 0.01
 """So long the link of an attachment that was detached may take to go; from one look to the next."""
+NEED_ALL = (calls.ADD, calls.CHECK, calls.GC)
+"""Verbs that need to know what is attached."""
 DEFAULT_ROUTES = {False: "0.0.0.0/0", True: "::/0"}
 """By whether the address is of IPv6."""
 
@@ -72,6 +74,8 @@ class Verbs:
         verb = request.env.get("CNI_COMMAND", "")
         try:
             call = calls.parse(request.env, request.stdin)
+            if call.verb in NEED_ALL:
+                await self._network.begun()
             if call.verb == calls.ADD:
                 await self._add(call, request.env, descriptors, deliver)
                 return

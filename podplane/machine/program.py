@@ -163,10 +163,11 @@ class Program:
         try:
             agent = self._agent = await self._started(host, supervisor)
             port.close()
-            front.network = agent
+            front.begin(agent)
             agent.run()
             await asyncio.get_running_loop().create_future()
         finally:
+            front.end()
             async with asyncio.timeout(STOP_SECONDS):
                 await server.close()  # calls that are under way need the agent's tasks
                 if self._agent is not None:

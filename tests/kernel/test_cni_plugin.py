@@ -35,6 +35,9 @@ class Ready:
         self.add, self.delete, self.check, self.gc = attachments.add, attachments.delete, attachments.check, attachments.gc
         self.find, self.attachments = attachments.find, attachments.attachments
 
+    async def begun(self) -> None:
+        """It has."""
+
     def unready(self) -> Unready | None:
         return None
 

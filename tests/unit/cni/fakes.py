@@ -25,10 +25,17 @@ class FakeNetwork:
         self.attached: dict[Id, Attachment] = {}
         self.asked: list[tuple[str, Any]] = []
         self.error: Exception | None = None
+        self.beginning: Exception | None = None
+        """Why it is not known what is attached."""
         self.reason: Unready | None = None
         self.gate = asyncio.Event()
         """While it is not set, an ADD waits."""
         self.gate.set()
+
+    async def begun(self) -> None:
+        """At once, unless there is an error."""
+        if self.beginning is not None:
+            raise self.beginning
 
     async def add(self, request: Attachment) -> Attached:
         self.asked.append(("add", request))

@@ -122,6 +122,17 @@ async def test_what_a_network_refuses_is_said_with_the_code_for_it(tmp_path: Pat
         assert (answer["code"], "10.9.9.9" in answer["msg"]) == (102, True)
 
 
+@pytest.mark.parametrize("verb", ["ADD", "CHECK", "GC"])
+async def test_before_it_is_known_what_is_attached_nothing_is_done_that_needs_it(tmp_path: Path, verb: str) -> None:
+    network, path = FakeNetwork(), tmp_path / "cni.sock"
+    network.beginning = TryAgainError("the agent of this node has not begun")
+    async with serving(path, network):
+        status, answer = await ask(path, verb, stdin=configuration(prevResult={}))
+        assert (status, answer["code"]) == (1, 11)
+        assert not network.asked
+        assert await ask(path, "DEL", CNI_NETNS="") == (0, None)
+
+
 async def test_a_namespace_is_one_and_not_the_nodes(tmp_path: Path) -> None:
     network, path = FakeNetwork(), tmp_path / "cni.sock"
     async with serving(path, network):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from pathlib import Path
@@ -31,17 +32,49 @@ def test_the_manager_is_told_of_each_change_and_the_log_once_a_minute(caplog: py
 
 async def test_without_an_agent_nothing_is_attached_and_what_is_not_attached_is_detached(tmp_path: Path) -> None:
     waiting, journal = Waiting(lambda text: None), Journal(tmp_path / "journal")
-    front = Front(journal, waiting)
+    front = Front(journal, waiting, patience=0.01)
     waiting.says("waiting for the API: connection refused")
     pod = Attachment("a", "uid", "default", "a", FakeOpener().namespace())
     await front.delete(pod)
     journal.attach(pod, ("10.244.1.2",), 0)
-    for call in (front.add(pod), front.check(pod), front.delete(pod), front.gc(())):
+    for call in (front.begun(), front.add(pod), front.check(pod), front.delete(pod), front.gc(())):
         with pytest.raises(TryAgainError, match="has not begun: waiting for the API: connection refused"):
             await call
     unready = front.unready()
     assert unready is not None and "connection refused" in unready.reason
     assert list(journal.attachments) == [("a", "eth0")]
+
+
+class Begun:
+    """In place of an agent that has begun."""
+
+    def __init__(self) -> None:
+        self.deleted: list[Attachment] = []
+
+    async def delete(self, request: Attachment) -> None:
+        self.deleted.append(request)
+
+
+async def test_calls_wait_for_an_agent_that_starts(tmp_path: Path) -> None:
+    journal, agent = Journal(tmp_path / "journal"), Begun()
+    front = Front(journal, Waiting(lambda text: None))
+    pod = Attachment("a", "uid", "default", "a", FakeOpener().namespace())
+    journal.attach(pod, ("10.244.1.2",), 0)
+    calls = [asyncio.create_task(call) for call in (front.begun(), front.delete(pod))]
+    await asyncio.sleep(0)
+    assert not any(call.done() for call in calls)
+    front.begin(agent)  # type: ignore[arg-type]
+    await asyncio.gather(*calls)
+    assert agent.deleted == [pod]
+
+
+async def test_calls_do_not_wait_for_an_agent_whose_process_ends(tmp_path: Path) -> None:
+    front = Front(Journal(tmp_path / "journal"), Waiting(lambda text: None))
+    call = asyncio.create_task(front.begun())
+    await asyncio.sleep(0)
+    front.end()
+    with pytest.raises(TryAgainError, match="has not begun: it is still starting"):
+        await call
 
 
 def test_a_folder_has_one_agent_at_a_time(tmp_path: Path) -> None:
