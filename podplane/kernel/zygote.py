@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from podplane.kernel import cgroups, ids, process_title, rootfs, sandbox, seccomp, syscalls, volumes
+from podplane.kernel import cgroups, ids, leftovers, process_title, rootfs, sandbox, seccomp, syscalls, volumes
 from podplane.kernel.sandbox import Sandbox
 from podplane.kernel.zygote_child import Child, InContainer, InLab, InSandbox, Place, Program, Share
 from podplane.kernel.zygote_messages import (
@@ -37,6 +37,7 @@ from podplane.kernel.zygote_messages import (
     SHORT_OF,
     WHY_BYTES,
     Command,
+    EndLeft,
     Event,
     MakeMounts,
     MakeSandbox,
@@ -172,6 +173,8 @@ class Zygote:
                 self._make_mounts(command)
             elif isinstance(command, Release):
                 self._release(command)
+            elif isinstance(command, EndLeft):
+                self._end_left(command)
             else:
                 self._spawn(command, descriptors)
         except Exception as error:
@@ -237,18 +240,9 @@ class Zygote:
             place = self._place(command, descriptors[1:], container)
             self._move_to(command.group.common if command.group is not None else ())
             share = self._shares.get(command.join) if command.join else Share(command.group, command.oom)
-            if container >= 0:
-                syscalls.setns(container, syscalls.CLONE_NEWPID)
-            else:
-                syscalls.unshare(syscalls.CLONE_NEWPID)
-            try:
-                syscalls.set_dumpable(is_dumpable=False)
-                pid = os.fork()
-                if pid == 0:
-                    Child(command, descriptors, place, share, self._connection, self._programs).become()
-            finally:
-                syscalls.setns(self._own_pids, syscalls.CLONE_NEWPID)
-                syscalls.set_dumpable(is_dumpable=True)
+            pid = self._fork(container)
+            if pid == 0:
+                Child(command, descriptors, place, share, self._connection, self._programs).become()
         except (OSError, LookupError) as error:
             why = f"{command.name[:WHY_BYTES]}: can't be started: {getattr(error, 'strerror', None) or error}"
             self._tell(Event(command.id, error=why, code=NOT_EXECUTABLE))
@@ -263,6 +257,40 @@ class Zygote:
         if command.sandbox or command.join in self._contained:
             self._contained.add(command.id)
         self._tell(Event(command.id, pid=pid))
+
+    def _fork(self, container: int) -> int:
+        """Fork into the PID namespace of a container (a pidfd), or into a new one with -1. What nobody may look into: OSError."""
+        if container >= 0:
+            syscalls.setns(container, syscalls.CLONE_NEWPID)
+        else:
+            syscalls.unshare(syscalls.CLONE_NEWPID)
+        pid = -1
+        try:
+            syscalls.set_dumpable(is_dumpable=False)
+            pid = os.fork()
+        finally:
+            if pid != 0:  # the child stays where it is
+                syscalls.setns(self._own_pids, syscalls.CLONE_NEWPID)
+                syscalls.set_dumpable(is_dumpable=True)
+        return pid
+
+    def _end_left(self, command: EndLeft) -> None:
+        """A child looks for them, by the lab's power and in a /proc that no container has changed."""
+        try:
+            container = self._container(command.pids)
+        except (OSError, LookupError):  # it has ended, and all of them with it
+            self._tell(Event(command.id, code=0))
+            return
+        try:
+            pid = self._fork(container)
+            if pid == 0:
+                leftovers.become(command.mounts)
+        except OSError as error:
+            self._tell(Event(command.id, error=error.strerror or str(error), code=NOT_EXECUTABLE))
+            return
+        finally:
+            os.close(container)
+        self._children[command.id], self._ids[pid] = pid, command.id
 
     def _move_to(self, common: Sequence[str]) -> None:
         """Be in these groups, as the containers are that it starts from now on."""

@@ -16,7 +16,7 @@ import socket
 import stat
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn, Protocol
 
 import msgspec
@@ -183,6 +183,8 @@ class Child:
             self._share.take()
         self._give_streams()
         self._given = self._place.enter(self._command)
+        if self._command.pids:
+            self._given.append(os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC))
         self._finders, sys.meta_path[:] = sys.meta_path[:], []  # what could be imported here is the pod's
         if not self._command.rights.is_filtered:  # else it can't use keys anyhow, and keyrings of all pods count for one user
             with contextlib.suppress(
@@ -242,14 +244,16 @@ class Child:
 
     def _ready(self) -> None:
         """The last word: what it is going to be has no descriptor of the lab's."""
-        news = msgspec.json.encode(Event(self._command.id, started=True, terminal=self._command.tty))
-        socket.send_fds(self._connection, [news], self._given)
+        self._tell_with(Event(self._command.id, started=True), [])
+
+    def _tell_with(self, event: Event, more: Sequence[int]) -> None:
+        event.mounts, event.terminal = bool(self._command.pids), self._command.tty
+        socket.send_fds(self._connection, [msgspec.json.encode(event)], [*self._given, *more])
 
     def _leave(self) -> None:
         """From now on nobody but the zygote holds its end of the socket, so that its death is seen, and nothing of the lab is open."""
         hears, self._pipe = os.pipe2(os.O_CLOEXEC)
-        news = msgspec.json.encode(Event(self._command.id, terminal=self._command.tty, hears=True))
-        socket.send_fds(self._connection, [news], [*self._given, hears])
+        self._tell_with(Event(self._command.id, hears=True), [hears])
         os.closerange(3, self._pipe)
         os.closerange(self._pipe + 1, 1 << 20)
         sys.meta_path[:] = self._finders

@@ -85,6 +85,15 @@ class Words(msgspec.Struct):
     env: dict[str, str]
 
 
+class EndLeft(msgspec.Struct, tag="left"):
+    """End all processes among those of the process `pids` whose mount namespace has this inode: one that is not among its own processes
+    leaves them when it ends. When that is done an exit code comes."""
+
+    id: int
+    pids: int
+    mounts: int
+
+
 class Signal(msgspec.Struct, tag="signal"):
     """Send a signal to the process that was started as `id`; of one that ended, nothing happens."""
 
@@ -96,8 +105,9 @@ class Event(msgspec.Struct, omit_defaults=True):
     """News of the process that was started as `id`: its pid, that it runs, that it couldn't start (`refused`: what its volumes shall give
     is not there), its exit code.
 
-    With the news that it runs comes a descriptor of its termination message, if it has a file for one, and then one of the other end of its
-    `terminal`, if it has one. With `hears` these come before it runs, and then one of a pipe, on which it says STARTED or why it can't.
+    With the news that it runs comes a descriptor of its termination message, if it has a file for one, and then those of its `mounts` (its
+    mount namespace, if it is among others' processes), and of the other end of its `terminal`, if it has one. With `hears` these come
+    before it runs, and then one of a pipe, on which it says STARTED or why it can't.
     """
 
     id: int
@@ -106,13 +116,14 @@ class Event(msgspec.Struct, omit_defaults=True):
     error: str = ""
     code: int | None = None
     refused: bool = False
+    mounts: bool = False
     terminal: bool = False
     hears: bool = False
     trace: str = ""
     """Where in podplane an error was that nobody thought of, for its log."""
 
 
-Command = Spawn | Signal | MakeSandbox | MakeMounts | Release
+Command = Spawn | EndLeft | Signal | MakeSandbox | MakeMounts | Release
 
 
 def receive(connection: socket.socket) -> tuple[bytes, list[int]]:

@@ -51,8 +51,9 @@ from podplane.dns.node import SERVICE
 from podplane.kernel import cgroups, ids, rootfs
 from podplane.kernel.cgroups import Groups
 from podplane.kernel.namespace import Namespace, Workers
-from podplane.kernel.process import Process, ProcessError, ZygoteProcesses
+from podplane.kernel.process import Process, ProcessError
 from podplane.kernel.zygote import Began
+from podplane.kernel.zygote_processes import ZygoteProcesses
 from podplane.kubeapi.access import Access
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import AlreadyExists, ApiError

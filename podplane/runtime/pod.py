@@ -44,6 +44,7 @@ from podplane.runtime.node import Node, PodSandbox
 from podplane.runtime.output import log_folder_name
 from podplane.runtime.pod_spec import roles_of
 from podplane.runtime.probes import Prober
+from podplane.runtime.shared_processes import SharedProcesses
 from podplane.runtime.status import (
     EPHEMERAL,
     INIT,
@@ -88,6 +89,7 @@ class PodWorker:
     settled: asyncio.Event = field(default_factory=asyncio.Event)
     _files: PodFolder | None = None
     _mounts: Mounts | None = None
+    _shared: SharedProcesses = field(default_factory=SharedProcesses)
     _told: set[str] = field(default_factory=set)
     _facts: Facts | None = None
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -182,7 +184,9 @@ class PodWorker:
         root = roots.of_container(self.node, self._files, self.pod, container, environment)
         sandbox = self.sandbox.id if self.sandbox is not None else 0
         mounts = self._mounts.id if self._mounts is not None else 0
-        rights, pids = self.rights(container), roots.target(container, self.runs)
+        rights = self.rights(container)
+        target = roots.target(container, self.runs)
+        pids = self._shared.number(self, self.node) or target
         group, oom = roots.share(self.node, self.pod, container, self.container(container.name))
         return Launch(command, environment, root, self.hostname, self.netns.fd, sandbox, rights, mounts, group, oom, pids)
 
@@ -443,6 +447,7 @@ class PodWorker:
         self.ips = (await self.node.network.add(self.attachment)).ips
 
     async def _detach(self) -> None:
+        await self._shared.end()
         if self.sandbox is None or self.pod.spec.host_network:
             return
         await self.node.network.delete(self.attachment)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from podplane.kernel import ids
-from podplane.kernel.cgroups import Group
+from podplane.kernel.cgroups import Group, Limits
 from podplane.kernel.rootfs import Root, limits_processes
 from podplane.model.pod import Container, Pod
 from podplane.runtime import image_files, limits, sysctls
@@ -19,6 +19,8 @@ from podplane.runtime.node import Node
 from podplane.runtime.status import RUNNING
 
 MAX_PROCESSES = 4096
+PAUSE = "_pause"
+"""No container has this name."""
 
 
 def of_container(
@@ -55,6 +57,11 @@ def share(node: Node, pod: Pod, container: Container, run: ContainerRun | None) 
     limited = limits.share(container, 0 if limits_processes() else MAX_PROCESSES)
     name = f"{pod.metadata.uid}-{container.name}-{run.state.restarts if run is not None else 0}"
     return node.groups.of_container(name, limited), limits.oom_score(pod, container)
+
+
+def share_of_pause(node: Node, pod: Pod, number: int) -> Group | None:
+    """The control groups of what containers share the processes of (`shared_processes`), the so many-th of its pod."""
+    return node.groups.of_container(f"{pod.metadata.uid}-{PAUSE}-{number}", Limits())
 
 
 def target(container: Container, runs: Iterable[ContainerRun]) -> int:

@@ -79,11 +79,9 @@ def not_shared(pod: Pod) -> Iterator[str]:
     """What else it asks for that it does not get: namespaces of others; a sentence each."""
     spec = pod.spec
     if spec.host_pid:
-        yield "hostPID is not applied: each container of a lab has a PID namespace of its own"
+        yield "hostPID is not applied: containers of a lab see processes of their own, or of their pod"
     if spec.host_ipc:
         yield "hostIPC is not applied: a pod of a lab has an IPC namespace of its own"
-    if spec.share_process_namespace:
-        yield "shareProcessNamespace is not applied: each container of a lab has a PID namespace of its own"
 
 
 def _of(whose: str, context: SecurityContext | PodSecurityContext) -> Iterator[str]:

@@ -119,6 +119,18 @@ def test_a_pod_that_wants_the_machines_namespaces_has_its_own(lab: Podplane) -> 
     assert {"hostPID", "hostIPC"} <= {line.split(" is ")[0] for line in told}
 
 
+def test_containers_that_share_their_processes_see_these_alone(lab: Podplane) -> None:
+    containers = [{"name": name, "image": "host/sleep", "command": ["sleep", "1000"]} for name in ("one", "other")]
+    body = {"spec": {"shareProcessNamespace": True, "containers": containers}, "metadata": {"name": "sharing"}}
+    lab.api.create("pods", "default", {"apiVersion": "v1", "kind": "Pod", **body})
+    for _ in lab.api.poll("pods", "default", lambda pods: any(_runs(pod, "sharing") for pod in pods), 10):
+        pass
+    look = "tr '\\0' ' ' </proc/1/cmdline; cat /proc/[0-9]*/comm; ls /proc/1/root 2>&1; head -c 1 /proc/1/environ 2>/dev/null"
+    said = lab("exec", "sharing", "-c", "one", "--", "sh", "-c", f"{look}; true").stdout.split()
+    assert said[0] == "/pause" and said.count("sleep") == 2
+    assert said[-2:] == ["Permission", "denied"], "pause is another user, or has capabilities that a container lacks"
+
+
 def _runs(pod: dict[str, Any], name: str) -> bool:
     return bool(pod["metadata"]["name"] == name and pod["status"].get("phase") == "Running")
 

@@ -8,11 +8,12 @@ import socket
 
 import pytest
 
-from podplane.kernel import process as process_module
-from podplane.kernel.process import ProcessError, ZygoteProcesses
+from podplane.kernel import zygote_processes
+from podplane.kernel.process import ProcessError
 from podplane.kernel.rootfs import Root
 from podplane.kernel.volumes import Tmpfs
 from podplane.kernel.zygote_messages import MESSAGE_BYTES, WHY_BYTES
+from podplane.kernel.zygote_processes import ZygoteProcesses
 from tests.kernel.test_rootfs import FOLDER, lab_folder
 from tests.kernel.test_zygote import Machine, contained, ends
 
@@ -59,7 +60,7 @@ class Short(socket.socket):
 
 
 async def test_want_of_memory_for_a_message_is_waited_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process_module, "SHORT_SECONDS", 0.001)
+    monkeypatch.setattr(zygote_processes, "SHORT_SECONDS", 0.001)
     lost: list[int] = []
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:

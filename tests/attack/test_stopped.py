@@ -7,9 +7,10 @@ import sys
 
 import pytest
 
-from podplane.kernel import process
-from podplane.kernel.process import MAX_STARTING, ProcessError
+from podplane.kernel import zygote_process
+from podplane.kernel.process import ProcessError
 from podplane.kernel.rootfs import Root
+from podplane.kernel.zygote_processes import MAX_STARTING
 from tests.kernel.test_rootfs import FOLDER, lab_folder
 from tests.kernel.test_zygote import Machine, contained, ends, until
 
@@ -32,7 +33,7 @@ while True:
 @contained
 async def test_who_is_stopped_on_its_way_into_a_container_is_waited_for_by_nobody(machine: Machine) -> None:
     lab_folder()
-    seconds, process.JOIN_SECONDS = process.JOIN_SECONDS, 2.0
+    seconds, zygote_process.JOIN_SECONDS = zygote_process.JOIN_SECONDS, 2.0
     try:
         container, reader = machine.talker(f"exec {sys.executable} -I -S -c '{STOPPER}'", root=Root(FOLDER))
         assert await reader.readline() == b"ready\n"
@@ -46,4 +47,4 @@ async def test_who_is_stopped_on_its_way_into_a_container_is_waited_for_by_nobod
         for one in stopped:
             assert await ends(one) == 137
     finally:
-        process.JOIN_SECONDS = seconds
+        zygote_process.JOIN_SECONDS = seconds

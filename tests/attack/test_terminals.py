@@ -6,8 +6,9 @@ import os
 
 import pytest
 
-from podplane.kernel.process import ProcessError, ZygoteProcess
+from podplane.kernel.process import ProcessError
 from podplane.kernel.rootfs import Root
+from podplane.kernel.zygote_process import ZygoteProcess
 from tests.kernel.test_rootfs import FOLDER, lab_folder
 from tests.kernel.test_zygote import Machine, contained, ends
 

@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 
-from podplane.kernel import process as process_module
-from podplane.kernel import process_title, syscalls, zygote, zygote_answers
+from podplane.kernel import process_title, syscalls, zygote, zygote_answers, zygote_processes
 from podplane.kernel.namespace import NetworkNamespace, Workers
-from podplane.kernel.process import ProcessError, ZygoteProcess, ZygoteProcesses
+from podplane.kernel.process import ProcessError
 from podplane.kernel.zygote_messages import MESSAGE_BYTES
+from podplane.kernel.zygote_process import ZygoteProcess
+from podplane.kernel.zygote_processes import ZygoteProcesses
 
 pytestmark = pytest.mark.kernel
 PATH = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
@@ -527,7 +528,7 @@ async def test_a_zygote_that_cannot_start_is_lost(machine: Machine) -> None:
 async def test_a_zygote_that_was_stopped_goes_on(machine: Machine) -> None:
     """Meanwhile who waits for it is told for whom, and what was asked is done afterwards."""
     await machine.start("true").started()
-    process_module.LOOK_SECONDS, zygote_answers.ANSWER_SECONDS = 0.01, 0.1  # of the process of this test alone
+    zygote_processes.LOOK_SECONDS, zygote_answers.ANSWER_SECONDS = 0.01, 0.1  # of the process of this test alone
     os.kill(machine.processes.pid, signal.SIGSTOP)
     late = machine.start("true")
     said = f"what starts containers \\(the zygote, process {machine.processes.pid}\\) has said nothing for 0.1 s"
@@ -577,7 +578,7 @@ async def test_a_process_waits_for_its_sandbox_and_starts_in_none_that_is_gone(m
 
 @contained
 async def test_what_waits_for_a_built_in_program_to_start_begins_when_it_has(machine: Machine) -> None:
-    process_module.MAX_STARTING = 1  # of the process of this test alone
+    zygote_processes.MAX_STARTING = 1  # of the process of this test alone
     every = [machine.start("podplane/echo", env={"PORT": str(number)}) for number in (8080, 8081, 8082, 8083)]
     async with asyncio.timeout(10):
         for one in every:

@@ -158,6 +158,10 @@ def check_pod_spec(spec: Object, path: str) -> Iterator[Cause]:
     for i, alias in enumerate(spec.get("hostAliases", ())):
         yield from check_ip(alias.get("ip", ""), f"{path}.hostAliases[{i}].ip")
     yield from check_names(spec, path)
+    if spec.get("hostPID") and spec.get("shareProcessNamespace"):
+        yield Cause.invalid(
+            f"{path}.securityContext.shareProcessNamespace", True, "ShareProcessNamespace and HostPID cannot both be enabled"
+        )
 
 
 def _check_host_ports(containers: Sequence[Mapping[str, Any]], path: str) -> Iterator[Cause]:

@@ -191,6 +191,11 @@ async def test_what_is_invalid_is_said_with_its_place(id_: str, change: Object, 
         ("rolebindings.rbac.authorization.k8s.io", {"roleRef": {"name": "other"}}, "roleRef"),
         ("endpointslices.discovery.k8s.io", {"addressType": "FQDN"}, "addressType"),
         ("pods", {"spec": {"hostNetwork": True}}, "spec"),
+        (
+            "pods",
+            {"spec": {"containers": [CONTAINER], "hostPID": True, "shareProcessNamespace": True}},
+            "spec.securityContext.shareProcessNamespace",
+        ),
         ("secrets", {"type": "other"}, "type"),
     ],
 )

@@ -106,7 +106,7 @@ def test_what_is_not_applied_is_told() -> None:
     ("spec", "expected"),
     [
         ({}, []),
-        ({"shareProcessNamespace": True}, ["shareProcessNamespace"]),
+        ({"shareProcessNamespace": True}, []),
         ({"shareProcessNamespace": False, "hostPID": False}, []),
         ({"hostPID": True, "hostIPC": True}, ["hostPID", "hostIPC"]),
     ],
