@@ -48,8 +48,9 @@ PREFIX = "podplane-"
 """How the names of labs' groups begin."""
 NAME = re.compile(rf"{PREFIX}.+-[0-9a-f]{{8}}")
 """Those of labs."""
-HOLD_TRIES, HOLD_PAUSE = 50, 0.02
-"""How often, and after how many seconds again, a new group is locked that somebody else has locked or removed meanwhile."""
+HOLD_TRIES, HOLD_PAUSE = 500, 0.02
+"""How often, and after how many seconds again, a new group is locked that somebody else has locked or removed meanwhile: to remove the
+groups of many containers takes seconds."""
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -351,18 +352,20 @@ def remove_stale(parent: str) -> None:
 
 
 def _remove_unheld(folder: str) -> None:
+    """Nobody else removes what is locked here, so no other one can be in its place."""
     with contextlib.suppress(OSError):
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            remove(folder)
+            if _is_there(folder, fd):
+                remove(folder)
         finally:
             os.close(fd)
 
 
 def _first(mount: _Mount, name: str, controllers: frozenset[str], held: list[int]) -> Hierarchy:
     folder = f"{mount.own}/{name}"
-    remove(folder)
+    _remove_unheld(folder)
     held.append(_make_held(folder))
     return Hierarchy(1, folder, controllers, is_shared=_share(f"{folder}/{REST}"))
 
@@ -396,7 +399,7 @@ def _second(mount: _Mount, name: str, held: list[int], *, is_root: bool) -> Hier
             _leave(parent)
         write(f"{parent}/{BELOW}", _enabling(missing))
     folder = f"{parent}/{name}"
-    remove(folder)
+    _remove_unheld(folder)
     held.append(_make_held(folder))
     write(f"{folder}/{BELOW}", _enabling(there))
     return Hierarchy(2, folder, there, is_shared=_share(f"{folder}/{REST}"))

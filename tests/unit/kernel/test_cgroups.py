@@ -166,6 +166,41 @@ def test_a_group_that_somebody_else_removes_is_made_again(tmp_path: Path, monkey
     os.close(fd)
 
 
+@pytest.mark.parametrize("way", ["before", "between"])
+def test_a_group_that_was_made_anew_is_not_taken_for_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Two labs start at once: one removes what the other one left when it was killed, which begins anew."""
+    lab, right, made = tmp_path / "podplane-lab-0123abcd", fcntl.flock, list[int]()
+    lab.mkdir()
+
+    def flock(fd: int, how: int) -> None:
+        if how & fcntl.LOCK_EX and not made and way == "before":
+            cgroups.remove(str(lab))
+            made.append(-1)
+            made[0] = cgroups._make_held(str(lab))
+        right(fd, how)
+        if how & fcntl.LOCK_EX and not made:
+            made.append(-1)
+            cgroups._remove_unheld(str(lab))  # as who begins anew does
+            assert lab.exists(), "who has locked it removes it"
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    cgroups.remove_stale(str(tmp_path))
+    assert lab.exists() is (way == "before")
+
+
+def test_a_lab_that_begins_anew_removes_what_it_left_and_not_what_is_held(tmp_path: Path) -> None:
+    mount = cgroups._Mount(str(tmp_path), str(tmp_path), 1)
+    held: list[int] = []
+    for count in (1, 2):
+        (tmp_path / "lab" / "old").mkdir(parents=True)
+        assert cgroups._first(mount, "lab", frozenset({"memory"}), held).folder == f"{tmp_path}/lab"
+        assert (tmp_path / "lab" / "old").exists() is (count == 2), "somebody else holds it: the first one"
+    for fd in held:
+        os.close(fd)
+
+
 def test_a_group_that_somebody_else_has_locked_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cgroups, "HOLD_PAUSE", 0)
     fd = os.open(tmp_path, os.O_RDONLY)
