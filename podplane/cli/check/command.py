@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 
 import click
 
-from podplane.cli.check import lookups, names, policies, promises, reach, report, served, services, sessions, users
+from podplane.cli.check import lookups, names, permitted, policies, promises, reach, report, served, services, sessions, users
 from podplane.cli.check.names import Lookup
 from podplane.cli.check.parties import NAMESPACE, Gathered, Member, gathered
+from podplane.cli.check.permitted import Permitted
 from podplane.cli.check.promises import Party, Probe, Verdict
 from podplane.cli.fault import active_faults
 from podplane.cli.options import connect, lab_name
@@ -88,13 +89,14 @@ def examine(
     wishes = {m.name: {"do": "serve", "name": m.name, "anywhere": m.kind == "container"} for m in members if m.name in found}
     serving = sessions.ask_all(found, wishes, START_SECONDS, STALLED_SECONDS)
     parties = {m.name: _party(m, serving[m.name]) for m in members if m.name in serving}
-    all_pods = [p for p in parties.values() if p.kind == "pod"]
-    pods = [p for p in all_pods if p.name not in who.judged]
+    pods = [p for p in parties.values() if p.kind == "pod"]
     count = sum(m.kind == "pod" and m.namespace != NAMESPACE for m in members)
     everything = everything or count <= promises.EVERY_PAIR_UP_TO
     node_of = {party.name: party.node for party in parties.values()} | {underlay.OUTSIDE: underlay.OUTSIDE}
-    probes = promises.plan(pods, [p for p in parties.values() if p.kind == "node"], outside, everything)
-    probes = [*reach.thinned(probes, node_of, who.unreached), *_localhost(members, parties)]
+    allowed = Permitted(who.cluster, parties, {m.name: f"{m.namespace}/{m.pod}" for m in members}, who.judged)
+    wanted = promises.plan(pods, [p for p in parties.values() if p.kind == "node"], outside, everything, allowed.may)
+    wanted, denied = permitted.parted(wanted, allowed.probe_denied_by)
+    probes = [*reach.thinned(wanted, node_of, who.unreached), *_localhost(members, parties)]
     answers = _probe(found, probes)
     cut_off = reach.cut_off(probes, answers)
 
@@ -106,22 +108,18 @@ def examine(
     answers.update(_probe(found, again, AGAIN_SECONDS))  # once more, and alone: a busy machine is no broken promise
     lost = {m.name: refused.get(m.name) or found[m.name].failure or "no answer" for m in members if m.name not in parties}
     found_ips = {name: tuple(a["ips"]) for name, a in serving.items()}
-    verdicts = _verdicts(probes, answers, {**who.lost, **lost}, pods, all_pods, found_ips)
+    verdicts = _verdicts(probes, answers, {**who.lost, **lost}, pods, found_ips, denied)
     verdicts += _examine_policies(who, found, [p for p in parties.values() if p.node not in who.unreached], everything)
-    outsiders = cut_off | who.judged
-    able = {name: p for name, p in parties.items() if name not in outsiders and p.node not in who.silent}
+    able = {name: p for name, p in parties.items() if name not in cut_off and p.node not in who.silent}
     confs = {name: resolv_conf.read(answer.get("resolv_conf", "")) for name, answer in serving.items()}
     name_site = lookups.NameSite(site.domain, confs if site.have_files else None, outside.ips if outside else ())
-    judged = frozenset(ip for name in who.judged & parties.keys() for ip in parties[name].ips)
-    more = _examine_services(client, found, able, site.services.without(who.silent), name_site, judged)
+    more = _examine_services(client, found, able, site.services.without(who.silent), name_site, allowed)
     excluded = {
         **who.silent,
         **{n: "nothing reaches it" for n in cut_off & parties.keys() if parties[n].node not in who.silent},
     }
     _add(more.verdicts, services.SERVICES, (f"{name} was not asked: {why}" for name, why in excluded.items()))
-    return report.Result(
-        [*verdicts, *more.verdicts], all_pods, [*probes, *more.probes], {**answers, **more.answers}, more.left_out
-    )
+    return report.Result([*verdicts, *more.verdicts], pods, [*probes, *more.probes], {**answers, **more.answers}, more.left_out)
 
 
 def _examine_policies(
@@ -144,34 +142,35 @@ def _examine_services(
     parties: Mapping[str, Party],
     site: users.Site,
     name_site: lookups.NameSite,
-    judged: frozenset[str],
+    allowed: Permitted,
 ) -> report.Result:
-    """Services of the check's own, and the users', and their names, by parties that reach each other. `judged` are addresses of pods that
-    policies select: Services that lead to one of them are left out."""
+    """Services of the check's own, and the users', and their names, by parties that reach each other, as far as policies allow it."""
     pods, nodes = ([p for p in parties.values() if p.kind == kind] for kind in ("pod", "node"))
-    endpoints, outside = services.endpoints_of(pods), parties.get(underlay.OUTSIDE)
+    endpoints, outside = services.endpoints_of(allowed.free(pods) or pods), parties.get(underlay.OUTSIDE)
     if not endpoints or not nodes:
         return report.Result([Verdict(promise) for promise in (*services.PROMISES, *names.PROMISES)], [], [], {})
     made = served.made(client, endpoints, {node.node: site.node_ips.get(node.node, ()) for node in nodes})
     nodes, pods = ([p for p in able if p.node not in made.late] for able in (nodes, pods))
     site = site.without(made.late)
-    all_ways = served.users(client, site)
-    behind = {way.vip.service for way in all_ways if any(end.ip in judged for end in way.endpoints)}
-    ways = [way for way in all_ways if way.vip.service not in behind]
-    ends = _probe(found, users.direct(ways, nodes))
+    ways = served.users(client, site)
+    ends = _probe(found, permitted.parted(users.direct(ways, nodes, pods), allowed.probe_denied_by)[0])
     open_ways = users.listening(ways, ends)
-    probes = services.plan(made.own, pods, nodes, outside) if pods and nodes else []
-    theirs = users.plan(open_ways, pods, nodes, outside)
+    behind = services.behind(made.own) | users.behind(open_ways)
+    wanted = services.plan(made.own, pods, nodes, outside, allowed.may) if pods and nodes else []
+    probes, denied = permitted.parted(wanted, lambda one: allowed.probe_denied_by(one, behind))
+    wanted = users.plan(open_ways, pods, nodes, outside)
+    theirs, denied_theirs = permitted.parted(wanted, lambda one: allowed.probe_denied_by(one, behind))
     answers = _probe(found, [*probes, *theirs])
     again = [probe for probe in (*probes, *theirs) if services.judge_probe(probe, answers.get(probe))]
     answers.update(_probe(found, again, AGAIN_SECONDS))
-    left_out = [*users.deaf(ways, ends), *(f"Service {name} (policies select pods of it)" for name in sorted(behind))]
+    left_out = users.deaf(ways, ends)
     if any(services.judge_probe(probe, answers.get(probe)) for probe in theirs):
         moved = users.changed(ways, served.users(client, site))
         theirs = [probe for probe in theirs if probe.target.removeprefix("Service ") not in moved]
         left_out += [f"Service {name} (it changed meanwhile)" for name in sorted(moved)]
     probes += theirs
     verdicts = services.verdicts(probes, answers, endpoints)
+    permitted.note(verdicts, denied | denied_theirs)
     late = (f"{node} has not taken the check's Services: {why}" for node, why in made.late.items())
     _add(verdicts, services.SERVICES, late)
     elsewhere = (f"Service {name} is announced by {node}, which can't be asked" for name, node in made.elsewhere.items())
@@ -183,6 +182,7 @@ def _examine_services(
         nodes,
         name_site,
         lambda asked, again: _ask(found, asked, AGAIN_SECONDS if again else PROBE_SECONDS),
+        allowed.lookup_denied_by,
     )
     return report.Result([*verdicts, *of_names], [], probes, answers, [*left_out, *not_asked])
 
@@ -253,12 +253,12 @@ def _verdicts(
     answers: Mapping[Probe, sessions.Answer],
     lost: Mapping[str, str],
     pods: Sequence[Party],
-    all_pods: Sequence[Party],
     found_ips: Mapping[str, Sequence[str]],
+    denied: Mapping[Probe, str],
 ) -> list[Verdict]:
     """One verdict a promise, in the order of the table."""
     verdicts = {promise: Verdict(promise) for promise in promises.PROMISES}
-    verdicts[promises.UNIQUE] = promises.uniqueness(all_pods, found_ips)
+    verdicts[promises.UNIQUE] = promises.uniqueness(pods, found_ips)
     reached: dict[str, int] = defaultdict(int)
     for probe in probes:
         failure = promises.judge(probe, answers.get(probe))
@@ -268,6 +268,10 @@ def _verdicts(
         else:
             verdict.proved += 1
             reached[probe.answered_by] += probe.promise != promises.LOCALHOST
-    verdicts[promises.SAME_PORT] = promises.same_port(pods, reached)
+    asked = {probe.answered_by for probe in probes}
+    by = {probe.answered_by: by for probe, by in denied.items() if probe.answered_by not in asked}
+    hidden = {pod.name: by[pod.name] for pod in pods if pod.name in by}
+    verdicts[promises.SAME_PORT] = promises.same_port(pods, reached, hidden)
+    permitted.note(verdicts.values(), denied)
     verdicts[promises.REACH].failures += [f"{name}: {why}" for name, why in lost.items()]
     return list(verdicts.values())

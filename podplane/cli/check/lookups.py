@@ -10,6 +10,7 @@ from typing import Any
 from podplane.cli.check import names
 from podplane.cli.check.names import Lookup
 from podplane.cli.check.parties import NAMESPACE
+from podplane.cli.check.permitted import note, parted
 from podplane.cli.check.promises import Party, Verdict
 from podplane.cli.check.services import Own
 from podplane.cli.dns import asking, statuses
@@ -20,6 +21,7 @@ Object = dict[str, Any]
 Answer = Mapping[str, Any]
 Ask = Callable[[Iterable[Lookup], bool], Mapping[Lookup, Answer]]
 """Asks each question, once more when it is said; what became of each."""
+DeniedBy = Callable[[Lookup], str]
 EVERY_POD_UP_TO, ON_A_NODE = 50, 2
 """With more pods, so many of each node ask."""
 NO_ZONE = "names outside of the cluster (no zone of the ConfigMap kube-system/podplane-dns is asked from the host outside)"
@@ -38,9 +40,9 @@ class NameSite:
 
 
 def examine(
-    client: Any, own: Own, pods: Sequence[Party], nodes: Sequence[Party], site: NameSite, ask: Ask
+    client: Any, own: Own, pods: Sequence[Party], nodes: Sequence[Party], site: NameSite, ask: Ask, denied_by: DeniedBy
 ) -> tuple[list[Verdict], list[str]]:
-    """A verdict for each promise about names, and what was left out."""
+    """A verdict for each promise about names, and what was left out. `denied_by` says of a question what policy denies it, if any."""
     try:
         servers = asking.servers(client)
     except LabError as error:
@@ -52,8 +54,9 @@ def examine(
     zone = _outside(client, nodes, site.outside_ips)
     if site.outside_ips and not zone:
         left_out.append(NO_ZONE)
-    lookups = names.plan(own, askers, NAMESPACE, site.domain, zone)
-    theirs = names.of_users(before.values(), askers, site.domain)
+    lookups, denied = parted(names.plan(own, askers, NAMESPACE, site.domain, zone), denied_by)
+    silent = {lookup.source for lookup in denied}
+    theirs = names.of_users(before.values(), [one for one in askers if one.name not in silent], site.domain)
     answers = resolved(ask, [*lookups, *theirs])
     failed = [lookup for lookup, answer in answers.items() if names.judge(lookup, answer)]
     answers.update(ask(failed, True))
@@ -63,7 +66,9 @@ def examine(
         gone = {one for one in theirs if _service_of(one) in changed}
         answers = {lookup: answer for lookup, answer in answers.items() if lookup not in gone}
         left_out += [f"names of Service {name} (it changed meanwhile)" for name in sorted(changed)]
-    return names.verdicts(answers, {k: v for k, v in answers.items() if v is not None}), left_out
+    verdicts = names.verdicts(answers, {k: v for k, v in answers.items() if v is not None})
+    note(verdicts, denied)
+    return verdicts, left_out
 
 
 def resolved(ask: Ask, lookups: Iterable[Lookup]) -> dict[Lookup, Answer | None]:

@@ -1,8 +1,8 @@
 """What is promised of policies, which probes prove it, and what their answers mean. Pure.
 
-Pods that a policy selects take no part in the other promises: what reaches them is as their policies say. It is tried from and to some
-other pods, and from their own node: the verdict (`policy.match`) on a connection says what should become of it. One that is refused has
-passed: nobody listens there.
+What of the other promises policies deny is not tried (`permitted`). What reaches pods that a policy selects is as the verdict
+(`policy.match`) on each connection says: it is tried from and to some other pods, and from their own node. One that is refused has passed:
+nobody listens there.
 """
 
 from __future__ import annotations

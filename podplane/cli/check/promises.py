@@ -8,13 +8,16 @@ translated an address on the way.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import cycle
+from itertools import cycle, islice, product
+from types import MappingProxyType
 from typing import Any
 
 EVERY_PAIR_UP_TO = 100
 """Up to so many pods every ordered pair is probed; above, every ordered pair of nodes and every pod."""
+CHOICES = 8
+"""So many pods of a node are looked at for one that policies let another one reach."""
 
 REACH, NO_NAT, UNIQUE, SAME_PORT, LOCALHOST, NODE_TO_POD, POD_TO_NODE, OUTSIDE, FULL_SIZE = (
     "pod-to-pod",
@@ -56,6 +59,10 @@ class Party:
     pings: bool = True
 
 
+May = Callable[..., bool]
+"""Do policies let a party reach another one, by TCP or the protocol that is named third?"""
+
+
 @dataclass(frozen=True, slots=True)
 class Probe:
     """One packet exchange: `seen` is the source address that the target must report ("" when it can't report).
@@ -77,11 +84,13 @@ class Probe:
 
 @dataclass(slots=True)
 class Verdict:
-    """One promise: how much proved it (a probe, an address, an even choice), and each failure in words."""
+    """One promise: how much proved it (a probe, an address, an even choice), each failure in words, and what policies denied, so that it
+    was not tried: how much, by what denies it."""
 
     promise: str
     proved: int = 0
     failures: list[str] = field(default_factory=list)
+    denied: Counter[str] = field(default_factory=Counter)
 
     @property
     def tried(self) -> int:
@@ -90,8 +99,13 @@ class Verdict:
 
     @property
     def ok(self) -> bool:
-        """Kept, and shown at least once."""
-        return not self.failures and self.proved > 0
+        """Kept, and shown at least once, unless policies deny all of it."""
+        return not self.failures and (self.proved > 0 or self.is_denied)
+
+    @property
+    def is_denied(self) -> bool:
+        """Was nothing of it tried, as policies deny it?"""
+        return not self.tried and bool(self.denied)
 
 
 def family(ip: str) -> int:
@@ -104,8 +118,14 @@ def same_family(ips: Iterable[str], ip: str) -> str:
     return next((candidate for candidate in ips if family(candidate) == family(ip)), "")
 
 
-def pairs(pods: Sequence[Party], everything: bool) -> Iterator[tuple[Party, Party]]:
-    """Ordered pairs of pods: all of them, or one for each ordered pair of nodes such that every pod takes part."""
+def anybody(source: Party, target: Party, protocol: str = "TCP") -> bool:
+    """Where there are no policies."""
+    return True
+
+
+def pairs(pods: Sequence[Party], everything: bool, may: May = anybody) -> Iterator[tuple[Party, Party]]:
+    """Ordered pairs of pods: all of them, or one for each ordered pair of nodes such that every pod takes part. Of a few pods of each node
+    one is chosen that policies let the other one reach, if there is one."""
     if everything:
         yield from ((a, b) for a in pods for b in pods if a is not b)
         return
@@ -117,7 +137,9 @@ def pairs(pods: Sequence[Party], everything: bool) -> Iterator[tuple[Party, Part
     for a in by_node:
         for b in by_node:
             source, target = next(turns[a]), next(turns[b])
-            if source is target:
+            for _ in range(CHOICES):
+                if source is not target and may(source, target):
+                    break
                 target = next(turns[b])
             if source is not target:
                 seen |= {source.name, target.name}
@@ -129,16 +151,18 @@ def pairs(pods: Sequence[Party], everything: bool) -> Iterator[tuple[Party, Part
             yield pod, other
 
 
-def plan(pods: Sequence[Party], nodes: Sequence[Party], outside: Party | None, everything: bool) -> list[Probe]:
-    """All probes between these parties."""
+def plan(
+    pods: Sequence[Party], nodes: Sequence[Party], outside: Party | None, everything: bool, may: May = anybody
+) -> list[Probe]:
+    """All probes between these parties; where some are chosen, those that policies permit come first."""
     probes: list[Probe] = []
-    for source, target in pairs(pods, everything):
+    for source, target in pairs(pods, everything, may):
         for ip in target.ips:
             if source.pings:
                 probes.append(Probe(REACH, source.name, target.name, "icmp", ip))
             probes.append(_connect(NO_NAT, source, target, ip, same_family(source.ips, ip)))
     probes += _between_nodes_and_pods(pods, nodes, everything)
-    probes += _full_size([pod for pod in pods if pod.pings])
+    probes += _full_size([pod for pod in pods if pod.pings], may)
     if outside is not None:
         by_name = {node.node: node for node in nodes}
         for pod in pods:
@@ -166,17 +190,25 @@ def _between_nodes_and_pods(pods: Sequence[Party], nodes: Sequence[Party], every
                 yield _connect(POD_TO_NODE, pod, node, ip, same_family(pod.ips, ip))
 
 
-def _full_size(pods: Sequence[Party]) -> Iterator[Probe]:
+def _full_size(pods: Sequence[Party], may: May) -> Iterator[Probe]:
     """One packet as large as the MTU with "don't fragment", for each ordered pair of nodes in a ring, and on each node."""
-    first: dict[str, list[Party]] = defaultdict(list)
+    by_node: dict[str, list[Party]] = defaultdict(list)
     for pod in pods:
-        first[pod.node].append(pod)
-    ring = [members[0] for members in first.values()]
+        by_node[pod.node].append(pod)
+    ring = list(by_node.values())
     routes = [(ring[i - 1], ring[i]) for i in range(len(ring)) if len(ring) > 1]
-    routes += [(members[0], members[1]) for members in first.values() if len(members) > 1]
-    for source, target in routes:
+    routes += [(members, members) for members in ring if len(members) > 1]
+    for sources, targets in routes:
+        source, target = _first_pair(sources, targets, may)
         for ip in target.ips:
             yield Probe(FULL_SIZE, source.name, target.name, "icmp", ip, size=source.mtu)
+
+
+def _first_pair(sources: Sequence[Party], targets: Sequence[Party], may: May) -> tuple[Party, Party]:
+    """Of some pairs the first that policies permit, or else the first."""
+    some = product(islice(sources, CHOICES), islice(targets, CHOICES))
+    found = [pair for pair in some if pair[0] is not pair[1]]
+    return next((pair for pair in found if may(*pair, "ICMP")), found[0])
 
 
 def judge(probe: Probe, answer: Mapping[str, Any] | None) -> str:
@@ -215,15 +247,17 @@ def uniqueness(pods: Iterable[Party], found: Mapping[str, Iterable[str]]) -> Ver
     return verdict
 
 
-def same_port(pods: Iterable[Party], reached: Mapping[str, int]) -> Verdict:
-    """At least two pods serve one port, each reached there by its own name (`reached`: pod → connections that did)."""
-    verdict = Verdict(SAME_PORT)
+def same_port(pods: Iterable[Party], reached: Mapping[str, int], hidden: Mapping[str, str] = MappingProxyType({})) -> Verdict:
+    """At least two pods serve one port, each reached there by its own name (`reached`: pod → connections that did). Those that policies
+    hide from all who asked, by what denies them, prove nothing."""
+    verdict = Verdict(SAME_PORT, denied=Counter(hidden.values()))
     by_port: dict[int, list[str]] = defaultdict(list)
     for pod in pods:
-        by_port[pod.port].append(pod.name)
+        if pod.name not in hidden:
+            by_port[pod.port].append(pod.name)
     port, names = max(by_port.items(), key=lambda item: len(item[1]), default=(0, []))
     verdict.proved = sum(1 for name in names if reached.get(name))
-    if len(names) < 2:
+    if len(names) < 2 and not hidden:
         verdict.failures.append(f"no two pods could serve one port (port {port}: {', '.join(names) or 'nobody'})")
     verdict.failures += [f"{name} serves port {port}, but no probe reached it there" for name in names if not reached.get(name)]
     return verdict

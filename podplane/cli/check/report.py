@@ -16,7 +16,7 @@ PROMISES = {**promises.PROMISES, **policies.PROMISES, **services.PROMISES, **nam
 
 MATRIX_UP_TO = 16
 """Pods in the matrix; above, it shows nodes."""
-FAILURES_SHOWN = 10
+FAILURES_SHOWN, DENIALS_SHOWN = 10, 3
 GOOD, BAD, NONE = "✓", "✗", "·"
 
 
@@ -54,6 +54,7 @@ def as_json(result: Result) -> str:
             "probes": v.tried,
             "failures": v.failures,
         }
+        | ({"denied": dict(v.denied)} if v.denied else {})
         for v in result.verdicts
     ]
     counts = {
@@ -69,27 +70,39 @@ def as_text(result: Result, colour: bool) -> str:
     """Matrix, a line for each promise, failures in words, and a last line that sums up."""
     lines = [*matrix(result), ""] if result.pods else []
     for verdict in result.verdicts:
-        lines.append(f"{_mark(verdict.ok, colour)} {PROMISES[verdict.promise]}  ({_count(verdict)})")
+        lines.append(f"{_mark(verdict, colour)} {PROMISES[verdict.promise]}  ({_count(verdict)})")
         lines += [f"    {failure}" for failure in verdict.failures[:FAILURES_SHOWN]]
         if len(verdict.failures) > FAILURES_SHOWN:
             lines.append(f"    … and {len(verdict.failures) - FAILURES_SHOWN} more (--json has all)")
     if result.left_out:
         lines += ["", f"Left out: {', '.join(result.left_out)}"]
-    broken, promises_ = sum(not verdict.ok for verdict in result.verdicts), counted(len(result.verdicts), "promise")
-    summary = f"{broken} of {promises_} {'is' if broken == 1 else 'are'} broken" if broken else f"All {promises_} are kept"
     found = f"{counted(result.tried, 'probe')}, {counted(len(result.pods), 'pod')}, {result.seconds:.1f} s"
-    return "\n".join([*lines, "", f"{summary}: {found}."])
+    return "\n".join([*lines, "", f"{_summary(result.verdicts)}: {found}."])
 
 
-def _mark(ok: bool, colour: bool) -> str:
-    mark = GOOD if ok else BAD
-    return f"\033[{32 if ok else 31}m{mark}\033[0m" if colour else mark
+def _summary(verdicts: Sequence[Verdict]) -> str:
+    broken, all_ = sum(not one.ok for one in verdicts), counted(len(verdicts), "promise")
+    if broken:
+        return f"{broken} of {all_} {'is' if broken == 1 else 'are'} broken"
+    denied = sum(one.is_denied for one in verdicts)
+    if denied:
+        return f"{len(verdicts) - denied} of {all_} are kept, and {denied} not tried, as policies deny all of it"
+    return f"All {all_} are kept"
+
+
+def _mark(verdict: Verdict, colour: bool) -> str:
+    mark = NONE if verdict.is_denied else GOOD if verdict.ok else BAD
+    return f"\033[{32 if verdict.ok else 31}m{mark}\033[0m" if colour and mark != NONE else mark
 
 
 def _count(verdict: Verdict) -> str:
-    if not verdict.proved and not verdict.failures:
-        return "nothing could prove it"
-    return f"{verdict.proved} of {verdict.tried}"
+    count = f"{verdict.proved} of {verdict.tried}" if verdict.tried else ""
+    if not verdict.denied:
+        return count or "nothing could prove it"
+    shown = verdict.denied.most_common(DENIALS_SHOWN)
+    more = verdict.denied.total() - sum(number for _, number in shown)
+    rest = [f"{more} more are denied"] if more else []
+    return "; ".join([*filter(None, (count,)), *(f"{number} not tried: {by}" for by, number in shown), *rest])
 
 
 def matrix(result: Result) -> list[str]:
@@ -118,7 +131,7 @@ def matrix(result: Result) -> list[str]:
 def _marks(result: Result) -> dict[str, str]:
     """What the signs of the matrix mean; a line below it is about pods that policies select."""
     are_judged = any(verdict.promise == policies.POLICIES for verdict in result.verdicts)
-    none = "not tried here" + (", as policies select one of them" if are_judged else "")
+    none = "not tried here" + (", or denied by policies" if are_judged else "")
     return {GOOD: "all probes from the row's to the column's were answered", BAD: "some were not", NONE: none}
 
 

@@ -17,9 +17,11 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from podplane.cli.check.promises import Party, Probe, Verdict, family, judge, same_family
+from podplane.cli.check.promises import May, Party, Probe, Verdict, anybody, family, judge, same_family
 
 Object = dict[str, Any]
+Address = tuple[str, int]
+"""IP and port."""
 SERVICES, SPREAD, STICKY, SOURCE, HAIRPIN, REFUSED, FROM_OUTSIDE = (
     "services",
     "service-spread",
@@ -132,6 +134,17 @@ def found(services: Sequence[Object], endpoints: Sequence[Party], node_ips: Mapp
     return Own(vips, balanced, ports, endpoints, node_ips)
 
 
+def behind(own: Own) -> dict[Address, list[Address]]:
+    """The endpoints that a connection to an address and port may come to."""
+    found: dict[Address, list[Address]] = {}
+    for name, vips in own.vips.items():
+        ends = {"itself": own.endpoints[:1], "nobody": ()}.get(name, own.endpoints)
+        ports = [(ip, own.node_ports[name]) for ips in own.node_ips.values() for ip in ips if own.node_ports[name]]
+        for ip, port in [*((vip.ip, vip.port) for vip in (*vips, *own.balanced[name])), *ports]:
+            found[ip, port] = [(same_family(end.ips, ip), end.port) for end in ends]
+    return found
+
+
 def ingress(service: Object) -> list[Object]:
     """Where its load balancer is."""
     status: list[Object] = service.get("status", {}).get("loadBalancer", {}).get("ingress", [])
@@ -141,9 +154,10 @@ def ingress(service: Object) -> list[Object]:
 # Probes of the check's own Services.
 
 
-def plan(own: Own, pods: Sequence[Party], nodes: Sequence[Party], outside: Party | None) -> list[Probe]:
-    """All probes of the check's own Services."""
+def plan(own: Own, pods: Sequence[Party], nodes: Sequence[Party], outside: Party | None, may: May = anybody) -> list[Probe]:
+    """All probes of the check's own Services; where some pods are chosen, those that policies let reach all endpoints."""
     probes: list[Probe] = []
+    able = [pod for pod in pods if all(may(pod, end) for end in own.endpoints)] or pods
     for name in ("spread", "sticky", "itself"):
         for vip in own.vips[name]:
             probes += [_ask(SERVICES, source, vip) for source in (*pods, *nodes)]
@@ -153,9 +167,9 @@ def plan(own: Own, pods: Sequence[Party], nodes: Sequence[Party], outside: Party
         probes += [_ask(REFUSED, source, vip) for source in (*pods, *nodes)]
     for vip in own.vips["spread"]:
         probes += [_ask(SOURCE, pod, vip, seen=same_family(pod.ips, vip.ip)) for pod in pods]
-        probes += [_ask(SPREAD, pods[0], vip, turn=turn) for turn in range(CONNECTIONS)]
+        probes += [_ask(SPREAD, able[0], vip, turn=turn) for turn in range(CONNECTIONS)]
     for vip in own.vips["sticky"]:
-        probes += [_ask(STICKY, source, vip, turn=turn) for source in (*pods[:2], *nodes[:1]) for turn in range(RETURNS)]
+        probes += [_ask(STICKY, source, vip, turn=turn) for source in (*able[:2], *nodes[:1]) for turn in range(RETURNS)]
     for vip in own.vips["itself"]:
         probes.append(_ask(HAIRPIN, own.endpoints[0], vip, answered_by=own.endpoints[0].name))
     return probes + (list(_from_outside(own, nodes, outside)) if outside is not None else [])

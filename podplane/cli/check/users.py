@@ -14,7 +14,7 @@ from itertools import cycle
 from typing import Any, NamedTuple, TypeVar
 
 from podplane.cli.check.promises import Party, Probe, family, same_family
-from podplane.cli.check.services import FROM_OUTSIDE, REFUSED, SERVICES, Vip
+from podplane.cli.check.services import FROM_OUTSIDE, REFUSED, SERVICES, Address, Vip
 from podplane.model.objects import Node
 from podplane.model.service import LOCAL, EndpointSlice, Service, ServicePort
 from podplane.services.announce import is_own_load_balancer, may_announce
@@ -131,13 +131,23 @@ def _lets_in(service: Service, outside: str) -> bool:
 # Probes.
 
 
-def direct(found: Iterable[Way], nodes: Sequence[Party]) -> list[Probe]:
-    """Is anybody there at all? Asked of the endpoints themselves, by the nodes in turn; by nobody when there is no node to ask."""
+def direct(found: Iterable[Way], nodes: Sequence[Party], pods: Iterable[Party] = ()) -> list[Probe]:
+    """Is anybody there at all? Asked of the endpoints themselves, of these pods by their own nodes, which policies always permit, and of
+    others by the nodes in turn; by nobody when there is no node to ask."""
     if not nodes:
         return []
     ends = dict.fromkeys((one.ip, one.port) for way in found for one in way.endpoints)
-    turns = cycle(nodes)
-    return [_open(SERVICES, next(turns), Vip("endpoint", *end)) for end in ends]
+    turns, by_name = cycle(nodes), {node.node: node for node in nodes}
+    own = {ip: by_name[pod.node] for pod in pods if pod.node in by_name for ip in pod.ips}
+    return [_open(SERVICES, own.get(ip) or next(turns), Vip("endpoint", ip, port)) for ip, port in ends]
+
+
+def behind(found: Iterable[Way]) -> dict[Address, list[Address]]:
+    """The endpoints that a connection to an address and port may come to."""
+    ends: defaultdict[Address, list[Address]] = defaultdict(list)
+    for way in found:
+        ends[way.vip.ip, way.vip.port] += [(end.ip, end.port) for end in way.endpoints]
+    return ends
 
 
 def listening(found: Sequence[Way], answers: Mapping[Probe, Mapping[str, Any]]) -> list[Way]:

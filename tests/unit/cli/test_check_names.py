@@ -197,6 +197,23 @@ def test_a_promise_about_a_zone_that_nobody_is_asked_for_is_said_to_be_left_out(
     monkeypatch.setattr(lookups, "_services", lambda client: {})
     nodes = [Party("n1", "node", "n1", ("192.168.1.10",))]
     site = lookups.NameSite("cluster.local", None, ("203.0.113.10",))
-    verdicts, found = lookups.examine(api, OWN, [], nodes, site, lambda todo, again: {})
+    verdicts, found = lookups.examine(api, OWN, [], nodes, site, lambda todo, again: {}, lambda one: "")
     assert found == left_out
     assert (names.FORWARDED in {one.promise for one in verdicts}) == (not left_out)
+
+
+def test_who_may_not_ask_is_not_asked_and_others_ask_for_the_names_of_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    api, asked = Api(), set[str]()
+    monkeypatch.setattr(lookups.statuses, "of_nodes", lambda client, chosen, undo: [])
+    monkeypatch.setattr(lookups.asking, "servers", lambda client: ("10.96.0.10",))
+    users = {"spec": {"clusterIPs": ["10.96.1.7"]}, "metadata": {"name": "web", "namespace": "default"}}
+    monkeypatch.setattr(lookups, "_services", lambda client: {"default/web": users})
+
+    def ask(todo: Iterable[Lookup], again: bool) -> dict[Lookup, dict[str, Any]]:
+        asked.update(one.source for one in todo)
+        return {one: answered(one, *one.expected, rcode=one.rcode) for one in todo}
+
+    site = lookups.NameSite("cluster.local", None, ())
+    verdicts, _ = lookups.examine(api, OWN, PODS, [], site, ask, lambda one: "default/none" if one.source == "p1" else "")
+    assert asked == {"p2"} and all(one.ok and one.denied["default/none"] for one in verdicts)
+    assert next(one.proved > one.denied.total() for one in verdicts if one.promise == names.RESOLVE)

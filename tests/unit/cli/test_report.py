@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 
 import pytest
 
@@ -44,7 +45,7 @@ def test_the_matrix_explains_its_signs_and_no_others() -> None:
     found = result(pods(2, 2))
     assert report.matrix(found)[-1] == "✓ all probes from the row's to the column's were answered   · not tried here"
     found.verdicts = [*found.verdicts, Verdict(POLICIES)]
-    assert report.matrix(found)[-1].endswith("   · not tried here, as policies select one of them")
+    assert report.matrix(found)[-1].endswith("   · not tried here, or denied by policies")
 
 
 def test_many_pods_are_shown_as_nodes_in_natural_order() -> None:
@@ -73,6 +74,23 @@ def test_the_counts_of_the_promises_add_up_to_the_total() -> None:
     assert text.endswith(f": {sum(counts):,} probes, 6 pods, 0.2 s.")
     document = json.loads(report.as_json(found))
     assert document["probes"] == sum(row["probes"] for row in document["promises"]) == sum(counts)
+
+
+def test_what_policies_deny_is_not_broken_and_is_told_with_what_denies_it() -> None:
+    found = result(pods(2, 1))
+    found.verdicts[0].denied.update({"default deny by default/none": 5, "a": 4, "b": 3, "c": 2, "d": 1})
+    found.verdicts = [*found.verdicts, Verdict(promises.OUTSIDE, denied=Counter({"default deny by default/none": 14}))]
+    text = report.as_text(found, colour=False)
+    assert (
+        "(ICMP, TCP)  (2 of 2; 5 not tried: default deny by default/none; 4 not tried: a; 3 not tried: b; 3 more are denied)"
+        in text
+    )
+    assert "· pods reach outside, which sees their node's address  (14 not tried: default deny by default/none)" in text
+    assert "2 of 3 promises are kept, and 1 not tried, as policies deny all of it: 3 probes" in text and found.ok
+    row = json.loads(report.as_json(found))["promises"][-1]
+    assert (row["ok"], row["probes"], row["denied"]) == (True, 0, {"default deny by default/none": 14})
+    found.verdicts[-1].failures.append("no answer")
+    assert not found.ok and "1 of 3 promises is broken" in report.as_text(found, colour=False)
 
 
 def test_one_pod_is_no_plural() -> None:
