@@ -40,11 +40,13 @@ from podplane.agent.keys import (
     ServiceKey,
     of_policy,
 )
+from podplane.agent.parties import Parties
 from podplane.agent.pause import Pause
 from podplane.agent.peer_plans import PeerPlans
 from podplane.agent.planner import NOT_APPLIED, REPAIRED, Planner, RecordEvent
 from podplane.agent.poller import Poller
 from podplane.agent.resets import Resets
+from podplane.agent.seen import Flows
 from podplane.agent.settings import Settings
 from podplane.agent.watcher import CONTRADICTIONS, Watcher
 from podplane.agent.writer import Writer
@@ -169,10 +171,12 @@ class Agent:
         self.selectors = policies.selectors
         """Those whose pods are in sets that its rules look into, by their digests: the moves of no others concern it."""
         self._resets = Resets(node_name, kernel, self._namespaces, self._poller.turn, self._may_have_taken_back)
+        self._parties = Parties(caches, self.enforced)
+        self.flows = Flows(node_name, kernel, lambda: self._namespaces().keys(), self._parties, self._poller.turn, clock)
         self.denied = DeniedLog(
             node_name,
             kernel,
-            caches,
+            self._parties,
             self.enforced,
             self.services,
             clock,
@@ -235,7 +239,7 @@ class Agent:
         view = self.view
         view.nodes, view.services, view.slices = caches.nodes.objects, caches.services.objects, caches.slices_by_service
         view.policies = caches.policy_index
-        self.denied.caches = caches
+        self._parties.caches = caches
         caches.add_name_servers(self._name_servers)
         self.planner.mark_all((PolicyPodKey,))
         self.planner.mark(PolicyNameServersKey(view.node_name))
@@ -357,6 +361,7 @@ class Agent:
         await self._effects.idle()
         await self.network.idle()
         await self._resets.idle()
+        await self.flows.idle()
 
     def _namespaces(self) -> dict[IPAddress, str]:
         """The network namespaces of this node's pods, by their addresses."""
@@ -368,6 +373,7 @@ class Agent:
 
     def _look(self) -> None:
         self._resets.begin()
+        self.flows.begin()
         self.denied.follow()
         if self.watcher.look() or self._effects.has_due or self._closing.has_due:
             self._due.set()

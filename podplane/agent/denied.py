@@ -12,15 +12,14 @@ import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
-from podplane.agent.caches import Caches
 from podplane.agent.kernel import Kernel, PacketLog
+from podplane.agent.parties import Parties
 from podplane.kernel.errors import KernelError
 from podplane.model.answers import DeniedFlow, DeniedFlows, Party
 from podplane.model.config import CHECK_NAMESPACE
 from podplane.policy.compiling import SHORT
 from podplane.policy.denials import Denials
 from podplane.policy.enforced import AllEnforced
-from podplane.policy.name_servers import PATH as NAME_SERVERS
 from podplane.policy.tables import BY_RULE, DENIALS, FAMILY, IN, LOG_GROUP, NAME, OUT, denial_counter
 from podplane.services.feature import ServicesMemory
 from podplane.state.conntrack import Frontend
@@ -63,7 +62,7 @@ class DeniedLog:
         self,
         node_name: str,
         kernel: Kernel,
-        caches: Caches,
+        parties: Parties,
         enforced: AllEnforced,
         services: ServicesMemory,
         clock: Callable[[], float],
@@ -73,7 +72,7 @@ class DeniedLog:
     ) -> None:
         """`tcp_denied` is called when packets of TCP were."""
         self._tcp_denied = tcp_denied
-        self.caches = caches
+        self._parties = parties
         self._node_name = node_name
         self._kernel = kernel
         self._enforced = enforced
@@ -174,12 +173,12 @@ class DeniedLog:
     # Names.
 
     def _named(self, packet: LoggedPacket) -> Denied:
-        destination = self._party(packet.destination)
+        destination = self._parties.at(packet.destination)
         if not destination.kind:
             destination = self._service(packet) or destination
         policies = self._policies(packet, IN) or self._policies(packet, OUT)
-        source = self._party(packet.source)
-        in_check = CHECK_NAMESPACE in self.caches.namespaces.objects and bool(source.kind and destination.kind)
+        source = self._parties.at(packet.source)
+        in_check = CHECK_NAMESPACE in self._parties.caches.namespaces.objects and bool(source.kind and destination.kind)
         return Denied(packet.prefix, source, destination, packet.protocol, packet.port, policies, in_check)
 
     def _policies(self, packet: LoggedPacket, direction: str) -> tuple[str, ...]:
@@ -191,17 +190,6 @@ class DeniedLog:
             found = (one for one in enforced.programs if one.denies and SHORT[one.direction] == direction)
             return tuple(f"ClusterNetworkPolicy {one.name}" for one in found)
         return enforced.groups[direction].policies if packet.prefix == direction and direction in enforced.groups else ()
-
-    def _party(self, ip: str) -> Party:
-        """Whose an address is now."""
-        if (enforced := self._enforced.at(ip)) is not None:
-            return Party(ip, "pod", enforced.path)
-        for path, pod in self.caches.pods_by_ip.get(ip).items():
-            if not pod.has_ended and not pod.host_network:
-                return Party(ip, "pod", path)
-        if (dns := self.caches.policy_index.pod(NAME_SERVERS)) is not None and ip in dns.ips:
-            return Party(ip, "dns", "the cluster's DNS")
-        return next((Party(ip, "node", name) for name in self.caches.nodes_by_ip.get(ip)), Party(ip))
 
     def _service(self, packet: LoggedPacket) -> Party | None:
         """The Service that has what a packet was sent to: it was not passed on to an endpoint."""

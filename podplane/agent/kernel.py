@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from podplane.kernel.namespace import Namespace
-from podplane.state.conntrack import Allowed, Connection
+from podplane.state.conntrack import Allowed, Connection, TrackedFlow
 from podplane.state.operations import Changes, Operation, Report
 from podplane.state.ownership import Ownership
 from podplane.state.packet_log import LoggedPacket
@@ -124,6 +124,9 @@ class Kernel(Protocol):
 
     def forget_connections(self, ips: Collection[IPAddress]) -> int:
         """Delete the tracked connections from and to these addresses; how many those were."""
+
+    def flows(self, ips: Collection[IPAddress]) -> set[TrackedFlow]:
+        """Who is connected from and to these addresses, or was a moment ago; may be called in any thread."""
 
     def connections(self) -> list[Connection]:
         """The tracked connections that were translated to another destination."""

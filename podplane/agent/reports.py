@@ -5,6 +5,7 @@
     /traffic                the tracked connections through Services: how many, packets, bytes
     /policies               how often each rule of policies allowed, and how often none did
     /denied                 what was denied in the last minutes; /denied/12: after the change 12
+    /flows                  who was connected with the node's pods in the last hour
     /services/default/web   frontends and endpoints of a Service as they are in this node's tables
 
 An answer that takes long is made by itself: of more questions some wait, and the others are refused with 429.
@@ -30,7 +31,7 @@ from podplane.services import report
 
 T = TypeVar("T")
 TEXT = "text/plain; charset=utf-8"
-NAMES = frozenset({"denied", "healthz", "livez", "metrics", "policies", "readyz", "services", "status", "traffic"})
+NAMES = frozenset({"denied", "flows", "healthz", "livez", "metrics", "policies", "readyz", "services", "status", "traffic"})
 """The first parts of the paths that there are."""
 DIGITS = 18
 """A number in a path has at most so many."""
@@ -87,6 +88,9 @@ class Reports:
                     return Reply(200, msgspec.json.encode(await self._thread.run(self._agent.policy_counts())))
                 case ["denied", *after] if len(after) < 2 and all(map(_is_number, after)):
                     return Reply(200, msgspec.json.encode(await self._denied(*map(int, after))))
+                case ["flows"]:
+                    found = await self._agent.flows.answer()
+                    return Reply(200, await self._thread.run(lambda: msgspec.json.encode(found)))
                 case ["services", namespace, name]:
                     table = self._agent.services.table(f"{namespace}/{name}")
                     return Reply(200, msgspec.json.encode(report.described(table)))

@@ -12,21 +12,24 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
 from podplane.apiserver.kinds.resource import Resource
 from podplane.apiserver.ordered import Key
+from podplane.apiserver.seen_flows import Asked, silent_text
 from podplane.apiserver.store import Store
 from podplane.model.cluster_policy import ClusterNetworkPolicy, Policy
+from podplane.model.objects import Node
 from podplane.model.pod_info import NamespaceInfo, PodInfo
 from podplane.model.policy import NetworkPolicy
 from podplane.policy.cut_off import told
 from podplane.policy.difference import differences
 from podplane.policy.edits import Edit, tried
 from podplane.policy.lint import Linter
+from podplane.policy.told import COMMAND, DELETE_COMMAND, Told
 from podplane.policy.told import told as told_flows
 from podplane.policy.world import CLUSTER_POLICIES, NAMESPACES, NODES, PODS, POLICIES, RESOURCES, SERVICES, World
 
@@ -42,12 +45,13 @@ TICKS = 32
 """The clock is read once in so many steps."""
 TOO_LARGE = (
     f"the cluster is too large to find out within {DRY_RUN_SECONDS:.0f} s which flows this would change; "
-    "`podplane policy diff -f FILE` shows all of them"
+    "{command} shows all of them"
 )
 NOT_CHECKED = (
     f"not checked for mistakes, as the cluster is not read within {APPLY_SECONDS:.1f} s; `podplane policy lint` does it"
 )
 Tick = Callable[[], None]
+Ask = Callable[[Sequence[Node]], Awaitable[Asked]]
 
 
 class Change(NamedTuple):
@@ -65,8 +69,10 @@ class TooLongError(Exception):
 class PolicyAdvice:
     """What there is to say about writes; see the head of the module."""
 
-    def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic, ask: Ask | None = None) -> None:
+        """`ask` asks nodes which flows they saw lately; None: they are not asked."""
         self._store = store
+        self._ask = ask
         self._clock = clock
         self._world: World | None = None
         self._written: dict[tuple[str, Key], Object | None] = {}
@@ -88,13 +94,24 @@ class PolicyAdvice:
             return []
         end = self._clock() + (DRY_RUN_SECONDS if dry_run else APPLY_SECONDS)
         world = self._begin()
+        command = DELETE_COMMAND if change.resource in KINDS and change.new is None else COMMAND
         try:
-            return await asyncio.to_thread(self._answer, world, change, end, dry_run)
+            flows, mistakes = await asyncio.to_thread(self._answer, world, change, end, dry_run)
+            return [*await self._sentences(world, flows, command), *mistakes]
         except TooLongError:
-            return [TOO_LARGE if dry_run else f"{change.resource.partition('.')[0]} {_path(change)} is {NOT_CHECKED}"]
+            too_large = TOO_LARGE.format(command=command)
+            return [too_large if dry_run else f"{change.resource.partition('.')[0]} {_path(change)} is {NOT_CHECKED}"]
         except Exception:
             log.exception("warnings about policies failed")
             return []
+
+    async def _sentences(self, world: World, flows: list[Told], command: str) -> list[str]:
+        """Flows in words, of those that would be denied the ones first that nodes saw lately."""
+        if self._ask is None or not any(one.word == "denied" for one in flows):
+            return [one.sentence(command) for one in flows]
+        asked = await self._ask(list(world.nodes.values()))
+        found = await asyncio.to_thread(lambda: [one.with_seen(asked.flows).sentence(command) for one in flows])
+        return [*found, silent_text(asked.silent)] if asked.silent else found
 
     def _begin(self) -> World:
         """Leave what was written to whoever reads it next."""
@@ -110,7 +127,8 @@ class PolicyAdvice:
         snapshot = self._store.snapshot(resource)
         return ((resource, key, stored.object) for key, stored in snapshot)
 
-    def _answer(self, world: World, change: Change, end: float, dry_run: bool) -> list[str]:
+    def _answer(self, world: World, change: Change, end: float, dry_run: bool) -> tuple[list[Told], list[str]]:
+        """The flows that change, and mistakes."""
         steps = itertools.count(1)
 
         def tick() -> None:
@@ -123,9 +141,9 @@ class PolicyAdvice:
             self._read(world, tick)
             edit = _edit(change)
             found = _flows(world, edit, tick) if dry_run else []
-            if isinstance(edit.new, Policy):
-                found += self._mistakes(world, edit, edit.new, _former(change), tick)
-            return found
+            if not isinstance(edit.new, Policy):
+                return found, []
+            return found, self._mistakes(world, edit, edit.new, _former(change), tick)
         finally:
             self._lock.release()
 
@@ -157,9 +175,8 @@ class PolicyAdvice:
             self._unread.popleft()
 
 
-def _flows(world: World, edit: Edit, tick: Tick) -> list[str]:
-    found = differences(world.index, world.pods(), list(world.nodes.values()), [edit], tick)
-    return [one.sentence() for one in told_flows(found)]
+def _flows(world: World, edit: Edit, tick: Tick) -> list[Told]:
+    return told_flows(differences(world.index, world.pods(), list(world.nodes.values()), [edit], tick))
 
 
 def _is_policy(change: Change) -> bool:

@@ -51,6 +51,7 @@ from podplane.apiserver.records import Observer, Records
 from podplane.apiserver.registry import Registry
 from podplane.apiserver.representation import check_whole
 from podplane.apiserver.reviews import Reviews
+from podplane.apiserver.seen_flows import NodesAsked
 from podplane.apiserver.store import Store, Stored, Unwritable
 from podplane.apiserver.streams import attach, execute
 from podplane.apiserver.unforeseen import Unforeseen
@@ -112,7 +113,7 @@ class ApiServer:
         self._reader = Reader(self._records, now)
         self._deleter = Deleter(self._records, self._registry, now)
         self._writer = Writer(self._records, self._reader, self._deleter, admission, now)
-        self._advice = PolicyAdvice(store)
+        self._advice = PolicyAdvice(store, ask=NodesAsked(lambda: self.streams, self._node_token))
         self._records.observe(self._advice.observe)
         self._deleter.tell = self._tell_of_owner
         self._beside = Beside()

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from podplane.kernel.netlink import Message, Socket, attribute, parse_attributes
 from podplane.kernel.rtnl.decode import ip_from
-from podplane.state.conntrack import JUDGE_AGAIN, REVOKED, Allowed, Connection, Frontend, Revoked, Sent, Target
+from podplane.state.conntrack import JUDGE_AGAIN, REVOKED, Allowed, Connection, Frontend, Revoked, Sent, Target, TrackedFlow
 from podplane.state.value import IPAddress
 
 NETLINK_NETFILTER = 12
@@ -61,6 +61,8 @@ class Layout(NamedTuple):
     destination: slice
     port: slice
     answering: slice
+    protocol: slice
+    answering_port: slice
 
     @classmethod
     def of(cls, size: int, kind: int) -> Layout:
@@ -80,6 +82,8 @@ class Layout(NamedTuple):
             slice(source + size + 4, source + 2 * size + 4),
             slice(port + 8, port + 10),
             slice(source + length, source + length + size),
+            slice(port - 8, port - 7),
+            slice(port + length, port + length + 2),
         )
 
     def is_of(self, content: bytes) -> bool:
@@ -160,6 +164,32 @@ class Conntrack:
         found = (_revoked(parts) for parts in rows if int.from_bytes(parts.get(MARK, b""), "big") & REVOKED)
         return [one for one in found if one is not None]
 
+    def flows(self, ips: Collection[IPAddress]) -> set[TrackedFlow]:
+        """Who is connected from and to these addresses, or was a moment ago: TCP connections that have ended are tracked for two minutes
+        more."""
+        if not ips or not self._count():
+            return set()
+        plain: dict[int, set[bytes]] = {AF_INET: set(), AF_INET6: set()}
+        found: set[TrackedFlow] = set()
+        for _, content in self._socket.dump(GET, GENERIC.pack(AF_UNSPEC, 0, 0)):
+            layout = LAYOUTS.get(content[0])
+            if layout is not None and layout.is_of(content):
+                plain[content[0]].add(
+                    content[layout.source]
+                    + content[layout.answering]
+                    + content[layout.protocol]
+                    + content[layout.answering_port]
+                )
+            elif (other := _flow(parse_attributes(content, GENERIC.size))) is not None:
+                found.add(other)
+        for family, size in ((AF_INET, 4), (AF_INET6, 16)):
+            found |= {
+                TrackedFlow(one[:size], one[size : 2 * size], one[2 * size], int.from_bytes(one[2 * size + 1 :], "big"))
+                for one in plain[family]
+            }
+        packed = {ip.packed for ip in ips}
+        return {one for one in found if one.source in packed or one.destination in packed}
+
     def forget(self, ips: Collection[IPAddress]) -> int:
         """Delete the connections from and to these addresses; how many those were."""
         return self._change(DELETE, ips, b"", "delete a tracked connection")
@@ -229,6 +259,22 @@ def _queries_about(ips: Collection[IPAddress]) -> Iterator[bytes]:
             yield GENERIC.pack(AF_INET, 0, 0) + attribute(tuple_ | NESTED, address) + by_source
     if any(ip.version == 6 for ip in ips):
         yield GENERIC.pack(AF_INET6, 0, 0)
+
+
+def _flow(parts: Mapping[int, bytes]) -> TrackedFlow | None:
+    """A connection of a protocol without ports, say; None for what is none of IP."""
+    if not {ORIGINAL, REPLY} <= parts.keys():
+        return None
+    (source, _, _), (destination, protocol, port) = (_sender(parts[kind]) for kind in (ORIGINAL, REPLY))
+    return TrackedFlow(source, destination, protocol, port) if source and destination else None
+
+
+def _sender(tuple_: bytes) -> tuple[bytes, int, int]:
+    """Who sends in one direction: address, protocol and port."""
+    parts = parse_attributes(tuple_)
+    ip, proto = parse_attributes(parts.get(TUPLE_IP, b"")), parse_attributes(parts.get(TUPLE_PROTO, b""))
+    address = ip.get(V4_SOURCE) or ip.get(V6_SOURCE) or b""
+    return address, proto.get(PROTO_NUMBER, b"\0")[0], int.from_bytes(proto.get(PROTO_SOURCE_PORT, b""), "big")
 
 
 def _ends(parts: Mapping[int, bytes]) -> set[bytes]:

@@ -33,7 +33,7 @@ from podplane.kernel.parts import (
 from podplane.kernel.rtnl import matches
 from podplane.kernel.slices import result, slices
 from podplane.kernel.sysctl import FormerSysctls
-from podplane.state.conntrack import Allowed, Connection, Revoked, Sent
+from podplane.state.conntrack import Allowed, Connection, Revoked, Sent, TrackedFlow
 from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Qdisc, Redirect, Route, Rule, Sysctl
 from podplane.state.nft import Chain, Element, NamedCounter, OpaqueElement, OpaqueObject, Set, Table
 from podplane.state.nft_members import Members
@@ -452,6 +452,11 @@ class Kernel:
         """Delete the node's connections from and to these addresses; how many those were."""
         with self._tracked.use() as tracked:
             return tracked.forget(ips)
+
+    def flows(self, ips: Collection[IPAddress]) -> set[TrackedFlow]:
+        """Who is connected from and to these addresses, or was a moment ago."""
+        with self._tracked.use() as tracked:
+            return tracked.flows(ips)
 
     def connections(self) -> list[Connection]:
         """The node's tracked connections that were translated to another destination."""

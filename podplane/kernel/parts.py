@@ -7,7 +7,7 @@ from typing import Protocol
 
 from podplane.kernel.errors import KernelError
 from podplane.kernel.namespace import Namespace
-from podplane.state.conntrack import Allowed, Connection, Revoked, Sent
+from podplane.state.conntrack import Allowed, Connection, Revoked, Sent, TrackedFlow
 from podplane.state.operations import Changes, Operation, Report
 from podplane.state.ownership import Ownership
 from podplane.state.packet_log import LoggedPacket
@@ -100,6 +100,9 @@ class Tracked(Protocol):
 
     def forget(self, ips: Collection[IPAddress]) -> int:
         """Delete the connections from and to these addresses; how many those were."""
+
+    def flows(self, ips: Collection[IPAddress]) -> set[TrackedFlow]:
+        """Who is connected from and to these addresses, or was a moment ago."""
 
     def translated(self) -> list[Connection]:
         """The connections that were translated to another destination."""

@@ -189,6 +189,26 @@ class DeniedFlows(msgspec.Struct, frozen=True):
     flows: list[DeniedFlow]
 
 
+class SeenFlow(msgspec.Struct, frozen=True):
+    """Connections that a node tracked: from whom, to whom and to which port (0: the protocol has none), and how long ago the last one of
+    them was there."""
+
+    source: Party
+    destination: Party
+    protocol: str
+    port: int
+    age: float
+
+
+class SeenFlows(msgspec.Struct, frozen=True):
+    """Those of the last hour, or since it began to look, `since` seconds ago; `error` is why it could not look now, or ""."""
+
+    node: str
+    since: float
+    error: str
+    flows: list[SeenFlow]
+
+
 class RuleCount(msgspec.Struct, frozen=True):
     """How many connections a rule of a policy allowed on a node, since a pod of the node is under it."""
 

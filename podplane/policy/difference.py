@@ -86,10 +86,14 @@ class Difference(NamedTuple):
 
     def pairs(self, *, each: bool = False) -> Iterator[tuple[str, str]]:
         """The names of both ends of each flow."""
-        for source in self.source.named(each=each):
-            for destination in self.destination.named(each=each):
+        return (names for _, names in self.numbered(each=each))
+
+    def numbered(self, *, each: bool = False) -> Iterator[tuple[tuple[int, int], tuple[str, str]]]:
+        """The same, each with the numbers of both groups, or parties."""
+        for i, source in enumerate(self.source.named(each=each)):
+            for j, destination in enumerate(self.destination.named(each=each)):
                 if from_there := self._sources(source, destination):
-                    yield _name(from_there), _name(destination)
+                    yield (i, j), (_name(from_there), _name(destination))
 
     def _sources(self, source: tuple[Party, ...], destination: tuple[Party, ...]) -> tuple[Party, ...]:
         """Those that open connections to others than themselves, or of nodes, than their own pods."""

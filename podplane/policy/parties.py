@@ -26,7 +26,8 @@ MAX_BLOCKS = 32
 class Party(NamedTuple):
     """One end of flows with all its addresses, one a family at most; `group` and `namespace` are who is named together with it.
 
-    `node` is the node that a pod is on, and of a node its name.
+    `node` is the node that a pod is on, and of a node its name. `blocks`, of addresses outside, are all that policies name: one that is in
+    several of them is of the smallest.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Party(NamedTuple):
     group: str
     namespace: str = ""
     node: str = ""
+    blocks: frozenset[IPNetwork] = frozenset()
 
     @property
     def path(self) -> str:
@@ -67,11 +69,12 @@ def outside(policies: Iterable[Policy], nodes: Sequence[Node]) -> Iterator[Party
     blocks = {text: ipaddress.ip_network(text) for policy in policies for text in _named(policy)}
     widest = sorted(blocks.values(), key=lambda one: (one.prefixlen - one.max_prefixlen, str(one)))
     named = (one for one in widest if one.prefixlen and not any(_overlap(one, other) for other in own))
+    all_blocks = frozenset(blocks.values())
     for one in islice(named, MAX_BLOCKS):
-        yield Party(str(one), (End(str(one.network_address)),), str(one))
+        yield Party(str(one), (End(str(one.network_address)),), str(one), blocks=all_blocks)
     found = (next((ip for ip in ips if not _is_in(ip, blocks)), None) for ips in SOMEWHERE)
     if ends := tuple(End(ip) for ip in found if ip is not None):
-        yield Party(OUTSIDE, ends, OUTSIDE)
+        yield Party(OUTSIDE, ends, OUTSIDE, blocks=all_blocks)
 
 
 def _named(policy: Policy) -> Iterator[str]:

@@ -2,83 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
+from podplane.model.answers import SeenFlow
 from podplane.model.words import counted
 from podplane.policy.difference import Difference
-from podplane.policy.reach import LAST_PORT, Ports, Reach
+from podplane.policy.gap import Gap, gap
+from podplane.policy.seen_pairs import Ages, ages
 
-SHOWN, SHOWN_CHARACTERS, SHOWN_PORTS = 5, 500, 6
-"""Flows that a sentence names: so many at most, and as many as so many characters take; and ports of one flow."""
-ALL_OF_THEM = "`podplane policy diff -f FILE` shows all"
-
-
-class Gap(NamedTuple):
-    """What one reach has and another one has not: these ports; or, when `is_rest`, all protocols and ports but these."""
-
-    ports: tuple[Ports, ...]
-    is_rest: bool = False
-
-    @property
-    def is_nothing(self) -> bool:
-        """Is there nothing?"""
-        return not self.ports and not self.is_rest
-
-    def __str__(self) -> str:
-        """What to write behind the name of whom a flow goes to."""
-        if self.is_rest:
-            return f" (all but {_listed(self.ports)})" if self.ports else ""
-        if len(self.ports) == 1 and self.ports[0].first == self.ports[0].last:
-            port = self.ports[0]
-            return f":{port.first}" + ("" if port.protocol == "TCP" else f"/{port.protocol.lower()}")
-        return f" ({_listed(self.ports)})"
+SHOWN, SHOWN_CHARACTERS = 5, 500
+"""Flows that a sentence names: so many at most, and as many as so many characters take."""
+COMMAND, DELETE_COMMAND = "`podplane policy diff -f FILE`", "`podplane policy diff --delete -f FILE`"
+"""What shows all of them."""
+NOW_SECONDS = 120.0
+"""A connection of TCP is tracked for so long after its end."""
 
 
-def gap(more: Reach, less: Reach) -> Gap:
-    """What `more` has and `less` has not."""
-    left = more & ~less
-    return Gap((~left).ports, is_rest=True) if left.others else Gap(left.ports)
+Flow = tuple[Difference, Gap, tuple[str, str], float | None]
+"""With the names of both ends, and how long ago it was seen."""
 
 
 class Told(NamedTuple):
-    """Flows that would be denied that were allowed, or the other way round."""
+    """Flows that would be denied that were allowed, or the other way round; those that nodes saw lately (`ages`) come first."""
 
     word: str
     former: str
     number: int
     differences: tuple[tuple[Difference, Gap], ...]
     each: bool = False
+    ages: Ages = {}  # nobody changes it
 
     def lines(self) -> Iterator[str]:
         """Each of them."""
-        for one, ports in self.differences:
+        for one, ports, (source, destination), age in self._flows():
             version = f" (IPv{one.version})" if one.version else ""
-            yield from (f"{source} → {destination}{ports}{version}" for source, destination in one.pairs(each=self.each))
+            yield f"{source} → {destination}{ports}{version}" + ("" if age is None else f" (seen {_ago(age)})")
 
     def documents(self) -> Iterator[dict[str, object]]:
         """Each of them, for programs; without `ports` all are meant, and with `except` all but these."""
-        for one, ports in self.differences:
+        for one, ports, (source, destination), age in self._flows():
             texts = [str(port) for port in ports.ports]
             more: dict[str, object] = {"except" if ports.is_rest else "ports": texts} if texts else {}
             more |= {"version": one.version} if one.version else {}
-            yield from ({"from": source, "to": destination} | more for source, destination in one.pairs(each=self.each))
+            more |= {} if age is None else {"seenSecondsAgo": round(age)}
+            yield {"from": source, "to": destination} | more
+
+    def _flows(self) -> Iterator[Flow]:
+        if not self.ages:
+            yield from ((*one, names, None) for one in self.differences for names in one[0].pairs(each=self.each))
+            return
+        seen, others = list[Flow](), list[Flow]()
+        for number, one in enumerate(self.differences):
+            for place, names in one[0].numbered(each=self.each):
+                age = self.ages.get((number, *place))
+                (others if age is None else seen).append((*one, names, age))
+        yield from sorted(seen, key=lambda flow: flow[-1] or 0.0)
+        yield from others
+
+    def with_seen(self, flows: Iterable[SeenFlow]) -> Told:
+        """With what nodes saw; flows that are denied are not seen."""
+        return self._replace(ages=ages(self.differences, flows, each=self.each)) if self.word == "denied" else self
 
     @property
     def head(self) -> str:
         """How many there are."""
-        return f"{counted(self.number, 'flow')} would be {self.word} that {'was' if self.number == 1 else 'were'} {self.former}"
+        text = f"{counted(self.number, 'flow')} would be {self.word} that {'was' if self.number == 1 else 'were'} {self.former}"
+        seen = "and" if self.number == 1 else f"{len(self.ages):,} of them"
+        return text + (f", {seen} seen in the last hour" if self.ages else "")
 
-    def sentence(self) -> str:
-        """How many there are, and the first of them."""
+    def sentence(self, command: str = COMMAND) -> str:
+        """How many there are, and the first of them; `command` shows all."""
         shown: list[str] = []
         for flow in islice(self.lines(), SHOWN):
             if shown and sum(map(len, shown)) + len(flow) > SHOWN_CHARACTERS:
                 break
             shown.append(flow)
         more = self.number - len(shown)
-        return f"{self.head}: {', '.join(shown)}" + (f" and {more:,} more ({ALL_OF_THEM})" if more else "")
+        return f"{self.head}: {', '.join(shown)}" + (f" and {more:,} more ({command} shows all)" if more else "")
 
 
 def told(found: Sequence[Difference], *, each: bool = False) -> list[Told]:
@@ -89,10 +91,5 @@ def told(found: Sequence[Difference], *, each: bool = False) -> list[Told]:
     return [Told(word, former, sum(one.flows(each=each) for one, _ in some), some, each) for word, former, some in both if some]
 
 
-def _listed(ports: Sequence[Ports]) -> str:
-    more = len(ports) - SHOWN_PORTS
-    texts = (
-        str(one) if one.last < LAST_PORT or one.first == 1 else f"{one.protocol} from {one.first}"
-        for one in ports[:SHOWN_PORTS]
-    )
-    return ", ".join(texts) + (f" and {more:,} more" if more > 0 else "")
+def _ago(seconds: float) -> str:
+    return "in the last 2 min" if seconds < NOW_SECONDS else f"{seconds / 60:.0f} min ago"

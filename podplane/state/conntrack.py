@@ -42,6 +42,16 @@ class Connection(NamedTuple):
     bytes: int
 
 
+class TrackedFlow(NamedTuple):
+    """All tracked connections from one address to one port (0: the protocol has none) of who answers them; addresses are packed, `protocol`
+    is its number (IANA)."""
+
+    source: bytes
+    destination: bytes
+    protocol: int
+    port: int
+
+
 class Sent(NamedTuple):
     """Whence and where to a client sends, before anything of that is translated."""
 

@@ -127,7 +127,9 @@ def test_policies_and_tables_for_people(lab: Podplane) -> None:
     assert "o some ports are" in text
 
 
-def test_a_dry_run_warns_of_the_flows_that_it_changes(kubectl: Kubectl) -> None:
+def test_a_dry_run_warns_of_the_flows_that_it_changes_and_first_of_those_that_nodes_saw(
+    lab: Podplane, kubectl: Kubectl
+) -> None:
     opened = policy("web", podSelector=POLICIES[0]["spec"]["podSelector"], ingress=[{"from": [{"podSelector": {}}]}])
     (said,) = kubectl.warned("replace", "--dry-run=server", "-f", "-", stdin=yaml.safe_dump(opened))
     assert re.match(
@@ -136,7 +138,13 @@ def test_a_dry_run_warns_of_the_flows_that_it_changes(kubectl: Kubectl) -> None:
     (said,) = kubectl.warned("delete", "networkpolicy", "deny-all", "--dry-run=server")
     assert re.match(rf"\d+ flows would be allowed that were denied: default/{CLIENT} → default/{DB}, ", said)
     (said,) = kubectl.warned("label", "pod", CLIENT, "role-", "--dry-run=server")
-    assert said == f"1 flow would be denied that was allowed: default/{CLIENT} → default/{WEB}:8080"
+    flow = rf"default/{CLIENT} → default/{WEB}:8080"
+    assert re.fullmatch(
+        rf"1 flow would be denied that was allowed(: {flow}|, and seen in the last hour: {flow} \(seen .*\))", said
+    )
+    lab("exec", CLIENT, "--", "sh", "-c", "curl -s http://web/")
+    (said,) = kubectl.warned("label", "pod", CLIENT, "role-", "--dry-run=server")
+    assert said == f"1 flow would be denied that was allowed, and seen in the last hour: {flow} (seen in the last 2 min)"
     assert kubectl.warned("label", "pod", CLIENT, "other=x", "--dry-run=server") == []
     assert kubectl("get", "pod", CLIENT, "-o", "jsonpath={.metadata.labels.role}") == "client"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -12,6 +12,9 @@ from podplane.cli.options import connect, lab_name, namespace
 from podplane.cli.policy.files import known_objects, tell_others, text_of
 from podplane.cli.tables import document_text, plain
 from podplane.lab.folder import Folder
+
+if TYPE_CHECKING:
+    from podplane.model.answers import SeenFlow
 
 DIFFERENT = 1
 """Exit status when some flow would fare otherwise."""
@@ -44,6 +47,9 @@ def diff(folder: Folder, namespace: str, file: TextIO, delete: bool, each: bool,
     check_namespaces(found, known.index)
     pods = [*known.pods.values(), *([] if known.dns is None else [known.dns])]
     changed = told(differences(known.index, pods, list(known.nodes.values()), found.edits), each=each)
+    if any(one.word == "denied" for one in changed):
+        flows = _seen(client, sorted(known.nodes))
+        changed = [one.with_seen(flows) for one in changed]
     if output:
         click.echo(document_text({one.word: [*one.documents()] for one in changed}, output))
     else:
@@ -51,6 +57,24 @@ def diff(folder: Folder, namespace: str, file: TextIO, delete: bool, each: bool,
             click.echo(line)
     if changed:
         sys.exit(DIFFERENT)
+
+
+def _seen(client: Any, nodes: Sequence[str]) -> list[SeenFlow]:
+    """What nodes saw in the last hour."""
+    import msgspec
+
+    from podplane.cli.nodes import Question, ask
+    from podplane.kubeapi.errors import ApiError
+    from podplane.model.answers import SeenFlows
+    from podplane.model.config import AGENT_PORT
+
+    found: list[SeenFlow] = []
+    for one, answer in ask(client, [Question(node, AGENT_PORT, "flows", SeenFlows) for node in nodes]).items():
+        said = None if isinstance(answer, ApiError) else msgspec.convert(answer, SeenFlows)
+        found += said.flows if said is not None else ()
+        if why := str(answer) if said is None else said.error:
+            click.echo(f"{one.node} does not say what it saw in the last hour: {why}", err=True)
+    return found
 
 
 def _lines(changed: Sequence[Any]) -> Iterator[str]:

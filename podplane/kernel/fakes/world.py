@@ -32,7 +32,7 @@ from podplane.kernel.parts import (
     SysctlWatch,
     Tracked,
 )
-from podplane.state.conntrack import Allowed, Connection, Revoked, Sent
+from podplane.state.conntrack import Allowed, Connection, Revoked, Sent, TrackedFlow
 from podplane.state.network import Link
 from podplane.state.ownership import Ownership
 from podplane.state.packet_log import LoggedPacket
@@ -115,8 +115,10 @@ class FakeConntrack:
         judged: list[frozenset[IPAddress]],
         forgotten: list[frozenset[IPAddress]],
         revoked: list[Revoked],
+        flows: set[TrackedFlow],
     ) -> None:
         self._revoked = revoked
+        self._flows = flows
         self._flushed = flushed
         self._judged = judged
         self._forgotten = forgotten
@@ -139,6 +141,11 @@ class FakeConntrack:
     def revoked(self) -> list[Revoked]:
         """What a test put there."""
         return list(self._revoked)
+
+    def flows(self, ips: Collection[IPAddress]) -> set[TrackedFlow]:
+        """Those of a test that concern these addresses."""
+        packed = {ip.packed for ip in ips}
+        return {one for one in self._flows if not packed.isdisjoint((one.source, one.destination))}
 
     def translated(self) -> list[Connection]:
         """None."""
@@ -222,6 +229,7 @@ class FakeOpener:
         self.judged: list[frozenset[IPAddress]] = []
         self.forgotten: list[frozenset[IPAddress]] = []
         self.revoked: list[Revoked] = []
+        self.flows: set[TrackedFlow] = set()
         """The connections that policies took back, as a test has them."""
         self.ended: list[Revoked] = []
         """Those that were ended at the sockets of their servers."""
@@ -257,7 +265,7 @@ class FakeOpener:
 
     def conntrack(self, namespace: Namespace) -> Tracked:
         """Connection tracking, which only remembers what it was asked."""
-        return FakeConntrack(self.flushed, self.judged, self.forgotten, self.revoked)
+        return FakeConntrack(self.flushed, self.judged, self.forgotten, self.revoked, self.flows)
 
     def sockets(self, namespace: Namespace) -> Sockets:
         """The sockets of a namespace, which only remember what they were asked."""

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
-from podplane.apiserver import policy_advice
+from podplane.apiserver import policy_advice, seen_flows
 from podplane.apiserver.policy_advice import Change, PolicyAdvice
+from podplane.apiserver.seen_flows import Asked, NodesAsked
 from podplane.apiserver.server import warning
+from podplane.kubeapi.streams import StreamError
+from podplane.model.answers import Party, SeenFlow, SeenFlows
+from podplane.model.config import AGENT_PORT
+from podplane.model.objects import Metadata, Node, NodeAddress, NodeStatus
+from podplane.policy import told as told_module
 from tests.unit.apiserver.test_server import PODS, Api
 
 Object = dict[str, Any]
@@ -163,7 +171,7 @@ async def test_an_answer_does_not_wait_for_a_cluster_that_is_too_large(api: Api,
     advice = PolicyAdvice(api.store, lambda: next(now))
     change = Change(policy_advice.POLICIES, None, {"metadata": {"name": "deny", "namespace": "default"}, "spec": {}})
     answers = [await advice.of(change, dry_run=True) for _ in range(40)]
-    assert answers[0] == [policy_advice.TOO_LARGE]
+    assert answers[0] == [policy_advice.TOO_LARGE.format(command=told_module.COMMAND)]
     read = advice._world
     assert read is not None
     assert {pod.metadata.name for pod in read.pods()} == {"client", "web"}
@@ -172,6 +180,91 @@ async def test_an_answer_does_not_wait_for_a_cluster_that_is_too_large(api: Api,
 async def test_a_fault_of_the_advice_fails_no_write(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policy_advice, "differences", lambda *_: 1 / 0)
     assert await warned(api, "POST", POLICIES, DENY, **DRY) == []
+
+
+async def test_what_nodes_saw_comes_first_and_who_did_not_say_it_is_named(api: Api) -> None:
+    client, web = (Party(f"10.244.{number}.2", "pod", f"default/{name}") for number, name in ((1, "client"), (2, "web")))
+    asked: list[list[str]] = []
+
+    async def ask(nodes: Sequence[Node]) -> Asked:
+        asked.append([node.metadata.name for node in nodes])
+        return Asked([SeenFlow(Party("203.0.113.7"), web, "TCP", 80, 4.0), SeenFlow(web, client, "TCP", 1, 1.0)], ["node2"])
+
+    advice = PolicyAdvice(api.store, ask=ask)
+    deny = {**DENY, "metadata": {"name": "deny", "namespace": "default"}}
+    assert await advice.of(Change(policy_advice.POLICIES, None, deny), dry_run=True) == [
+        "2 flows would be denied that were allowed, 1 of them seen in the last hour: "
+        "other addresses outside → default/web (seen in the last 2 min), default/client → default/web",
+        "what node2 saw in the last hour is not known",
+    ]
+    assert asked == [["node1", "node2"]]
+    await advice.of(Change(policy_advice.POLICIES, None, deny), dry_run=False)
+    await advice.of(Change(policy_advice.POLICIES, deny, deny), dry_run=True)
+    assert len(asked) == 1, "nothing would be denied"
+
+
+async def test_of_a_policy_that_goes_all_flows_are_shown_by_the_command_for_that(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(told_module, "SHOWN", 1)
+    await api("POST", POLICIES, DENY)
+    (said,) = await warned(api, "DELETE", f"{POLICIES}/deny", **DRY)
+    assert said.endswith(" and 1 more (`podplane policy diff --delete -f FILE` shows all)")
+    (said,) = await warned(api, "POST", POLICIES, {**DENY, "metadata": {"name": "b"}, "spec": {"podSelector": {}}}, **DRY)
+    assert said.endswith(" and 1 more (`podplane policy diff -f FILE` shows all)")
+    monkeypatch.setattr(policy_advice, "TICKS", 1)
+    monkeypatch.setattr(policy_advice, "DRY_RUN_SECONDS", 0.0)
+    gone = Change(policy_advice.POLICIES, {**DENY, "metadata": {"name": "deny", "namespace": "default"}}, None)
+    (said,) = await PolicyAdvice(api.store).of(gone, dry_run=True)
+    assert said.startswith("the cluster is too large") and said.endswith(
+        "`podplane policy diff --delete -f FILE` shows all of them"
+    )
+
+
+class Agents:
+    """What reaches into nodes, of which some agents answer."""
+
+    def __init__(self, answers: Mapping[str, bytes]) -> None:
+        self.answers = answers
+
+    async def dial(self, host: str, port: int, *, tls: bool = False) -> Talk:
+        assert port == AGENT_PORT and not tls
+        if host not in self.answers:
+            raise StreamError("connection refused")
+        return Talk(self.answers[host])
+
+
+class Talk:
+    """A connection to one agent."""
+
+    def __init__(self, body: bytes) -> None:
+        self.body, self.parts = body, [b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body), body, b""]
+
+    async def write(self, data: bytes) -> None:
+        assert data.startswith(b"GET /flows HTTP/1.1\r\n") and b"authorization: Bearer secret\r\n" in data
+
+    async def read(self) -> bytes:
+        if self.body == b"never":
+            await asyncio.Event().wait()
+        return self.parts.pop(0)
+
+    def close(self) -> None:
+        self.parts = [b""]
+
+
+async def test_all_nodes_are_asked_and_none_is_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seen_flows, "SECONDS", 0.05)
+    flow = SeenFlow(Party("10.244.1.2"), Party("10.244.1.3"), "TCP", 80, 4.0)
+    good = msgspec.json.encode(SeenFlows("node1", 5.0, "", [flow]))
+    failed = msgspec.json.encode(SeenFlows("node5", 5.0, "no memory", []))
+    found = {"10.0.0.1": good, "10.0.0.2": b"never", "10.0.0.4": b"[]", "10.0.0.5": failed}
+    status = [NodeStatus(addresses=(NodeAddress("InternalIP", f"10.0.0.{n}"),)) for n in range(1, 6)]
+    nodes = [Node(metadata=Metadata(name=f"node{n}"), status=one) for n, one in enumerate(status, 1)]
+    agents: Any = Agents(found)
+    said = await NodesAsked(lambda: agents, "secret")([*nodes, Node(metadata=Metadata(name="new"))])
+    assert said.flows == [flow] and said.silent == ["node2", "node3", "node4", "node5"]
+    assert seen_flows.silent_text(said.silent) == "what node2, node3, node4 and 1 more saw in the last hour is not known"
+    assert await NodesAsked(lambda: None, "secret")(nodes) == Asked()
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from podplane.kernel import conntrack as c
 from podplane.kernel.conntrack import LAYOUTS, Conntrack
 from podplane.kernel.netlink import Message, Refusal, attribute, nested, parse_attributes
-from podplane.state.conntrack import JUDGE_AGAIN, REVOKED, Frontend, Revoked, Sent, Target
+from podplane.state.conntrack import JUDGE_AGAIN, REVOKED, Frontend, Revoked, Sent, Target, TrackedFlow
 from podplane.state.value import IPAddress
 
 Ends = tuple[IPAddress, IPAddress, int, int]
@@ -184,3 +184,25 @@ def test_a_table_without_connections_is_not_gone_through() -> None:
     tracked, socket = table()
     assert tracked.flush({Frontend("udp", OTHER, 53): frozenset()}) == tracked.judge_again({OTHER}) == 0
     assert socket.asked == []
+
+
+@given(ends, st.data())
+def test_flows_are_from_a_client_to_who_answers_it(one: Any, data: st.DataObject) -> None:
+    source = one[0]
+    ip, port = data.draw(st.tuples(st.ip_addresses(v=source.version), ports))
+    flow = TrackedFlow(source.packed, ip.packed, UDP, port)
+    tracked, _ = table(entry(one, (ip, port)), entry((source, one[1], 7, one[3]), (ip, port)))
+    assert tracked.flows({source}) == tracked.flows({ip}) == {flow}
+    assert tracked.flows({client(1)} - {source, ip}) == set()
+
+
+def test_flows_of_protocols_without_ports_and_none() -> None:
+    reply = nested(
+        c.REPLY,
+        nested(c.TUPLE_IP, attribute(c.V4_SOURCE, SERVER.packed), attribute(c.V4_DESTINATION, client(3).packed)),
+        nested(c.TUPLE_PROTO, attribute(c.PROTO_NUMBER, b"\1")),
+    )
+    tracked, _ = table(ICMP, ICMP + reply, c.GENERIC.pack(c.AF_INET, 0, 0))
+    assert tracked.flows({SERVER}) == {TrackedFlow(client(3).packed, SERVER.packed, 1, 0)}
+    empty, socket = table()
+    assert empty.flows({SERVER}) == table(ICMP + reply)[0].flows(()) == set() and socket.asked == []

@@ -17,12 +17,13 @@ from podplane.model.policy import NetworkPolicy
 from podplane.policy.difference import MANY_GROUPS, Difference, differences
 from podplane.policy.edits import Edit, tried
 from podplane.policy.ends import End
+from podplane.policy.gap import gap
 from podplane.policy.index import PolicyIndex
 from podplane.policy.match import Flow, verdict
 from podplane.policy.name_servers import PATH, name_servers
 from podplane.policy.owners import owner
 from podplane.policy.parties import Party, of_nodes, of_pods
-from podplane.policy.told import gap, told
+from podplane.policy.told import told
 from tests.unit.policy import objects
 from tests.unit.policy.cluster import Object, index_of, namespace, pod, policy
 from tests.unit.policy.generated import pod as pod_info
