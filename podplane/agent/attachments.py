@@ -11,10 +11,12 @@ import dataclasses
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from typing import Protocol
 
+import msgspec
+
 from podplane.agent.addresses import NodeAddresses, Unavailable, container_of
 from podplane.agent.features import attachment_key
 from podplane.agent.kernel import Kernel
-from podplane.agent.keys import Key, PolicyNameServersKey, PolicyPeersKey, PolicySetKey
+from podplane.agent.keys import Key, NodeKey, PolicyNameServersKey, PolicyPeersKey, PolicySetKey
 from podplane.agent.pause import Pause
 from podplane.agent.planner import Planner
 from podplane.agent.watcher import Watcher
@@ -430,12 +432,7 @@ class Attachments:
         if sandbox is None:
             raise NetworkError(f"{pod} is not attached")
         await self._writer.caught_up()
-        wanted = {
-            identity: value
-            for key in self._planner.keys_of(Sandbox, None, sandbox)
-            for identity, value in self._ledger.desired.fragment(key).items()
-            if not (isinstance(value, Sysctl) and value.netns)
-        }
+        wanted = self._checked(sandbox, request.mtu)
         sysctls = [value.name for value in wanted.values() if isinstance(value, Sysctl)]
         found = dict(await asyncio.to_thread(self._kernel.read, self._watcher.ownership, sysctls))
         if self._sandboxes.get(request.id) is not sandbox:
@@ -445,6 +442,24 @@ class Attachments:
         if faults:
             more = f" (and {len(faults) - MOST_FAULTS} more)" if len(faults) > MOST_FAULTS else ""
             raise NetworkError(f"{pod}: {'; '.join(faults[:MOST_FAULTS])}{more}")
+
+    def _checked(self, sandbox: Sandbox, mtu: int | None) -> dict[Identity, Value]:
+        """What the kernel is to hold for a pod, and of the node what all pods need; `mtu` as `Attachment` has it.
+
+        Sysctls of the node are set back at once, but plugins that follow may set them; those in a pod can't be read.
+        """
+        desired = self._ledger.desired
+        of_node = desired.fragment(NodeKey(self._view.node_name)).items()
+        wanted = {i: one for i, one in of_node if not isinstance(one, Sysctl) and i not in self._ledger.refused}
+        for key in self._planner.keys_of(Sandbox, None, sandbox):
+            wanted |= {i: one for i, one in desired.fragment(key).items() if not (isinstance(one, Sysctl) and one.netns)}
+        inside = Link(netns=sandbox.netns, name=sandbox.ifname)
+        near = wanted.get(Link(name=veth_name(sandbox.container_id, sandbox.ifname)).identity)
+        if mtu is None and isinstance(near, Link):
+            mtu = near.mtu
+        if inside.identity in wanted:
+            wanted[inside.identity] = msgspec.structs.replace(inside, mtu=mtu or 0)
+        return wanted
 
     def _fault(self, identity: Identity, wanted: Value, found: Value | None) -> str:
         """What is wrong with an object of the kernel, "" for nothing."""

@@ -65,6 +65,12 @@ class Call(msgspec.Struct, frozen=True):
         """(container id, interface name)."""
         return (self.container_id, self.ifname)
 
+    @property
+    def previous_mtu(self) -> int | None:
+        """That of the container's interface, where the former result says it: it does since CNI 1.1.0."""
+        of_container = self.previous.interfaces if self.previous is not None else ()
+        return next((one.mtu for one in of_container if one.name == self.ifname and one.sandbox and one.mtu), None)
+
 
 class _GenericArguments(msgspec.Struct, frozen=True):
     """`args.cni`: addresses; all else there may be ignored, by convention."""
@@ -125,9 +131,6 @@ def _with_attachment(call: Call, env: Mapping[str, str], raw: Mapping[str, Any])
     of_caller = (arguments.ip,) if arguments.ip else ()
     named = (("runtimeConfig.ips", runtime.ips), ("args.cni.ips", args.cni.ips), ("CNI_ARGS: IP", of_caller))
     where, asked = next((one for one in named if one[1]), ("", ()))
-    previous = _field(raw, "prevResult", Result, None)
-    if call.verb == CHECK and previous is None:
-        raise CniError(Code.INVALID_CONFIGURATION, "prevResult is missing: CHECK is about what an ADD made")
     return msgspec.structs.replace(
         call,
         arguments=arguments,
@@ -135,8 +138,24 @@ def _with_attachment(call: Call, env: Mapping[str, str], raw: Mapping[str, Any])
         ips=addresses(asked, where),
         former_ips=addresses(args.podplane.former_ips, "args.podplane.formerIPs"),
         dns=_field(raw, "dns", Dns, Dns()),
-        previous=previous,
+        previous=_previous(call, raw),
     )
+
+
+def _previous(call: Call, raw: Mapping[str, Any]) -> Result | None:
+    """What plugins before this one have made; for CHECK, what the ADD of this interface made, and nothing else."""
+    previous: Result | None = _field(raw, "prevResult", Result, None)
+    if previous is not None and "code" in raw["prevResult"]:
+        said = shortened(str(raw["prevResult"].get("msg", "")))
+        raise CniError(Code.INVALID_CONFIGURATION, f"prevResult.code: it is an error, and no result of ADD: {said}")
+    if call.verb != CHECK:
+        return previous
+    if previous is None:
+        raise CniError(Code.INVALID_CONFIGURATION, "prevResult is missing: CHECK is about what an ADD made")
+    if not previous.has_interface(call.ifname):
+        missing = f"{call.ifname} of the container is not among them: it is no result of this ADD"
+        raise CniError(Code.INVALID_CONFIGURATION, f"prevResult.interfaces: {missing}")
+    return previous
 
 
 def _check_environment(verb: str, env: Mapping[str, str]) -> None:

@@ -89,7 +89,9 @@ class PluginNetwork:
         await self._ask(calls.GC, None, {calls.VALID_ATTACHMENTS[0]: kept})
 
     def _previous(self, request: Attachment) -> dict[str, Any]:
-        return {"prevResult": self._results.get(request.id, {"cniVersion": NEWEST})}
+        """What its ADD has made, as far as that is known: one before this process may have asked for it."""
+        made = {"interfaces": [{"name": request.ifname, "sandbox": request.netns_path or "/proc"}]}
+        return {"prevResult": self._results.get(request.id, made)}
 
     async def _ask(
         self, verb: str, request: Attachment | None, fields: Mapping[str, Any], patience: float | None = None

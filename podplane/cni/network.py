@@ -61,6 +61,8 @@ class Attachment:
     """The name in the CNI configuration by which it was asked for."""
     netns_path: str = ""
     """Of `netns` as the caller named it (CNI_NETNS), "" when it did not."""
+    mtu: int | None = None
+    """What a CHECK is to find inside of the pod; None: what it was attached with, 0: any, as somebody else may have set another one."""
 
     @property
     def id(self) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import fcntl
 import logging
 import os
@@ -16,7 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from podplane.cni import call as calls
-from podplane.cni import result, wire
+from podplane.cni import result, tuning, wire
 from podplane.cni.call import Call, Id
 from podplane.cni.errors import CniError, Code, render
 from podplane.cni.network import Attached, Attachment, FurtherNetworkError, NetworkError, NodeNetwork, TryAgainError
@@ -185,7 +186,8 @@ class Verbs:
             expected = {one.ip for one in call.previous.of_interface(call.ifname)} if call.previous is not None else set()
             if missing := sorted(expected - set(attached.ips)):
                 raise CniError(Code.FAULTY, f"prevResult: {call.ifname} has no address {', '.join(missing)}")
-            await self._network.check(_attachment(call, NoNamespace()))
+            mtu = 0 if tuning.sets_mtu(*call.id) else call.previous_mtu
+            await self._network.check(dataclasses.replace(_attachment(call, NoNamespace()), mtu=mtu))
 
     def _status(self) -> None:
         unready = self._network.unready()

@@ -27,8 +27,14 @@ def difference(wanted: Value, found: Value, matches: Callable[[Value, Value], bo
         for name in wanted.__struct_fields__
         if not matches(wanted, msgspec.structs.replace(wanted, **{name: getattr(found, name)}))
     ]
-    said = (f"{name.replace('_', ' ')} {_said(getattr(found, name))}, not {_said(getattr(wanted, name))}" for name in names)
+    said = (_differs(name.replace("_", " "), getattr(found, name), getattr(wanted, name)) for name in names)
     return f"has {', and '.join(said)}" if names else "is not as planned"
+
+
+def _differs(name: str, found: object, wanted: object) -> str:
+    if isinstance(wanted, tuple | msgspec.Struct):  # of a chain's rules no line would be short enough
+        return f"other {name}"
+    return f"{name} {_said(found)}, not {_said(wanted)}"
 
 
 def _said(value: object) -> str:

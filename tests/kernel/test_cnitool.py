@@ -40,10 +40,11 @@ def with_debians(folder: Path, *names: str) -> None:
 
 
 class Tool:
-    """cnitool, with networks and plugins of one folder. It keeps results in /var/lib, which is the test's own here."""
+    """cnitool, with networks and plugins of one folder. It keeps results in /var/lib, `tuning` in /run: they are the test's own here."""
 
     def __init__(self, folder: Path, network: Mapping[str, Any]) -> None:
-        subprocess.run(["mount", "-t", "tmpfs", "none", "/var/lib"], check=True)
+        for path in ("/var/lib", "/run"):
+            subprocess.run(["mount", "-t", "tmpfs", "none", path], check=True)
         self._folder, self._program = folder, cnitool()
         self.network(network)
 
@@ -96,7 +97,7 @@ def printed(*words: str) -> str:
 
 
 async def chained(folder: Path) -> None:
-    tuning = {"type": "tuning", "sysctl": {"net.core.somaxconn": "500"}, "capabilities": {"mac": True}}
+    tuning = {"type": "tuning", "mtu": 1400, "sysctl": {"net.core.somaxconn": "500"}, "capabilities": {"mac": True}}
     bandwidth = {"type": "bandwidth", "capabilities": {"bandwidth": True}}
     portmap = {"type": "portmap", "capabilities": {"portMappings": True}}
     network = NETWORK | {"cniVersions": [], "plugins": [{"type": "podplane-cni"}, tuning, bandwidth, portmap]}
@@ -113,6 +114,7 @@ async def chained(folder: Path) -> None:
         assert f"tbf 1: dev {result['interfaces'][0]['name']} root" in printed("tc", "qdisc")
         tool.network(network | {"plugins": network["plugins"][:-1]})  # portmap 1.1.1 looks for its rules in ip6tables, too
         assert await tool("check", pod, **asks) == (0, "")
+        assert "mtu 1400" in ip(pod, "link", "show", "eth0")
         tool.network(network)
         assert await tool("del", pod, **asks) == (0, "")
         assert "10.244.1.2" not in printed("iptables", "-t", "nat", "-S") and not agent.network.attachments()

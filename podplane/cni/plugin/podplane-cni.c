@@ -35,7 +35,7 @@
 #define LOOK_MS 10			/* from one try to the next, at first */
 #define LONGEST_LOOK_MS 250
 
-enum { IO_FAILURE = 5, TRY_AGAIN = 11, NOT_AVAILABLE = 50 };
+enum { INVALID_ENVIRONMENT = 4, IO_FAILURE = 5, TRY_AGAIN = 11, NOT_AVAILABLE = 50 };
 enum { DONE, AWAY, LOST, FAILED };	/* how a try ended */
 
 extern char **environ;
@@ -358,6 +358,17 @@ int print_versions(void)
 	return write_all(text, strlen(text)) < 0;
 }
 
+static int is_verb(const char *command)
+{
+	static const char *const verbs[] = {"ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION"};
+	size_t i;
+
+	for (i = 0; i < sizeof(verbs) / sizeof(*verbs); i++)
+		if (strcmp(command, verbs[i]) == 0)
+			return 1;
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	const char *command = getenv("CNI_COMMAND"), *path = getenv("CNI_NETNS");
@@ -371,6 +382,8 @@ int main(int argc, char **argv)
 	}
 	if (read_stdin() < 0)
 		return fail(IO_FAILURE, "the configuration on standard input can't be read", strerror(errno));
+	if (!is_verb(command))
+		return fail(INVALID_ENVIRONMENT, "CNI_COMMAND is none of ADD, DEL, CHECK, GC, STATUS, VERSION", command);
 	if (strcmp(name, "loopback") == 0)
 		return loopback(command);
 	if (path != NULL && *path != '\0' && (strcmp(command, "ADD") == 0 || strcmp(command, "CHECK") == 0)) {

@@ -14,6 +14,7 @@ import sys
 import time
 
 SOCKET = "/run/podplane/cni.sock"
+VERBS = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
 VERSIONS = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
 REQUEST_BYTES = ANSWER_BYTES = 1 << 20
 WAIT_SECONDS, STATUS_WAIT_SECONDS, ANSWER_SECONDS = 30.0, 1.0, 120.0
@@ -141,8 +142,6 @@ def loopback(command: str, stdin: bytes) -> bytes:
         raise Failed(INCOMPATIBLE_VERSION, f"cniVersion is none of {', '.join(VERSIONS)}", version)
     if command in ("GC", "STATUS"):
         return b""
-    if command not in ("ADD", "DEL", "CHECK"):
-        raise Failed(INVALID_ENVIRONMENT, "CNI_COMMAND is none of ADD, DEL, CHECK, GC, STATUS, VERSION", command)
     if not netns and command != "DEL":
         raise Failed(INVALID_ENVIRONMENT, "CNI_NETNS is missing", "")
     try:
@@ -166,6 +165,8 @@ def result_of_lo(version: str, netns: str) -> bytes:
 
 def run(command: str, stdin: bytes) -> tuple[int, bytes]:
     """Exit status and standard output."""
+    if command not in VERBS:
+        raise Failed(INVALID_ENVIRONMENT, f"CNI_COMMAND is none of {', '.join(VERBS)}", command)
     if os.path.basename(sys.argv[0]) == "loopback":
         return 0, loopback(command, stdin)
     fds, own, netns = [], [], os.environ.get("CNI_NETNS", "")

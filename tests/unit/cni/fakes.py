@@ -23,7 +23,7 @@ class FakeNetwork:
 
     def __init__(self) -> None:
         self.attached: dict[Id, Attachment] = {}
-        self.asked: list[tuple[str, Any]] = []
+        self.asked: list[tuple[Any, ...]] = []
         self.error: Exception | None = None
         self.beginning: Exception | None = None
         """Why it is not known what is attached."""
@@ -51,7 +51,7 @@ class FakeNetwork:
         self.attached.pop(request.id, None)
 
     async def check(self, request: Attachment) -> None:
-        self.asked.append(("check", request.id))
+        self.asked.append(("check", request.id, request.mtu))
         if self.error is not None:
             raise self.error
 

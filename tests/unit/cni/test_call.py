@@ -17,6 +17,7 @@ from podplane.cni.result import VERSIONS, Dns
 from podplane.model.view import Bandwidth, HostPort
 from tests.unit.cni.fakes import configuration
 
+MADE = {"interfaces": [{"name": "eth0", "sandbox": "/run/netns/a"}]}
 ENV = {"CNI_CONTAINERID": "c1", "CNI_IFNAME": "eth0", "CNI_NETNS": "/run/netns/a"}
 
 
@@ -67,7 +68,7 @@ def test_each_version_has_its_verbs(version: str) -> None:
     assert call("ADD", configuration(version)).version == version
     assert call("DEL", configuration(version)).version == version
     for verb, since in calls.SINCE.items():
-        stdin = configuration(version, prevResult={})
+        stdin = configuration(version, prevResult=MADE)
         if VERSIONS.index(version) < VERSIONS.index(since):
             assert error(verb, stdin).code is Code.INCOMPATIBLE_VERSION
         else:
@@ -243,6 +244,28 @@ def test_what_gc_is_to_keep() -> None:
 
 def test_check_needs_the_result_of_add() -> None:
     assert error("CHECK").message.startswith("prevResult is missing")
+    refused = {"cniVersion": "1.1.0", "code": 11, "msg": "try again"}
+    elsewhere = {"interfaces": [{"name": "eth0"}, {"name": "eth1", "sandbox": "/run/netns/a"}]}
+    for verb, previous, said in (
+        ("CHECK", refused, "prevResult.code: it is an error, and no result of ADD: try again"),
+        ("ADD", refused, "prevResult.code: it is an error"),
+        ("CHECK", {}, "prevResult.interfaces: eth0 of the container is not among them"),
+        ("CHECK", elsewhere, "prevResult.interfaces: eth0 of the container is not among them"),
+    ):
+        found = error(verb, configuration(prevResult=previous))
+        assert (found.code, found.message.startswith(said)) == (Code.INVALID_CONFIGURATION, True), found.message
+    assert call("ADD", configuration(prevResult={})).previous is not None, "what is first in a chain may make no interface"
+    assert call("DEL", configuration(prevResult=refused)).verb == "DEL"
+
+
+def test_the_former_mtu_is_that_of_the_containers_interface() -> None:
+    near, far = {"name": "eth0", "mtu": 9000}, {"name": "eth0", "sandbox": "/run/netns/a", "mtu": 1400}
+    assert call("CHECK", configuration(prevResult={"interfaces": [near, far]})).previous_mtu == 1400
+    assert call("CHECK", configuration(prevResult=MADE)).previous_mtu is None
+    assert call().previous_mtu is None
+
+
+def test_a_dns_section_is_passed_on() -> None:
     assert call(stdin=configuration(dns={"nameservers": ["10.0.0.1"]})).dns == Dns(("10.0.0.1",))
 
 

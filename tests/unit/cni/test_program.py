@@ -139,6 +139,13 @@ async def test_what_can_not_be_asked_is_an_error_of_the_specification(words: lis
         assert reason in ended.output["details"]
 
 
+async def test_a_command_that_is_none_is_refused_at_once_without_an_agent(words: list[str], tmp_path: Path) -> None:
+    for command in ("", "TURN", "add", "ADDED"):
+        ended = await run(words, tmp_path / "cni.sock", command, PODPLANE_CNI_WAIT="3600")
+        assert (ended.status, ended.output["code"], ended.output["details"]) == (1, 4, command)
+        assert ended.output["cniVersion"] == "1.0.0"
+
+
 async def test_without_a_command_it_says_what_it_is(words: list[str]) -> None:
     ended = await programs.run(words, b"")
     assert (ended.status, ended.stdout) == (1, b"")

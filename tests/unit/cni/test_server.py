@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from podplane.cni import server as server_module
-from podplane.cni import wire
+from podplane.cni import tuning, wire
 from podplane.cni.network import TryAgainError, Unready
 from podplane.kernel import syscalls
 from podplane.kernel.namespace import THREAD_NAMESPACE
@@ -111,7 +111,8 @@ async def test_what_a_network_refuses_is_said_with_the_code_for_it(tmp_path: Pat
         assert (await ask(path, "STATUS"))[1]["code"] == 50
         network.reason = Unready("no uplink", is_limited=True)
         assert (await ask(path, "STATUS"))[1]["code"] == 51
-        assert (await ask(path, "CHECK", netns, configuration(prevResult={})))[1]["code"] == 3
+        made = {"interfaces": [{"name": "eth0", "sandbox": "a"}]}
+        assert (await ask(path, "CHECK", netns, configuration(prevResult=made)))[1]["code"] == 3
         _, result = await ask(path, "ADD", netns)
         network.error = refused()
         assert (await ask(path, "CHECK", netns, configuration(prevResult=result)))[1]["code"] == 102
@@ -127,10 +128,28 @@ async def test_before_it_is_known_what_is_attached_nothing_is_done_that_needs_it
     network, path = FakeNetwork(), tmp_path / "cni.sock"
     network.beginning = TryAgainError("the agent of this node has not begun")
     async with serving(path, network):
-        status, answer = await ask(path, verb, stdin=configuration(prevResult={}))
+        status, answer = await ask(
+            path, verb, stdin=configuration(prevResult={"interfaces": [{"name": "eth0", "sandbox": "a"}]})
+        )
         assert (status, answer["code"]) == (1, 11)
         assert not network.asked
         assert await ask(path, "DEL", CNI_NETNS="") == (0, None)
+
+
+async def test_another_mtu_is_a_fault_unless_tuning_has_set_one(
+    tmp_path: Path, netns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, path = FakeNetwork(), tmp_path / "cni.sock"
+    monkeypatch.setattr(tuning, "FOLDER", tmp_path)
+    async with serving(path, network):
+        for version, known in (("1.0.0", None), ("1.1.0", 1500)):
+            _, result = await ask(path, "ADD", netns, configuration(version))
+            for said, expected in (("{", known), ('{"mac": "02:00:00:00:00:01"}', known), ('{"mtu": 1500}', 0)):
+                (tmp_path / "c2_eth0.json").write_text(said)
+                assert await ask(path, "CHECK", netns, configuration(version, prevResult=result)) == (0, None)
+                assert network.asked[-1] == ("check", ("c2", "eth0"), expected)
+            assert await ask(path, "DEL") == (0, None)
+            (tmp_path / "c2_eth0.json").unlink()
 
 
 async def test_a_namespace_is_one_and_not_the_nodes(tmp_path: Path) -> None:
