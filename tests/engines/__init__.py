@@ -1,0 +1,1 @@
+"""Real container engines with podplane's plugin, on a machine that joins a lab."""
