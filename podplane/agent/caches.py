@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
-from podplane.agent.arrivals import Arrivals
+from podplane.agent.arrivals import Arrivals, AskedAhead
 from podplane.agent.feature import Kind
 from podplane.agent.leases import LEASES, MANAGED
 from podplane.kubeapi.cache import Cache
@@ -57,7 +57,7 @@ class Caches:
         self.pods_by_ip = self.pods.index(lambda pod: pod.ips)
         """`get(address)` → the pods that have it, by path: those that ended, and those on their node's network, too."""
         self.nodes_by_ip = self.nodes.index(node_ips)
-        self.arrivals = Arrivals(self.pods)
+        self.arrivals, self.ahead = Arrivals(self.pods), AskedAhead(self.pods)
         self._policies_changed: list[Changed] = []
         self._fill_index()
         self.informers: Mapping[str, Informer[Any]] = {}

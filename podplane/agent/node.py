@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from podplane.agent import pod_gate
 from podplane.agent.additional import FurtherInterfaces, further_of
 from podplane.agent.agent import Agent
 from podplane.agent.attachments import Attachments
@@ -34,7 +35,6 @@ from podplane.agent.host import Host
 from podplane.agent.name_server import NameServerEndpoints
 from podplane.agent.peer_plans import PeerPlans
 from podplane.agent.planner import RecordEvent
-from podplane.agent.pod_gate import until_known
 from podplane.agent.poller import Poller
 from podplane.agent.reports import Reports
 from podplane.agent.settings import Settings
@@ -173,6 +173,7 @@ class NodeAgent:
         for path, service in self._caches.services.objects.items():
             self.election.changed(path, service)
             self.health.service_changed(None, service)
+        pod_gate.serve(self._caches, self.name, lambda path: path in self.agent.view.pods)
         self._ready.set()
         self._start_error = ""
         refused = tuple(str(one.error) for one in self.agent.ledger.refused.values())
@@ -309,7 +310,7 @@ class NodeAgent:
 
     async def add(self, request: Attachment) -> Attached:
         """Attach a pod: it is under its policies then. NetworkError when it can't be."""
-        await until_known(self._caches, request, self.name)
+        await pod_gate.until_known(self._caches, request, self.name)
         pod = self._caches.pods.objects.get(f"{request.namespace}/{request.name}")
         if pod is not None and request.pod_uid and request.pod_uid == pod.static_uid:  # the API has it by another uid
             request = dataclasses.replace(request, pod_uid=pod.metadata.uid)

@@ -10,7 +10,7 @@ import pytest
 
 from podplane.agent import pod_gate
 from podplane.agent.caches import CLUSTER_POLICIES, NAMESPACES, POLICIES, Caches
-from podplane.agent.pod_gate import until_known
+from podplane.agent.pod_gate import serve, until_known
 from podplane.cni.network import NetworkError
 from podplane.kubeapi.cache import Cache
 from podplane.kubeapi.errors import ApiError
@@ -109,3 +109,73 @@ async def test_who_waits_for_pods_is_forgotten_when_they_come_and_when_they_do_n
     caches.pods.remove("default/web")
     assert not await caches.arrivals.wait("default/web", "", 0.0)
     assert not caches.arrivals._awaited
+
+
+def of_node(name: str, node: str = "node1", namespace: str = "default", **more: Any) -> PodInfo:
+    return PodInfo(SlimMetadata(name, namespace, name), node=node, **more)
+
+
+async def test_for_pods_of_a_node_it_is_asked_as_soon_as_they_are_known() -> None:
+    caches, watch = watched(True)
+    for there in (of_node("before"), of_node("attached"), of_node("elsewhere", "node2"), of_node("of-node", host_network=True)):
+        caches.pods.set(there)
+    serve(caches, "node1", {"default/attached"}.__contains__)
+    await until_known(caches, Rig().attachment("before"), "node1")
+    assert watch.asked == ["default", "all"], "of the one pod that will be attached"
+    caches.pods.set(of_node("later", ""))
+    caches.pods.set(of_node("ended", phase="Succeeded"))
+    assert watch.asked[2:] == []
+    for name in ("later", "other"):
+        caches.pods.set(of_node(name))
+    caches.pods.set(of_node("third", namespace="a"))
+    await asyncio.sleep(0.01)
+    assert watch.asked[2:] == ["default", "all", "a", "all"], "pods that come at one time share an answer"
+    for name in ("later", "other", "before"):
+        await until_known(caches, Rig().attachment(name), "node1")
+    assert len(watch.asked) == 6
+    await until_known(caches, Rig().attachment("attached"), "node1")
+    assert len(watch.asked) == 8, "a pod that was not asked for is, when it is attached"
+
+
+async def test_what_was_said_of_a_pod_is_not_said_of_the_next_one_of_its_name() -> None:
+    caches, watch = watched(True)
+    serve(caches, "node1", lambda path: False)
+    caches.pods.set(of_node("web"))
+    await asyncio.sleep(0.01)
+    assert watch.asked == ["default", "all"]
+    caches.pods.set(PodInfo(SlimMetadata("web", "default", "second"), node="node1"))
+    await until_known(caches, Rig().attachment("web", pod_uid="second"), "node1")
+    assert watch.asked[2:] == ["default", "all"]
+    caches.pods.remove("default/web")
+    assert not caches.ahead._asked
+
+
+@pytest.mark.parametrize("answer", [False, ApiError(503, "ServiceUnavailable", "away")])
+async def test_what_could_not_be_had_ahead_is_asked_for_again(answer: bool | ApiError) -> None:
+    caches, watch = watched(answer)
+    serve(caches, "node1", lambda path: False)
+    caches.pods.set(of_node("web"))
+    await asyncio.sleep(0.01)
+    watch.answer, before = True, len(watch.asked)
+    await until_known(caches, Rig().attachment("web"), "node1")
+    assert watch.asked[before:] == ["default", "all"]
+
+
+async def test_an_attachment_that_comes_first_waits_for_the_answer_that_is_on_its_way() -> None:
+    caches, watch = watched(True)
+    answered = asyncio.Event()
+
+    async def slow(selection: Any, seconds: float) -> bool:
+        watch.asked.append("slow")
+        return await answered.wait()
+
+    watch.catch_up = slow  # type: ignore[method-assign]
+    serve(caches, "node1", lambda path: False)
+    caches.pods.set(of_node("web"))
+    waiting = asyncio.ensure_future(until_known(caches, Rig().attachment("web"), "node1"))
+    await asyncio.sleep(0.01)
+    assert not waiting.done() and watch.asked == ["slow", "slow"]
+    answered.set()
+    await waiting
+    assert len(watch.asked) == 2
+    serve(Caches(), "node1", lambda path: False)
