@@ -23,7 +23,7 @@ from podplane.state.conntrack import TrackedFlow
 from podplane.state.value import IPAddress
 
 log = logging.getLogger(__name__)
-LOOK_SECONDS, REST_SHARE = 100.0, 200
+LOOK_SECONDS, REST_SHARE = 100.0, 100
 """From one look to the next one; or so many times as long as it took, where that is longer."""
 AGAIN_SECONDS = 1.0
 """An answer is no older."""
