@@ -45,7 +45,9 @@ class Made(msgspec.Struct):
 class Plugins:
     """Calls those in the folders of `path`; keeps what it called in `folder`."""
 
-    def __init__(self, folder: Path, path: Sequence[str]) -> None:
+    def __init__(self, folder: Path, path: Sequence[str], *, may_enter: bool = True) -> None:
+        """`may_enter`: may they, as children of this process, enter pods' network namespaces?"""
+        self._may_enter = may_enter
         self._folder = folder
         self._path = tuple(path)
         self._made: dict[str, dict[str, Made]] = {}
@@ -55,6 +57,10 @@ class Plugins:
 
     def why_refused(self, chain: Chain, selection: Selection) -> str:
         """Why it can't be had, "" when it can, as far as that is known before a call."""
+        if not self._may_enter:
+            return (
+                f"its type is {chain.types[0]!r}: plugins of others enter pods' namespaces, and the agent has no CAP_SYS_ADMIN"
+            )
         for kind in chain.types:
             if not self._program(kind):
                 return f"there is no plugin {kind} in {', '.join(self._path) or 'no folder at all'}"

@@ -28,7 +28,7 @@ from podplane.agent.auditor import EVERYTHING, Auditor, Part, part_of
 from podplane.agent.foreseen import unforeseen
 from podplane.agent.kernel import Kernel, Monitor, SysctlWatch
 from podplane.agent.pause import Pause
-from podplane.kernel.errors import Exists, NotFound, Retry
+from podplane.kernel.errors import Denied, Exists, NotFound, Retry
 from podplane.state.ledger import Ledger, Status
 from podplane.state.network import QDISC_HANDLE, Fdb, Link, Neighbour, Qdisc, Route, Rule, Sysctl
 from podplane.state.operations import Failure, LinkEvent, Report
@@ -105,6 +105,8 @@ class Watcher:
         self._open_again_at = 0.0
         self._pods: dict[str, str] = {}
         self._pods_to_read: dict[str, None] = {}
+        self._unread: set[str] = set()
+        """Namespaces of pods that could not be entered at the last try."""
         self._next_pod_at = 0.0
         self._audit_at = dict.fromkeys(Part, 0.0)
         self._retry_seconds = RETRY_SECONDS
@@ -151,7 +153,7 @@ class Watcher:
 
     def detach(self, link: str) -> None:
         """The link goes."""
-        self._pods.pop(link, None)
+        self._unread.discard(self._pods.pop(link, ""))
 
     # Notifications.
 
@@ -312,6 +314,11 @@ class Watcher:
             for link in [link for link, place in self._pods.items() if place == netns]:
                 self._read_sysctls_of(link)
             await self.auditor.audit_pod(netns)
+            self._unread.discard(netns)
+        except Denied as error:
+            if not self._unread:
+                log.warning("audit node=%s pods are not looked into, nor repaired inside: %s", self._node_name, error)
+            self._unread.add(netns)
         except Exception as error:
             log.log(
                 logging.WARNING if netns in self._pods.values() else logging.DEBUG,

@@ -103,7 +103,7 @@ def uninstall(context: click.Context, detach: bool) -> None:
     """Remove all that is podplane's from this machine, and compare it with what it was before the agent's first start."""
     from pathlib import Path
 
-    from podplane.machine import configuration
+    from podplane.machine import capabilities, configuration
     from podplane.machine import uninstall as module
     from podplane.machine.alone import alone
     from podplane.machine.program import check_root, run_folder
@@ -113,6 +113,7 @@ def uninstall(context: click.Context, detach: bool) -> None:
     found = configuration.read(given["config"]) if given["config"] else configuration.Configuration()
     path = Path(UNIT_FOLDER, NAME)
     check_root()
+    capabilities.prepare(found.sysctl_dir)
     with run_folder(given["run_dir"] or found.run_dir) as folder, alone():
         done = module.uninstall(folder, found.network(), (path,), detach=detach, plugin_path=found.plugin_path)
     if done.is_clean:

@@ -131,13 +131,14 @@ class Server:
 
     async def _serve(self, connection: socket.socket) -> None:
         received: list[int] = []
+        descriptors: dict[str, int] = {}
         try:
             async with asyncio.timeout(READ_SECONDS):
                 body = await _receive(connection, received)
             _check_peer(connection, self._user)
             request = wire.parse(body)
-            names = request.env.get(wire.FDS, "").split(",")
-            await self._verbs.answer(request, dict(zip(names, received, strict=False)), lambda data: _deliver(connection, data))
+            _name(request.env.get(wire.FDS, ""), received, descriptors)
+            await self._verbs.answer(request, descriptors, lambda data: _deliver(connection, data))
         except CniError as error:
             await _deliver(connection, failed(error, NEWEST))
         except TimeoutError:
@@ -150,8 +151,16 @@ class Server:
             log.exception("connection")
         finally:
             _close(connection)
-            for fd in received:
+            for fd in (*received, *descriptors.values()):
                 os.close(fd)
+
+
+def _name(names: str, received: list[int], descriptors: dict[str, int]) -> None:
+    """Put what was received into `descriptors`, as far as it is known what it is."""
+    for name, fd in zip(names.split(","), tuple(received), strict=False):
+        if name in wire.DESCRIPTORS and name not in descriptors:
+            descriptors[name] = fd
+            received.remove(fd)
 
 
 def _close(connection: socket.socket) -> None:

@@ -12,8 +12,7 @@ import dataclasses
 import fcntl
 import logging
 import os
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, TypeVar
 
 from podplane.cni import call as calls
@@ -23,7 +22,9 @@ from podplane.cni.errors import CniError, Code, render
 from podplane.cni.network import Attached, Attachment, FurtherNetworkError, NetworkError, NodeNetwork, TryAgainError
 from podplane.cni.result import Address, Interface, Result, Route, merged
 from podplane.kernel import syscalls
-from podplane.kernel.namespace import Namespace, NetworkNamespace, Workers
+from podplane.kernel.namespace import Namespace, NetworkNamespace, Workers, is_within_reach
+from podplane.kernel.opener import has_link
+from podplane.kernel.passed import Passed
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -70,8 +71,8 @@ class Verbs:
         self._held = dict(held)
         self._locks: dict[Id, tuple[asyncio.Lock, int]] = {}
 
-    async def answer(self, request: wire.Request, descriptors: Mapping[str, int], deliver: Deliver) -> None:
-        """See to a request and deliver the answer. Whoever calls closes the descriptors."""
+    async def answer(self, request: wire.Request, descriptors: MutableMapping[str, int], deliver: Deliver) -> None:
+        """See to a request and deliver the answer. Whoever calls closes the descriptors that are left then."""
         verb = request.env.get("CNI_COMMAND", "")
         try:
             call = calls.parse(request.env, request.stdin)
@@ -91,7 +92,7 @@ class Verbs:
             done = failed(why, calls.version_of(request.stdin))
         await deliver(done)
 
-    async def _do(self, call: Call, env: Mapping[str, str], descriptors: Mapping[str, int]) -> bytes:
+    async def _do(self, call: Call, env: Mapping[str, str], descriptors: MutableMapping[str, int]) -> bytes:
         if call.verb == calls.VERSION:
             return wire.answer(0, result.render_versions(call.version))
         if call.verb == calls.STATUS:
@@ -119,13 +120,13 @@ class Verbs:
             if users > 1:
                 self._locks[id_] = lock, users - 1
 
-    async def _add(self, call: Call, env: Mapping[str, str], descriptors: Mapping[str, int], deliver: Deliver) -> None:
+    async def _add(self, call: Call, env: Mapping[str, str], descriptors: MutableMapping[str, int], deliver: Deliver) -> None:
         if call.previous is not None and call.previous.has_interface(call.ifname):
             raise CniError(Code.INVALID_CONFIGURATION, f"prevResult: a plugin before this one has made interface {call.ifname}")
         async with self._alone(call.id):
             if self._network.find(call.id) is not None and wire.AGAIN not in env:
                 raise CniError(Code.ATTACHED, f"interface {call.ifname} of container {call.container_id} is attached already")
-            request = _attachment(call, NetworkNamespace(os.dup(self._checked(call, env, descriptors)), self._workers))
+            request = _attachment(call, self._namespace(call, env, descriptors))
             try:
                 await self._until_free(request)
                 attached = await self._network.add(request)
@@ -160,8 +161,7 @@ class Verbs:
         """The descriptor of the pod's network namespace. CniError when there is none, or it is of something else."""
         fd = descriptors.get(wire.NETNS)
         if fd is None:
-            number = env.get(wire.NETNS_ERROR, "")
-            reason = os.strerror(int(number)) if number.isdecimal() and len(number) < ERRNO_DIGITS else "it was not passed on"
+            reason = _errno(env.get(wire.NETNS_ERROR, "")) or "it was not passed on"
             raise CniError(Code.INVALID_ENVIRONMENT, f"CNI_NETNS {call.netns}: {reason}")
         try:
             is_netns = fcntl.ioctl(fd, NS_GET_NSTYPE) == syscalls.CLONE_NEWNET
@@ -173,7 +173,18 @@ class Verbs:
             raise CniError(Code.INVALID_ENVIRONMENT, f"CNI_NETNS {call.netns} is the node's own network namespace")
         return fd
 
-    async def _check(self, call: Call, env: Mapping[str, str], descriptors: Mapping[str, int]) -> None:
+    def _namespace(self, call: Call, env: Mapping[str, str], descriptors: MutableMapping[str, int]) -> NetworkNamespace:
+        """The pod's network namespace, with what the plugin opened there. CniError when nothing can be done in it."""
+        passed = _passed(call, self._checked(call, env, descriptors), descriptors)
+        namespace = NetworkNamespace(descriptors.pop(wire.NETNS), self._workers, passed)
+        try:
+            _check_reach(call, env, namespace)
+        except CniError:
+            namespace.close()
+            raise
+        return namespace
+
+    async def _check(self, call: Call, env: Mapping[str, str], descriptors: MutableMapping[str, int]) -> None:
         fd = self._checked(call, env, descriptors)
         async with self._alone(call.id):
             attached = self._network.find(call.id)
@@ -186,6 +197,9 @@ class Verbs:
             expected = {one.ip for one in call.previous.of_interface(call.ifname)} if call.previous is not None else set()
             if missing := sorted(expected - set(attached.ips)):
                 raise CniError(Code.FAULTY, f"prevResult: {call.ifname} has no address {', '.join(missing)}")
+            if held is not None:
+                _adopt(held, _passed(call, fd, descriptors))
+                _check_reach(call, env, held)
             mtu = 0 if tuning.sets_mtu(*call.id) else call.previous_mtu
             await self._network.check(dataclasses.replace(_attachment(call, NoNamespace()), mtu=mtu))
 
@@ -223,6 +237,41 @@ def _wrapped(error: NetworkError, verb: str) -> CniError:
     return CniError(Code.FAULTY if verb == calls.CHECK else Code.REFUSED, str(error))
 
 
+def _passed(call: Call, fd: int, descriptors: MutableMapping[str, int]) -> Passed | None:
+    """What the plugin opened in the network namespace `fd`."""
+    try:
+        return Passed.take(fd, descriptors)
+    except ValueError as error:
+        raise CniError(Code.INVALID_ENVIRONMENT, f"CNI_NETNS {call.netns}: {error}") from None
+
+
+def _adopt(held: Namespace, passed: Passed | None) -> None:
+    """Have what was opened in a namespace used for it, if there is nothing yet: the agent was started again since its ADD."""
+    if passed is None:
+        return
+    if isinstance(held, NetworkNamespace) and held.passed is None:
+        held.passed = passed
+    else:
+        passed.close()
+
+
+def _check_reach(call: Call, env: Mapping[str, str], namespace: Namespace) -> None:
+    """CniError when nothing can be done in a network namespace: nothing was opened there, and the agent can't enter it."""
+    if is_within_reach(namespace):
+        return
+    number = _errno(env.get(wire.ENTER_ERROR, ""))
+    why = f"podplane-cni can't enter it ({number})" if number else "podplane-cni is older than the agent"
+    hint = "have the engine run it as root" if number else "run `podplane cni install`"
+    raise CniError(
+        Code.REFUSED, f"CNI_NETNS {call.netns}: {why}, and the agent has no CAP_SYS_ADMIN", f"{hint}, or give the agent that"
+    )
+
+
+def _errno(number: str) -> str:
+    """What an errno that the plugin says means; "" for none."""
+    return os.strerror(int(number)) if number.isdecimal() and len(number) < ERRNO_DIGITS else ""
+
+
 def _same(one: int, other: int) -> bool:
     first, second = os.fstat(one), os.fstat(other)
     return (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino)
@@ -250,7 +299,7 @@ def _attachment(call: Call, netns: Namespace) -> Attachment:
 def _has_interface(request: Attachment) -> bool:
     """Does somebody else's interface of this name keep it from being attached?"""
     try:
-        return bool(request.netns.run(socket.if_nametoindex, request.ifname))
+        return has_link(request.netns, request.ifname)
     except OSError:
         return False
 

@@ -6,8 +6,13 @@
 
 The plugin sends each CNI_* of its environment, and says of itself:
 
-    PODPLANE_FDS           what the descriptors are, with commas between: `netns`
+    PODPLANE_FDS           what the descriptors are, with commas between, of these:
+                           netns   the network namespace CNI_NETNS
+                           route   a socket of NETLINK_ROUTE that was opened in it; it is bound to nothing
+                           diag    one of NETLINK_SOCK_DIAG
+                           ipv6    /proc/sys/net/ipv6, opened there: through it that of this namespace is seen from everywhere
     PODPLANE_NETNS_ERROR   the errno with which CNI_NETNS could not be opened
+    PODPLANE_ENTER_ERROR   the errno with which it could not be entered: then there is but `netns`
     PODPLANE_AGAIN=1       the request was sent before, and its answer did not come
 """
 
@@ -23,8 +28,9 @@ LENGTH = struct.Struct(">I")
 REQUEST_BYTES = 1 << 20
 """At most, without the length."""
 ANSWER_BYTES = 1 << 20
-FDS, NETNS_ERROR, AGAIN = "PODPLANE_FDS", "PODPLANE_NETNS_ERROR", "PODPLANE_AGAIN"
-NETNS = "netns"
+FDS, NETNS_ERROR, ENTER_ERROR, AGAIN = "PODPLANE_FDS", "PODPLANE_NETNS_ERROR", "PODPLANE_ENTER_ERROR", "PODPLANE_AGAIN"
+NETNS, ROUTE, DIAG, IPV6 = DESCRIPTORS = ("netns", "route", "diag", "ipv6")
+"""What may be passed; an agent ignores what it does not know, and does with `netns` alone where it may enter it (CAP_SYS_ADMIN)."""
 SOCKET = "/run/podplane/cni.sock"
 """Where an agent listens, and a plugin asks, unless they are told otherwise."""
 

@@ -17,9 +17,9 @@ from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, 
 
 import msgspec
 
-from podplane.kernel.errors import KernelError, NotFound, Retry
+from podplane.kernel.errors import Denied, KernelError, NotFound, Retry
 from podplane.kernel.kept import Kept
-from podplane.kernel.namespace import Namespace
+from podplane.kernel.namespace import Namespace, is_within_reach
 from podplane.kernel.parts import (
     Monitor,
     NetworkPart,
@@ -89,11 +89,16 @@ class Unreachable:
         """Nothing."""
 
 
+REACHED_AGAIN = "the plugin's next CHECK or ADD of it passes what was opened in it"
+
+
 def _not_entered(name: str, error: Exception) -> KernelError:
     """Why nothing can be done in a pod's namespace."""
     number = error.errno if isinstance(error, OSError) and error.errno else 0
     if number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
         return Retry(f"network namespace {name}", str(error), number)
+    if isinstance(error, PermissionError):
+        return Denied(f"network namespace {name}", "it can't be entered without CAP_SYS_ADMIN", number, REACHED_AGAIN)
     return KernelError(f"network namespace {name}", str(error), number)
 
 
@@ -149,7 +154,10 @@ class Kernel:
     def read_namespace(self, name: str) -> dict[Identity, Value]:
         """The rtnetlink state of an attached namespace: all but what the kernel made itself. NotFound when it is not attached."""
         self._fd(name)
-        part = self._opener.rtnl(self._namespaces[name], self._fd)
+        try:
+            part = self._opener.rtnl(self._namespaces[name], self._fd)
+        except PermissionError as error:
+            raise _not_entered(name, error) from None
         try:
             found = part.read_all()
         finally:
@@ -417,7 +425,7 @@ class Kernel:
 
         So are those of clients there that were translated, as of one to a Service: the kernel translates no reset for a packet that came
         by a bridge (nf_send_reset). Servers elsewhere are asked for their connections with clients there, once each: what they answer is
-        denied."""
+        denied. So are those that are here, in namespaces that can't be entered."""
         with self._tracked.use() as tracked:
             found = tracked.revoked()
         by_name: dict[str, list[Revoked]] = {}
@@ -426,8 +434,14 @@ class Kernel:
                 by_name.setdefault(name, []).append(one)
             if one.sent and one.sent[2:] != one[:2] and (name := namespaces.get(one.sent.source, HOST)):
                 by_name.setdefault(name, []).append(Revoked(*one.sent))  # its own end first, as of a server
-        self._probe({one.sent for one in found if one.sent and one.server not in namespaces and one.sent.source in namespaces})
-        return sum(self._end_at_servers(name, own) for name, own in by_name.items())
+        unreached = {name for name in by_name if not is_within_reach(self._namespaces.get(name, self._namespaces[HOST]))}
+
+        def is_asked(one: Revoked, sent: Sent) -> bool:
+            server = namespaces.get(one.server)
+            return server in unreached or (server is None and sent.source in namespaces)
+
+        self._probe({one.sent for one in found if one.sent and is_asked(one, one.sent)})
+        return sum(self._end_at_servers(name, own) for name, own in by_name.items() if name not in unreached)
 
     def _probe(self, connections: set[Sent]) -> None:
         new, self._probed = connections - self._probed, connections

@@ -8,6 +8,7 @@ then be used by any thread.
 
 from __future__ import annotations
 
+import functools
 import os
 import queue
 import socket
@@ -38,6 +39,17 @@ class Namespace(Protocol):
         """Let go of the namespace; idempotent."""
 
 
+class Opened(Protocol):
+    """What somebody else opened in a network namespace (`kernel.passed`)."""
+
+    @property
+    def cookie(self) -> int:
+        """The kernel's number of it."""
+
+    def close(self) -> None:
+        """Let go of all of it; idempotent."""
+
+
 class Workers:
     """A few threads that run jobs, each in the namespace that the job names."""
 
@@ -46,6 +58,11 @@ class Workers:
         self._threads = [threading.Thread(target=self._work, name=f"netns-{i}", daemon=True) for i in range(threads)]
         for thread in self._threads:
             thread.start()
+
+    @functools.cached_property
+    def may_enter(self) -> bool:
+        """May this process enter network namespaces (CAP_SYS_ADMIN, and no filter of system calls)?"""
+        return not isinstance(self.submit(bool).exception(), OSError)
 
     def _work(self) -> None:
         forbidden: OSError | None = None
@@ -80,11 +97,13 @@ class Workers:
 
 
 class NetworkNamespace:
-    """One network namespace, alive as long as its descriptor or a process in it."""
+    """One network namespace, alive as long as its descriptor or a process in it. `passed` is what somebody else opened in it: with that
+    most of what is to be done there needs nobody to enter it."""
 
-    def __init__(self, fd: int, workers: Workers) -> None:
+    def __init__(self, fd: int, workers: Workers, passed: Opened | None = None) -> None:
         self._fd = fd
         self._workers = workers
+        self.passed = passed
 
     @classmethod
     def create(cls, workers: Workers) -> NetworkNamespace:
@@ -111,7 +130,12 @@ class NetworkNamespace:
     @property
     def cookie(self) -> int:
         """The kernel's number of it, which no other namespace gets as long as the machine runs: unlike an inode, which is used again."""
-        return self.run(_cookie)
+        return self.run(_cookie) if self.passed is None else self.passed.cookie
+
+    @property
+    def is_within_reach(self) -> bool:
+        """Can anything be done in it? Not where nobody passed what that needs, and this process may not enter it."""
+        return self.passed is not None or self._workers.may_enter
 
     def run(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run a short, blocking function in the namespace; its result, or its exception."""
@@ -120,6 +144,8 @@ class NetworkNamespace:
 
     def close(self) -> None:
         """Let go of the namespace; idempotent."""
+        if self.passed is not None:
+            self.passed.close()
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -131,6 +157,11 @@ class NetworkNamespace:
         self.close()
 
 
+def is_within_reach(namespace: Namespace) -> bool:
+    """Can anything be done in it?"""
+    return not isinstance(namespace, NetworkNamespace) or namespace.is_within_reach
+
+
 def _unshare() -> int:
     syscalls.unshare(syscalls.CLONE_NEWNET)
     return os.open(THREAD_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
@@ -139,7 +170,12 @@ def _unshare() -> int:
 def _cookie() -> int:
     """SO_NETNS_COOKIE (Linux 5.14, net/core/sock.c) of a socket that is opened here."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as one:
-        return int.from_bytes(one.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), sys.byteorder)
+        return cookie_of(one)
+
+
+def cookie_of(one: socket.socket) -> int:
+    """The kernel's number of the network namespace in which a socket was opened (`NetworkNamespace.cookie`)."""
+    return int.from_bytes(one.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), sys.byteorder)
 
 
 def _run_in(fd: int, function: Callable[..., T], *arguments: Any) -> T:

@@ -195,18 +195,23 @@ class DumpInterrupted(Exception):
 class Socket:
     """A netlink socket of one protocol, in the network namespace where it was opened; any thread may use it, one at a time."""
 
-    def __init__(self, protocol: int) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+    def __init__(self, protocol: int, opened: socket.socket | None = None) -> None:
+        """`opened` is one of this protocol that somebody else opened, in place of a new one in the thread's namespace; what it has
+        received is dropped."""
+        self._socket = opened or socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+        self._sequence = 0
         try:
             self._socket.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
             self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
             self._socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
-            self._socket.bind((0, 0))
+            if opened is not None and self.port:  # whoever had it may have ended between a question and its answer
+                self._drain()
+            else:
+                self._socket.bind((0, 0))
         except OSError:
             self._socket.close()
             raise
-        self._sequence = 0
 
     @property
     def port(self) -> int:

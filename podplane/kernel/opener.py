@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Callable, Iterable, Mapping
 
 from podplane.kernel import netlink, syscalls
@@ -10,7 +11,7 @@ from podplane.kernel.announce import LinkSocket
 from podplane.kernel.conntrack import NETLINK_NETFILTER, Conntrack
 from podplane.kernel.errors import Denied, KernelError, Retry
 from podplane.kernel.keepalives import KeepAlives
-from podplane.kernel.namespace import Namespace
+from podplane.kernel.namespace import Namespace, NetworkNamespace
 from podplane.kernel.nft import KernelTables, Nft
 from podplane.kernel.packet_log import PacketLog as NflogReader
 from podplane.kernel.parts import (
@@ -27,16 +28,39 @@ from podplane.kernel.parts import (
     SysctlWatch,
     Tracked,
 )
-from podplane.kernel.rtnl import Rtnl
+from podplane.kernel.passed import Passed
+from podplane.kernel.rtnl import Rtnl, reading
 from podplane.kernel.rtnl.monitor import Monitor as RtnlMonitor
 from podplane.kernel.rtnl.monitor import open_socket
-from podplane.kernel.rtnl.reading import list_links
 from podplane.kernel.sock_diag import NETLINK_SOCK_DIAG
 from podplane.kernel.sock_diag import Sockets as SocketDiag
 from podplane.kernel.sysctl import OpenSysctls, Sysctls, set_here
 from podplane.state.ownership import Ownership
 
 NETLINK_ROUTE = 0
+
+
+def passed_of(namespace: Namespace) -> Passed | None:
+    """What was opened in it by somebody else. ValueError when it was closed."""
+    passed = namespace.passed if isinstance(namespace, NetworkNamespace) and namespace.fd >= 0 else None
+    return passed if isinstance(passed, Passed) else None
+
+
+def has_link(namespace: Namespace, name: str) -> bool:
+    """Is there a link of this name? OSError when the namespace can't be looked at."""
+    passed = passed_of(namespace)
+    if passed is None:
+        return bool(namespace.run(socket.if_nametoindex, name))
+    return reading.has_link(passed.route, name)
+
+
+def leads_into(own: Namespace, link: str, other: Namespace) -> bool | None:
+    """Is the far end of a veth pair of `own` in `other`? None when there is no such link with a far end elsewhere. Nobody enters `other`;
+    OSError when that is no network namespace."""
+    with own.run(netlink.Socket, NETLINK_ROUTE) as one:
+        far = reading.peer_namespace_id(one, link)
+        there = reading.namespace_id(one, other.fd)
+    return None if far is None else far == there
 
 
 class KernelOpener:
@@ -47,21 +71,39 @@ class KernelOpener:
 
     def rtnl(self, namespace: Namespace, namespace_fd: Callable[[str], int]) -> NetworkPart:
         """rtnetlink (NETLINK_ROUTE)."""
-        return Rtnl(namespace.run(netlink.Socket, NETLINK_ROUTE), namespace_fd)
+        passed = passed_of(namespace)
+        return Rtnl(namespace.run(netlink.Socket, NETLINK_ROUTE) if passed is None else passed.route, namespace_fd)
 
     def monitor(self, namespace: Namespace, owner: Ownership, port: Callable[[], int]) -> Monitor:
         """Subscribed to the RTNLGRP_* groups."""
 
         def links() -> list[bytes]:
-            with namespace.run(netlink.Socket, NETLINK_ROUTE) as socket:
-                return list_links(socket)
+            with namespace.run(netlink.Socket, NETLINK_ROUTE) as one:
+                return reading.list_links(one)
 
         return RtnlMonitor(namespace.run(open_socket), links, owner, port)
 
     def pod_namespaces(
         self, wanted: Mapping[str, PodNamespace], namespace_fd: Callable[[str], int]
     ) -> Mapping[str, tuple[PodPart, Mapping[str, KernelError]]]:
-        """rtnetlink of pods' namespaces after sysctls were set there, and which of those were refused: one job for all."""
+        """rtnetlink of pods' namespaces after sysctls were set there, and which of those were refused: one job for all that are entered."""
+        found: dict[str, tuple[PodPart, Mapping[str, KernelError]]] = {}
+        entered: dict[str, PodNamespace] = {}
+        for name, (place, sysctls) in wanted.items():
+            passed = passed_of(place)
+            if passed is None or (sysctls and passed.sysctls is None):
+                entered[name] = place, sysctls
+            else:
+                refused = {} if passed.sysctls is None else passed.sysctls.set(sysctls)
+                found[name] = Rtnl(passed.route, namespace_fd), refused
+        return found | self._entered(entered, namespace_fd)
+
+    @staticmethod
+    def _entered(
+        wanted: Mapping[str, PodNamespace], namespace_fd: Callable[[str], int]
+    ) -> dict[str, tuple[PodPart, Mapping[str, KernelError]]]:
+        if not wanted:
+            return {}
 
         def open_all() -> dict[str, tuple[Mapping[str, KernelError], netlink.Socket]]:
             done: dict[str, tuple[Mapping[str, KernelError], netlink.Socket]] = {}
@@ -69,8 +111,8 @@ class KernelOpener:
                 for name, (place, sysctls) in wanted.items():
                     done[name] = open_one(place.fd, sysctls)
             except BaseException:
-                for _, socket in done.values():
-                    socket.close()
+                for _, opened in done.values():
+                    opened.close()
                 raise
             return done
 
@@ -80,7 +122,7 @@ class KernelOpener:
 
         first, _ = next(iter(wanted.values()))
         opened = first.run(open_all)
-        return {name: (Rtnl(socket, namespace_fd), refused) for name, (refused, socket) in opened.items()}
+        return {name: (Rtnl(one, namespace_fd), refused) for name, (refused, one) in opened.items()}
 
     def nft(self, namespace: Namespace) -> NftPart:
         """nf_tables (NETLINK_NETFILTER)."""
@@ -92,7 +134,10 @@ class KernelOpener:
 
     def sockets(self, namespace: Namespace) -> Sockets:
         """The sockets of a namespace (sock_diag)."""
-        return SocketDiag(namespace.run(netlink.Socket, NETLINK_SOCK_DIAG))
+        passed = passed_of(namespace)
+        if passed is None or passed.diag is None:
+            return SocketDiag(namespace.run(netlink.Socket, NETLINK_SOCK_DIAG))
+        return SocketDiag(passed.diag)
 
     def keepalives(self, namespace: Namespace) -> Probes:
         """Raw sockets."""
@@ -116,7 +161,8 @@ class KernelOpener:
 
     def sysctls(self, namespace: Namespace) -> SysctlPart:
         """/proc/sys/net as seen from the namespace."""
-        return Sysctls(namespace)
+        passed = passed_of(namespace)
+        return Sysctls(namespace) if passed is None or passed.sysctls is None else passed.sysctls
 
     def sysctl_watch(self, namespace: Namespace, names: Iterable[str]) -> SysctlWatch:
         """Descriptors of /proc/sys/net, opened in the namespace."""

@@ -44,6 +44,12 @@ class Rights(msgspec.Struct, frozen=True, omit_defaults=True):
         return frozenset(name for number, name in enumerate(NAMES) if number not in self.without)
 
 
+def effective() -> frozenset[str]:
+    """The names of the capabilities that this thread has."""
+    low, _, _, high, _, _ = struct.unpack("=6I", syscalls.capget(struct.pack("=Ii", VERSION_3, 0)))
+    return frozenset(name for number, name in enumerate(NAMES) if (low | high << 32) >> number & 1)
+
+
 @contextlib.contextmanager
 def only(name: str) -> Iterator[None]:
     """Have no capability but this one for a while."""

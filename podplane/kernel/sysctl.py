@@ -6,15 +6,17 @@ dot within an interface name is written as `/`.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from podplane.kernel import syscalls
 from podplane.kernel.errors import KernelError, NotFound, from_errno
 from podplane.kernel.namespace import Namespace
 
 ROOT = "/proc/sys/"
+NET = f"{ROOT}net"
 VALUE_BYTES = 4096
 SEPARATORS = str.maketrans("./", "/.")
 OPENED_IN_ONE = 256
@@ -24,9 +26,29 @@ MODULES = {"net.bridge": "br_netfilter"}
 """Sysctls that appear with a kernel module."""
 
 
+class _Place:
+    """Where this process finds the sysctls of the network; a container finds /proc/sys/net read-only, and another mount of it elsewhere."""
+
+    net = NET
+
+
+def use_folder(net: str) -> None:
+    """Have this process find the sysctls of the network there, from now on: at another mount of /proc/sys/net."""
+    _Place.net = net
+
+
+def is_writable(net: str) -> bool:
+    """Can sysctls be set there?"""
+    try:
+        return not os.statvfs(net).f_flag & os.ST_RDONLY
+    except OSError:
+        return False
+
+
 def path_of(name: str) -> str:
     """The file of a sysctl."""
-    return ROOT + name.translate(SEPARATORS)
+    path = ROOT + name.translate(SEPARATORS)
+    return path if _Place.net == NET or not path.startswith(f"{NET}/") else _Place.net + path.removeprefix(NET)
 
 
 class _OwnProc:
@@ -67,21 +89,29 @@ class _Opener(threading.local):
 _files = _Opener()
 
 
+Open = Callable[[str, int], int]
+"""Opens a sysctl's file: its name, flags of open(2)."""
+
+
 def set_here(values: Mapping[str, str]) -> dict[str, KernelError]:
     """Set each in the calling thread's namespace and read it back; the refused ones with the reason."""
+    return _set_by(_files.open, values)
+
+
+def _set_by(opened: Open, values: Mapping[str, str]) -> dict[str, KernelError]:
     errors: dict[str, KernelError] = {}
     for name, value in values.items():
         try:
-            _set(name, value)
+            _set(opened, name, value)
         except KernelError as error:
             errors[name] = error
     return errors
 
 
-def _set(name: str, value: str) -> None:
+def _set(opened: Open, name: str, value: str) -> None:
     wanted = value.split()
     try:
-        fd = _files.open(name, os.O_RDWR)
+        fd = opened(name, os.O_RDWR)
         try:
             if os.pread(fd, VALUE_BYTES, 0).decode().split() == wanted:
                 return
@@ -104,10 +134,14 @@ def _hint(name: str) -> str:
 
 def read_here(names: Iterable[str]) -> dict[str, str]:
     """The values of those that exist, words separated by one space."""
+    return _read_by(_files.open, names)
+
+
+def _read_by(opened: Open, names: Iterable[str]) -> dict[str, str]:
     found = {}
     for name in names:
         try:
-            fd = _files.open(name, os.O_RDONLY)
+            fd = opened(name, os.O_RDONLY)
             try:
                 found[name] = " ".join(os.pread(fd, VALUE_BYTES, 0).decode().split())
             finally:
@@ -148,6 +182,41 @@ class Sysctls:
     def read(self, names: Iterable[str]) -> dict[str, str]:
         """The values of those that exist."""
         return self._namespace.run(read_here, list(names))
+
+
+class SysctlFolder:
+    """The sysctls of one namespace below one folder of /proc/sys, which was opened in it: nobody enters it.
+
+    A folder below /proc/sys/net is that of the namespace of the thread that opened it, and so is what is opened through it, whoever does
+    that (proc_sys_lookup).
+    """
+
+    def __init__(self, folder: int, prefix: str) -> None:
+        """`folder` is the descriptor, and `prefix` what the names of its sysctls begin with: `net.ipv6.`."""
+        self._folder, self._prefix = folder, prefix
+
+    def _open(self, name: str, flags: int) -> int:
+        if not name.startswith(self._prefix):
+            raise PermissionError(errno.EPERM, f"only sysctls of {self._prefix} can be set there")
+        return os.open(name.removeprefix(self._prefix).translate(SEPARATORS), flags | os.O_CLOEXEC, dir_fd=self._folder)
+
+    def set(self, values: Mapping[str, str]) -> dict[str, KernelError]:
+        """Set each and read it back; the refused ones with the reason."""
+        return _set_by(self._open, values)
+
+    def read(self, names: Iterable[str]) -> dict[str, str]:
+        """The values of those that exist."""
+        return _read_by(self._open, names)
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        return self._folder
+
+    def close(self) -> None:
+        """Let go of the folder; idempotent."""
+        if self._folder >= 0:
+            os.close(self._folder)
+            self._folder = -1
 
 
 class OpenSysctls:

@@ -4,6 +4,7 @@
     run_dir: /run/podplane
     log_level: warning                debug, info, warning or error
     plugin_path: [/opt/cni/bin, …]    where plugins are that networks of further interfaces name
+    sysctl_dir: /proc/sys/net         where sysctls can be set: in a container, another mount of the machine's
     network:                          what all nodes of the cluster have in common; and what is not found on the machine
       cluster_cidrs: [10.244.0.0/16]
       service_cidrs: [10.96.0.0/16]
@@ -24,12 +25,13 @@ import msgspec
 
 from podplane.agent import settings
 from podplane.agent.settings import Settings, SettingsError
+from podplane.kernel.sysctl import NET
 from podplane.machine.errors import MachineError
 from podplane.machine.uplink import Uplink
 from podplane.model.config import NetworkConfig
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-OWN = ("node_name", "run_dir", "log_level", "plugin_path")
+OWN = ("node_name", "run_dir", "log_level", "plugin_path", "sysctl_dir")
 PLUGIN_PATH = ("/opt/cni/bin", "/usr/lib/cni")
 MTU = range(576, 65537)
 RUN_DIR = "/run/podplane"
@@ -43,6 +45,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     run_dir: str = RUN_DIR
     log_level: str = "warning"
     plugin_path: tuple[str, ...] = PLUGIN_PATH
+    sysctl_dir: str = NET
     features: Mapping[str, Any] = {}
 
     def settings(self, uplink: Uplink) -> Settings:

@@ -10,9 +10,11 @@ from podplane.agent.kernel import Kernel
 from podplane.cni.network import Attachment
 from podplane.kernel.door import Kernel as KernelDoor
 from podplane.kernel.namespace import CurrentNamespace, Namespace, NetworkNamespace, Workers
-from podplane.kernel.opener import KernelOpener
+from podplane.kernel.opener import KernelOpener, leads_into, passed_of
+from podplane.machine.fd_store import FdStore
 from podplane.machine.journal import Id, Journal, Kept
 from podplane.machine.originals import KeptSysctls
+from podplane.pods.plan import veth_name
 from podplane.state.operations import LinkEvent
 from podplane.state.value import Value
 
@@ -24,11 +26,13 @@ OWN = "node"
 class MachineHost:
     """The machine; its methods run on one event loop."""
 
-    def __init__(self, journal: Journal, workers: Workers) -> None:
+    def __init__(self, journal: Journal, workers: Workers, store: FdStore | None = None) -> None:
+        """`store` keeps what was opened in pods' namespaces for the agent after this one, where that can't enter them."""
         self._namespace = CurrentNamespace()
         self._opener = KernelOpener()
         self._journal = journal
         self._workers = workers
+        self._store = None if workers.may_enter else store
         self.found: dict[Id, NetworkNamespace] = {}
         """The namespaces of what was attached when this agent started. Who serves the runtime lets go of them."""
         self._attached = self._reopened()
@@ -60,7 +64,11 @@ class MachineHost:
         return self._journal.last
 
     def _reopened(self) -> list[AttachedPod]:
-        return [found for kept in tuple(self._journal.attachments.values()) if (found := self._reopen(kept)) is not None]
+        attachments = tuple(self._journal.attachments.values())
+        found = [one for kept in attachments if (one := self._reopen(kept)) is not None]
+        if self._store is not None:
+            self._store.close_rest()
+        return found
 
     def _reopen(self, kept: Kept) -> AttachedPod | None:
         """Its namespace opened again; None when it is gone, and then it is not attached any more."""
@@ -71,7 +79,7 @@ class MachineHost:
             self._gone(kept, f"{path}: {error.strerror}")
             return None
         try:
-            is_another = bool(kept.cookie) and namespace.cookie != kept.cookie
+            is_another = self._is_another(kept, namespace)
         except OSError as error:
             namespace.close()
             self._gone(kept, f"{path}: {error.strerror}")
@@ -80,8 +88,17 @@ class MachineHost:
             namespace.close()
             self._gone(kept, f"{path} is another namespace by now")
             return None
+        if self._store is not None:
+            self._store.restore(kept.id, namespace, kept.cookie)
         self.found[kept.id] = namespace
         return kept.attachment(namespace), kept.ips
+
+    def _is_another(self, kept: Kept, namespace: NetworkNamespace) -> bool:
+        """Is it not the one that was attached? Where it can't be entered to read its number, the link of the node tells. OSError when it
+        is none at all."""
+        if self._workers.may_enter:
+            return bool(kept.cookie) and namespace.cookie != kept.cookie
+        return leads_into(self._namespace, veth_name(*kept.id), namespace) is False
 
     def _gone(self, kept: Kept, why: str) -> None:
         one = kept.attach
@@ -93,10 +110,14 @@ class MachineHost:
     def attaching(self, request: Attachment, ips: tuple[str, ...]) -> None:
         """It is in the journal when this returns."""
         namespace = request.netns
-        self._journal.attach(request, ips, namespace.cookie if isinstance(namespace, NetworkNamespace) else 0)
+        self._journal.attach(request, ips, _cookie(namespace))
+        if self._store is not None and (passed := passed_of(namespace)) is not None:
+            self._store.keep(request.id, passed)
 
     def detached(self, id_: Id) -> None:
         """It is gone in the journal, too. What can't be written there is found to be gone by the next agent, with its namespace."""
+        if self._store is not None:
+            self._store.drop(id_)
         try:
             self._journal.detach(id_)
         except OSError as error:
@@ -105,3 +126,8 @@ class MachineHost:
     def link_changed(self, name: str, event: LinkEvent) -> None:
         """Who configures the machine's network sees to its links."""
         log.info("link name=%s present=%s up=%s", name, event.is_present, event.is_up)
+
+
+def _cookie(namespace: Namespace) -> int:
+    """The kernel's number of a namespace; 0 for one that can't be asked for it."""
+    return namespace.cookie if isinstance(namespace, NetworkNamespace) and namespace.is_within_reach else 0

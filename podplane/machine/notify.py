@@ -4,6 +4,7 @@ READY=1       the node's network is in place
 STATUS=…      what it waits for, in a line that `systemctl status` shows
 WATCHDOG=1    the event loop goes on; without one within WATCHDOG_USEC the manager starts the process again
 STOPPING=1    it ends because it was asked to
+FDSTORE=1     descriptors that the next process gets, named FDNAME (sd_pid_notify_with_fds(3)); FDSTOREREMOVE=1 forgets those of a name
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Mapping
+from array import array
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from podplane.cni.socket_path import reachable
@@ -46,13 +48,21 @@ class Notifier:
         """It ends."""
         self._send(STOPPING="1")
 
+    def store(self, name: str, fds: Sequence[int]) -> None:
+        """Have the manager keep these descriptors for the process after this one. It closes none because of what it is told about it."""
+        self._send(fds, FDSTORE="1", FDNAME=name, FDPOLL="0")
+
+    def forget(self, name: str) -> None:
+        """Have it close those of this name."""
+        self._send(FDSTOREREMOVE="1", FDNAME=name)
+
     async def beat(self) -> None:
         """Say that the event loop goes on, for as long as somebody asks."""
         while self.watchdog_seconds:
             self._send(WATCHDOG="1")
             await asyncio.sleep(self.watchdog_seconds / BEATS)
 
-    def _send(self, **lines: str) -> None:
+    def _send(self, fds: Sequence[int] = (), /, **lines: str) -> None:
         if not self._address:
             return
         message = "\n".join(f"{name}={value}" for name, value in lines.items()).encode()
@@ -61,6 +71,7 @@ class Notifier:
                 abstract, path = self._address.startswith("@"), Path(self._address)
                 name = f"\0{self._address[1:]}" if abstract else opened.enter_context(reachable(path))
                 one = opened.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
-                one.sendto(message, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL, name)
+                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))] if fds else []
+                one.sendmsg([message], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL, name)
             except OSError as error:
                 log.warning("notify socket=%s error=%s", self._address, error.strerror)

@@ -37,11 +37,12 @@ from podplane.kubeapi.client import Client
 from podplane.kubeapi.events import Recorder
 from podplane.kubeapi.supervise import Supervisor
 from podplane.kubeapi.transport import HttpTransport
-from podplane.machine import snapshot, uplink
+from podplane.machine import capabilities, snapshot, uplink
 from podplane.machine.alone import alone
 from podplane.machine.cluster import Cluster, Waiting
 from podplane.machine.configuration import LEVELS, Configuration
 from podplane.machine.errors import MachineError
+from podplane.machine.fd_store import FdStore
 from podplane.machine.host import MachineHost
 from podplane.machine.journal import Journal
 from podplane.machine.name_server import NameServerWatch
@@ -50,6 +51,7 @@ from podplane.machine.notify import Notifier
 from podplane.machine.waiting_port import WaitingPort
 from podplane.model.objects import Node
 from podplane.model.pod_info import PodInfo
+from podplane.model.words import counted
 from podplane.policy.index import Change
 
 log = logging.getLogger(__name__)
@@ -58,6 +60,10 @@ SOCKET, JOURNAL, LOCK = "cni.sock", "attachments.journal", "lock"
 WORKERS = 2
 STOP_SECONDS = 10.0
 """Calls that are under way have so long to end."""
+UNREACHED = (
+    "%s of an agent before this one: pods are looked into, and repaired inside, from the plugin's next CHECK or ADD of them on, \
+because the agent has no CAP_SYS_ADMIN"
+)
 STARTED = "X_PODPLANE_STARTED"
 """What a start did (`agent.node.Started`, JSON): told to the manager with READY."""
 
@@ -111,6 +117,7 @@ def check_root() -> None:
 def run(access: Access, node_name: str, configuration: Configuration) -> None:
     """Be the agent of this node until SIGTERM. MachineError when it can't be."""
     logging.basicConfig(level=LEVELS[configuration.log_level], format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    capabilities.prepare(configuration.sysctl_dir)
     with (
         run_folder(configuration.run_dir) as folder,
         alone(),
@@ -150,7 +157,9 @@ class Program:
 
     async def _serve(self) -> None:
         journal = self._journal()
-        host = MachineHost(journal, self._workers)
+        host = MachineHost(journal, self._workers, FdStore(self._notifier))
+        if unreached := sum(not one.is_within_reach for one in host.found.values()):
+            log.warning(UNREACHED, counted(unreached, "interface"))
         front = Front(journal, self._waiting)
         server = Server(front, host.namespace, self._workers, dict(host.found))
         try:
@@ -198,7 +207,7 @@ class Program:
             events,
             now,
             supervisor=supervisor,
-            plugins=Plugins(self._folder, self._configuration.plugin_path),
+            plugins=Plugins(self._folder, self._configuration.plugin_path, may_enter=self._workers.may_enter),
         )
         cluster.caches.subscribe(lambda kind, old, new: _told(agent, kind, old, new))
         cluster.caches.pods.subscribe(lambda old, new: _pod_went(agent, old, new))

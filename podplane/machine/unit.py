@@ -1,7 +1,9 @@
 """The systemd unit of an agent. Pure.
 
 `Type=notify` and the watchdog: see `machine.notify`. What the agent has in the kernel stays when it stops, and so does its folder in
-/run, which has the journal of what is attached.
+/run, which has the journal of what is attached. It has no right that it does not need: the CNI plugin, which the engine runs, opens in
+pods' network namespaces what the agent works with there, and the manager keeps that over restarts (`FileDescriptorStoreMax`). A command
+and files below /home are seen; sysctls of the network have to be written, so /proc/sys stays as it is.
 """
 
 from __future__ import annotations
@@ -33,6 +35,24 @@ RuntimeDirectoryPreserve=yes
 KillMode=process
 OOMScoreAdjust=-900
 LimitNOFILE=1048576
+FileDescriptorStoreMax=16384
+CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW
+NoNewPrivileges=yes
+ProtectSystem=strict
+ProtectHome=read-only
+PrivateDevices=yes
+ProtectControlGroups=yes
+ProtectKernelModules=yes
+ProtectKernelLogs=yes
+ProtectClock=yes
+ProtectHostname=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK AF_PACKET
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+SystemCallArchitectures=native
+UMask=0077
 
 [Install]
 WantedBy=multi-user.target

@@ -1,7 +1,9 @@
 /*
  * podplane-cni: what a container engine runs as a CNI plugin. It hands its environment and standard input to the agent of the node over a
  * Unix socket, and copies the answer; podplane/cni/wire.py says what goes over it. It opens CNI_NETNS itself and passes the descriptor
- * (SCM_RIGHTS), so that the agent needs neither the engine's mounts nor the path.
+ * (SCM_RIGHTS), so that the agent needs neither the engine's mounts nor the path; and it enters that namespace, and passes what it opens
+ * there, so that the agent need not be able to enter it (CAP_SYS_ADMIN). Nothing that this program does later depends on its own namespace:
+ * a Unix socket with a path is found from all.
  *
  *     connect ── refused, nobody there ──► wait a little, again          for 30 s at most, then "try again later" (11)
  *     sent, and the agent ended before it answered ──► connect, and say that the request is sent again
@@ -15,6 +17,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,9 +37,15 @@
 #define ANSWER_MS 120000		/* an agent that is at work */
 #define LOOK_MS 10			/* from one try to the next, at first */
 #define LONGEST_LOOK_MS 250
+#define MOST_PASSED 4
 
+enum { NETLINK_ROUTE = 0, NETLINK_SOCK_DIAG = 4 };	/* linux/netlink.h, which musl has not */
 enum { INVALID_ENVIRONMENT = 4, IO_FAILURE = 5, TRY_AGAIN = 11, NOT_AVAILABLE = 50 };
 enum { DONE, AWAY, LOST, FAILED };	/* how a try ended */
+
+struct problems {
+	int open, enter;		/* errno: CNI_NETNS can't be opened, or not be entered; 0 for none */
+};
 
 extern char **environ;
 
@@ -46,7 +55,9 @@ static char answer[ANSWER_BYTES];
 static size_t answer_size;
 static char request[REQUEST_BYTES + 4];
 static size_t request_size;
-static int netns = -1;
+static int passed[MOST_PASSED];		/* descriptors, and what they are */
+static const char *passed_names[MOST_PASSED];
+static size_t passed_count;
 
 static int64_t now_ms(void)
 {
@@ -154,10 +165,35 @@ static int put_variable(const char *text)
 	return put(text, strlen(text) + 1);
 }
 
-/* The request: length, variables, standard input. */
-static int make_request(int netns_errno, int is_again)
+static int put_number(const char *name, int number)
 {
 	char said[64];
+
+	if (number == 0)
+		return 0;
+	snprintf(said, sizeof(said), "%s=%d", name, number);
+	return put_variable(said);
+}
+
+/* What the descriptors are. */
+static int put_names(void)
+{
+	char said[64] = "PODPLANE_FDS=";
+	size_t i;
+
+	if (passed_count == 0)
+		return 0;
+	for (i = 0; i < passed_count; i++) {
+		if (i > 0)
+			strcat(said, ",");
+		strcat(said, passed_names[i]);
+	}
+	return put_variable(said);
+}
+
+/* The request: length, variables, standard input. */
+static int make_request(struct problems problems, int is_again)
+{
 	uint32_t length;
 	char **one;
 
@@ -165,13 +201,9 @@ static int make_request(int netns_errno, int is_again)
 	for (one = environ; *one != NULL; one++)
 		if (strncmp(*one, "CNI_", 4) == 0 && strchr(*one, '=') != NULL && put_variable(*one) < 0)
 			return -1;
-	if (netns >= 0 && put_variable("PODPLANE_FDS=netns") < 0)
+	if (put_names() < 0 || put_number("PODPLANE_NETNS_ERROR", problems.open) < 0 ||
+	    put_number("PODPLANE_ENTER_ERROR", problems.enter) < 0)
 		return -1;
-	if (netns_errno != 0) {
-		snprintf(said, sizeof(said), "PODPLANE_NETNS_ERROR=%d", netns_errno);
-		if (put_variable(said) < 0)
-			return -1;
-	}
 	if (is_again && put_variable("PODPLANE_AGAIN=1") < 0)
 		return -1;
 	if (put_variable("") < 0 || put(stdin_data, stdin_size) < 0)
@@ -182,6 +214,31 @@ static int make_request(int netns_errno, int is_again)
 	request[2] = (char)(length >> 8);
 	request[3] = (char)length;
 	return 0;
+}
+
+/* Pass a descriptor, if it could be opened. */
+static void pass(const char *name, int fd)
+{
+	if (fd < 0)
+		return;
+	passed_names[passed_count] = name;
+	passed[passed_count++] = fd;
+}
+
+/* Open the container's network namespace, and in it what the agent works with there. */
+static struct problems open_namespace(const char *path)
+{
+	int netns = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+
+	if (netns < 0)
+		return (struct problems){.open = errno};
+	pass("netns", netns);
+	if (setns(netns, CLONE_NEWNET) < 0)
+		return (struct problems){.enter = errno};
+	pass("route", socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
+	pass("diag", socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG));
+	pass("ipv6", open("/proc/sys/net/ipv6", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+	return (struct problems){0};
 }
 
 static int open_socket(const char *path)
@@ -234,19 +291,21 @@ static int send_request(int fd, int64_t until)
 	while (sent < request_size) {
 		union {
 			struct cmsghdr header;
-			char space[CMSG_SPACE(sizeof(int))];
+			char space[CMSG_SPACE(sizeof(passed))];
 		} control = {0};
 		struct iovec part = {.iov_base = request + sent, .iov_len = request_size - sent};
 		struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
 		ssize_t done;
 
-		if (sent == 0 && netns >= 0) {
+		if (sent == 0 && passed_count > 0) {
+			size_t size = passed_count * sizeof(*passed);
+
 			message.msg_control = &control;
-			message.msg_controllen = sizeof(control);
+			message.msg_controllen = CMSG_SPACE(size);
 			CMSG_FIRSTHDR(&message)->cmsg_level = SOL_SOCKET;
 			CMSG_FIRSTHDR(&message)->cmsg_type = SCM_RIGHTS;
-			CMSG_FIRSTHDR(&message)->cmsg_len = CMSG_LEN(sizeof(int));
-			memcpy(CMSG_DATA(CMSG_FIRSTHDR(&message)), &netns, sizeof(int));
+			CMSG_FIRSTHDR(&message)->cmsg_len = CMSG_LEN(size);
+			memcpy(CMSG_DATA(CMSG_FIRSTHDR(&message)), passed, size);
 		}
 		done = sendmsg(fd, &message, MSG_NOSIGNAL);
 		if (done >= 0)
@@ -319,13 +378,13 @@ static int away(const char *command, const char *path, int reason)
 	return fail(strcmp(command, "STATUS") == 0 ? NOT_AVAILABLE : TRY_AGAIN, "the podplane agent of this node does not answer", details);
 }
 
-static int ask(const char *command, int netns_errno)
+static int ask(const char *command, struct problems problems)
 {
 	const char *said = getenv("PODPLANE_CNI_SOCKET"), *path = said != NULL && *said != '\0' ? said : SOCKET;
 	int64_t until = now_ms() + patience_ms(command);
 	int pause = LOOK_MS, ended;
 
-	if (make_request(netns_errno, 0) < 0)
+	if (make_request(problems, 0) < 0)
 		return fail(IO_FAILURE, "environment and configuration are too long", "1 MiB is the most");
 	while ((ended = try_once(path)) != DONE) {
 		int reason = errno;
@@ -339,7 +398,7 @@ static int ask(const char *command, int netns_errno)
 		}
 		if (now_ms() + pause > until)
 			return away(command, path, reason);
-		if (ended == LOST && make_request(netns_errno, 1) < 0)
+		if (ended == LOST && make_request(problems, 1) < 0)
 			return fail(IO_FAILURE, "environment and configuration are too long", "1 MiB is the most");
 		nanosleep(&wait, NULL);
 		pause = pause * 2 > LONGEST_LOOK_MS ? LONGEST_LOOK_MS : pause * 2;
@@ -373,7 +432,7 @@ int main(int argc, char **argv)
 {
 	const char *command = getenv("CNI_COMMAND"), *path = getenv("CNI_NETNS");
 	const char *name = argc > 0 ? strrchr(argv[0], '/') : NULL;
-	int netns_errno = 0;
+	struct problems problems = {0};
 
 	name = name != NULL ? name + 1 : argc > 0 ? argv[0] : "";
 	if (command == NULL) {
@@ -386,9 +445,7 @@ int main(int argc, char **argv)
 		return fail(INVALID_ENVIRONMENT, "CNI_COMMAND is none of ADD, DEL, CHECK, GC, STATUS, VERSION", command);
 	if (strcmp(name, "loopback") == 0)
 		return loopback(command);
-	if (path != NULL && *path != '\0' && (strcmp(command, "ADD") == 0 || strcmp(command, "CHECK") == 0)) {
-		netns = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-		netns_errno = netns < 0 ? errno : 0;
-	}
-	return ask(command, netns_errno);
+	if (path != NULL && *path != '\0' && (strcmp(command, "ADD") == 0 || strcmp(command, "CHECK") == 0))
+		problems = open_namespace(path);
+	return ask(command, problems);
 }

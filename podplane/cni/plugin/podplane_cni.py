@@ -6,6 +6,7 @@ It needs the standard library only, and is copied to where container engines loo
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -23,6 +24,7 @@ INCOMPATIBLE_VERSION, INVALID_ENVIRONMENT, IO_FAILURE, TRY_AGAIN, NOT_AVAILABLE,
 AWAY = (errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN)
 LOST = (errno.ECONNRESET, errno.EPIPE)
 CLONE_NEWNET = 0x4000_0000
+NETLINK_ROUTE, NETLINK_SOCK_DIAG = 0, 4
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 
 
@@ -116,16 +118,46 @@ def versions(stdin: bytes) -> bytes:
     return json.dumps({"cniVersion": version_said(stdin), "supportedVersions": VERSIONS}).encode()
 
 
+def enter(fd: int) -> None:
+    """Enter a network namespace. OSError when that can't be."""
+    if hasattr(os, "setns"):  # Python 3.12
+        os.setns(fd, CLONE_NEWNET)
+        return
+    import ctypes
+
+    if ctypes.CDLL(None, use_errno=True).setns(fd, CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def open_namespace(path: str) -> tuple[list[int], list[bytes]]:
+    """The container's network namespace, and what the agent works with in it: descriptors, and what is said of them."""
+    fds: list[int] = []
+    try:
+        fds.append(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+    except OSError as error:
+        return [], [b"PODPLANE_NETNS_ERROR=%d" % (error.errno or 0)]
+    try:
+        enter(fds[0])
+    except OSError as error:
+        return fds, [b"PODPLANE_FDS=netns", b"PODPLANE_ENTER_ERROR=%d" % (error.errno or 0)]
+    names = [b"netns"]
+    for name, protocol in ((b"route", NETLINK_ROUTE), (b"diag", NETLINK_SOCK_DIAG)):
+        with contextlib.suppress(OSError):
+            fds.append(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol).detach())
+            names.append(name)
+    with contextlib.suppress(OSError):
+        fds.append(os.open("/proc/sys/net/ipv6", os.O_RDONLY | os.O_DIRECTORY))
+        names.append(b"ipv6")
+    return fds, [b"PODPLANE_FDS=" + b",".join(names)]
+
+
 def flags_of_lo(netns: str, up: int, down: int) -> int:
     """The flags of lo in a network namespace, before they are changed. OSError when that can't be."""
-    import ctypes
     import fcntl
     import struct
 
     with open(os.open(netns, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.setns(file.fileno(), CLONE_NEWNET):
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        enter(file.fileno())
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as door:
         found = int(struct.unpack_from("16xH", fcntl.ioctl(door, SIOCGIFFLAGS, struct.pack("16s24x", b"lo")))[0])
         if (wanted := (found | up) & ~down) != found:
@@ -169,13 +201,8 @@ def run(command: str, stdin: bytes) -> tuple[int, bytes]:
         raise Failed(INVALID_ENVIRONMENT, f"CNI_COMMAND is none of {', '.join(VERBS)}", command)
     if os.path.basename(sys.argv[0]) == "loopback":
         return 0, loopback(command, stdin)
-    fds, own, netns = [], [], os.environ.get("CNI_NETNS", "")
-    if netns and command in ("ADD", "CHECK"):
-        try:
-            fds.append(os.open(netns, os.O_RDONLY | os.O_NONBLOCK))
-            own.append(b"PODPLANE_FDS=netns")
-        except OSError as error:
-            own.append(b"PODPLANE_NETNS_ERROR=%d" % (error.errno or 0))
+    netns = os.environ.get("CNI_NETNS", "")
+    fds, own = open_namespace(netns) if netns and command in ("ADD", "CHECK") else ([], [])
     answer = ask(command, stdin, fds, own)
     return answer[0], answer[1:]
 

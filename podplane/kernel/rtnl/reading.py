@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
-from podplane.kernel.netlink import Socket, attribute, parse_attributes
+from podplane.kernel.netlink import Socket, attribute, parse_attributes, u32
 from podplane.kernel.rtnl import constants as c
 from podplane.kernel.rtnl import decode, encode, traffic_control
 from podplane.state.network import QDISC_HANDLE, Link, Route
@@ -89,6 +90,36 @@ def _name(socket: Socket, index: int) -> str:
     except OSError:
         return ""
     return decode.link_name(payload)[1]
+
+
+def has_link(socket: Socket, name: str) -> bool:
+    """Is there a link of this name?"""
+    try:
+        socket.dump(c.RTM_GETLINK, encode.get_link(name), flags=0)
+    except OSError:
+        return False
+    return True
+
+
+def namespace_id(socket: Socket, fd: int) -> int | None:
+    """The number by which this namespace speaks of another one, of which this is a descriptor; None when it has none for it."""
+    query = bytes(4) + u32(c.NETNSA_FD, fd)
+    ((_, payload),) = socket.dump(c.RTM_GETNSID, query, flags=0)
+    return _signed(parse_attributes(payload, 4).get(c.NETNSA_NSID))
+
+
+def peer_namespace_id(socket: Socket, name: str) -> int | None:
+    """The number of the namespace where the far end of a veth pair is; None when that is here, or there is no such link."""
+    try:
+        ((_, payload),) = socket.dump(c.RTM_GETLINK, encode.get_link(name), flags=0)
+    except OSError:
+        return None
+    return _signed(parse_attributes(payload, c.LINK.size).get(c.IFLA_LINK_NETNSID))
+
+
+def _signed(value: bytes | None) -> int | None:
+    number = -1 if value is None else int.from_bytes(value, sys.byteorder, signed=True)
+    return number if number >= 0 else None
 
 
 def await_carrier(socket: Socket, name: str) -> None:

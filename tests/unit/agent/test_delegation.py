@@ -107,6 +107,8 @@ async def test_what_is_asked_for_is_told_to_plugins_that_take_it(made: Plugins, 
     assert calls(tmp_path)[0][2]["runtimeConfig"] == {"ips": ["10.9.0.2"], "mac": "02:00:00:00:00:01"}
     assert made.why_refused(chain("first"), wanted) == "ips are asked for, and none of its plugins has the capability ips"
     assert "there is no plugin third in " in made.why_refused(chain("first", "third"), SELECTION)
+    confined = Plugins(tmp_path / "kept", (str(tmp_path / "bin"),), may_enter=False)
+    assert "plugins of others enter pods' namespaces, and the agent has no CAP_SYS_ADMIN" in confined.why_refused(one, wanted)
 
 
 async def test_the_failure_of_a_plugin_is_told_and_what_was_made_is_undone(made: Plugins, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ async def test_a_call_is_handed_over_with_the_namespace_and_the_answer_is_copied
     assert (added, deleted) == (Ended(0, b'{"a":1}', b""), Ended(3, b"", b""))
     first, second = agent.requests
     own = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_IFNAME": "eth0", "CNI_NETNS": "/proc/self/ns/uts"}
-    assert first == (own | {"CNI_ARGS": "A=1;B=ä", "PODPLANE_FDS": "netns"}, STDIN)
+    assert first == (own | {"CNI_ARGS": "A=1;B=ä", "PODPLANE_FDS": "netns", "PODPLANE_ENTER_ERROR": "22"}, STDIN)
     assert second == (own | {"CNI_COMMAND": "DEL"}, STDIN)
     assert [one.st_ino for one in agent.files] == [os.stat("/proc/self/ns/uts").st_ino]
 

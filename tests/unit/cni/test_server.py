@@ -62,7 +62,8 @@ async def exchange(path: Path, data: bytes, fds: tuple[int, ...] = (), *, end: b
         connection.setblocking(False)
         await loop.sock_connect(connection, str(path))
         sent = socket.send_fds(connection, [data[:1000]], fds) if fds else 0
-        await loop.sock_sendall(connection, data[sent:])
+        if sent < len(data):  # an agent that has answered already takes not even nothing
+            await loop.sock_sendall(connection, data[sent:])
         if end:
             connection.shutdown(socket.SHUT_WR)
         answer = b""
@@ -272,6 +273,27 @@ async def test_too_many_descriptors_are_refused_and_closed(tmp_path: Path) -> No
             answer = await exchange(path, wire.request({"CNI_COMMAND": "VERSION"}, b""), (null,) * 30)
         assert b"descriptors" in answer
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_descriptors_that_are_not_known_are_closed(tmp_path: Path, netns: int) -> None:
+    network, path = FakeNetwork(), tmp_path / "cni.sock"
+    async with serving(path, network):
+        before = len(os.listdir("/proc/self/fd"))
+        names = {wire.FDS: "netns,later,netns,", "CNI_COMMAND": "ADD"}
+        for fds in ((netns,), (netns,) * 3, (netns,) * 4):
+            answer = await exchange(path, wire.request(ENV | names, configuration()), fds)
+            assert answer[0] == 0
+            await ask(path, "DEL")
+            await until(lambda: len(os.listdir("/proc/self/fd")) == before)
+
+
+async def test_what_is_no_socket_of_the_namespace_is_refused(tmp_path: Path, netns: int) -> None:
+    path = tmp_path / "cni.sock"
+    async with serving(path, FakeNetwork()):
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as here:
+            env = ENV | {"CNI_COMMAND": "ADD", wire.FDS: "netns,route"}
+            answer = await exchange(path, wire.request(env, configuration()), (netns, here.fileno()))
+    assert b"route is no netlink socket of that kind from there" in answer
 
 
 async def test_more_callers_than_are_seen_to_at_once_wait(tmp_path: Path, netns: int, monkeypatch: pytest.MonkeyPatch) -> None:

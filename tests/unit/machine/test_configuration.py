@@ -32,6 +32,11 @@ def test_a_file_says_what_is_the_same_on_all_nodes_and_the_machine_the_rest(tmp_
     assert not settings.network.permanent_neighbours, "a real machine finds the others by itself"
 
 
+def test_sysctls_are_set_where_the_file_says() -> None:
+    assert configuration.parsed({"network": NETWORK}).sysctl_dir == "/proc/sys/net"
+    assert configuration.parsed({"network": NETWORK, "sysctl_dir": "/host/net"}).sysctl_dir == "/host/net"
+
+
 def test_what_is_said_counts_before_what_is_found() -> None:
     network = NETWORK | {"mtu": 1400, "permanent_neighbours": True}
     settings = configuration.parsed({"network": network}).settings(Uplink("ens3", 1450))

@@ -42,6 +42,20 @@ def test_it_says_when_it_is_ready_what_it_waits_for_and_that_it_ends(manager: tu
     assert listener.recv(1000) == b"STOPPING=1"
 
 
+def test_descriptors_are_kept_by_the_manager_and_forgotten(manager: tuple[str, socket.socket]) -> None:
+    name, listener = manager
+    notifier = Notifier({"NOTIFY_SOCKET": name})
+    with open(os.devnull) as null:
+        notifier.store("netns-1", [null.fileno()] * 2)
+    lines, fds, _, _ = socket.recv_fds(listener, 1000, 4)
+    assert lines.split(b"\n") == [b"FDSTORE=1", b"FDNAME=netns-1", b"FDPOLL=0"]
+    assert [os.path.samestat(os.fstat(fd), os.stat(os.devnull)) for fd in fds] == [True, True]
+    for fd in fds:
+        os.close(fd)
+    notifier.forget("netns-1")
+    assert listener.recv(1000).split(b"\n") == [b"FDSTOREREMOVE=1", b"FDNAME=netns-1"]
+
+
 async def test_the_watchdog_hears_of_it_more_often_than_it_asks_for(tmp_path: Path) -> None:
     path = tmp_path / "n"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as listener:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from podplane.machine.unit import unit
@@ -18,8 +22,20 @@ def test_it_starts_the_agent_with_its_options_and_keeps_its_folder() -> None:
         "RuntimeDirectory=podplane",
         "RuntimeDirectoryPreserve=yes",
         "Restart=always",
+        "CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW",
+        "FileDescriptorStoreMax=16384",
     ):
         assert line in lines.splitlines()
+
+
+def test_the_manager_knows_what_it_is_told(tmp_path: Path) -> None:
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("systemd is not installed")
+    path = tmp_path / "podplane-agent.service"
+    path.write_text(unit(["/bin/true"], "/run/podplane"))
+    done = subprocess.run([program, "verify", "--man=no", str(path)], capture_output=True, text=True, check=False)
+    assert "podplane-agent.service:" not in done.stderr
 
 
 @pytest.mark.parametrize("folder", ["/var/lib/podplane", "/run/", "/run", "run/podplane", "/run/../etc"])
