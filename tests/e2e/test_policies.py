@@ -101,6 +101,32 @@ def test_a_policy_that_allows_nothing_leaves_probes_of_the_node_and_services_of_
     assert asked.split() == ["200", "200"], "the node reaches its own pods"
 
 
+def test_probes_of_the_own_node_pass_where_nothing_else_does(lab: Podplane, kubectl: Kubectl) -> None:
+    """N13 (kube-network-policies#65, kube-router#1017): in the family that the kubelet probes by, and not from another node."""
+    apply(kubectl, "none", {}, ingress=[], egress=[])
+    probes = {"livenessProbe": {"tcpSocket": {"port": PORT}}, "readinessProbe": {"httpGet": {"path": "/", "port": PORT}}}
+    often = {"periodSeconds": 1, "failureThreshold": 1}
+    container = {"name": "main", "image": "podplane/echo", **{name: {**probe, **often} for name, probe in probes.items()}}
+    body = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "probed"},
+        "spec": {"nodeName": "node1", "containers": [container]},
+    }
+    try:
+        kubectl("create", "-f", "-", stdin=json.dumps(body))
+        kubectl("wait", "--for=condition=Ready", "pod/probed", "--timeout=20s")
+        pod = json.loads(kubectl("get", "pod", "probed", "-o", "json"))
+        hosts = [f"[{one['ip']}]" if ":" in one["ip"] else one["ip"] for one in pod["status"]["podIPs"]]
+        ask = (
+            f"for ip in {' '.join(map(repr, hosts))}; do curl -s -m 0.5 -o /dev/null http://$ip:{PORT}/ && echo yes; done; true"
+        )
+        assert lab.on_node("node1", ask).split() == ["yes", "yes"] and lab.on_node("node2", ask).split() == []
+        assert json.loads(kubectl("get", "pod", "probed", "-o", "json"))["status"]["containerStatuses"][0]["restartCount"] == 0
+    finally:
+        kubectl("delete", "pod", "probed", "--ignore-not-found", "--now")
+
+
 def test_a_check_knows_that_policies_are_about_its_own_pods_too(lab: Podplane, kubectl: Kubectl) -> None:
     apply(kubectl, "inside", {}, ingress=[{"from": [{"namespaceSelector": {}}]}])
     assert "✓ policies let pass what they allow, and nothing else" in lab("check").stdout

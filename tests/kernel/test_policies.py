@@ -173,15 +173,30 @@ def talk(cluster: RealPoliced, client: tuple[int, int], server: tuple[int, int],
     return Talk(cluster.namespaces[name_of(*client)], at, cluster.namespaces[name_of(*server)], at)
 
 
-@pytest.mark.parametrize(("version", "walk"), [(4, 10_000), (6, 10_000), (4, 0), (6, 0)])
+FROM_Y = PodSelector("b", select(app="y"))
+TAKEN_BACK: dict[str, tuple[PodSelector, Object]] = {
+    "the policy": (
+        PodSelector(select(team="b")),
+        policy("web", EVERYTHING, [PolicyRule((PodSelector(select(team="b"), LabelSelector.of([NOT_X])),))]),
+    ),
+    "a label of the peer's namespace": (PodSelector(select(team="b")), namespace("b", {"team": "c"})),
+    "a label of the peer": (PodSelector("b", select(app="x")), info(1, 2)),
+    "the peer's end": (PodSelector("b", select(app="x")), info(1, 2, {"app": "x"}, phase="Succeeded")),
+}
+"""By what a peer of a rule is none any more: the peer, and what changes."""
+
+
+@pytest.mark.parametrize(
+    ("version", "walk", "by"), [*zip((4, 6, 6, 4), (10_000, 10_000, 0, 0), TAKEN_BACK, strict=True)], ids=TAKEN_BACK
+)
 def test_connections_that_policies_take_back_end_for_both_and_others_go_on(
-    version: int, walk: int, monkeypatch: pytest.MonkeyPatch
+    version: int, walk: int, by: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """N3: TCP is reset, UDP passes no more; network-policy-api#305, calico#6399. Where connections are many, those of the pods concerned
     are asked for by their addresses."""
     monkeypatch.setattr(conntrack, "WALK", walk)
-    real = RealPoliced()
-    real.put(info(1, 2, {"app": "x"}), policy("web", EVERYTHING, [PolicyRule((PodSelector(select(team="b")),))]))
+    real, (peer, change) = RealPoliced(), TAKEN_BACK[by]
+    real.put(info(1, 2, {"app": "x"}), info(2, 2, {"app": "y"}), policy("web", EVERYTHING, [PolicyRule((peer, FROM_Y))]))
     cut, other, beside = (talk(real, *ends, version) for ends in (((1, 2), (1, 1)), ((2, 2), (1, 1)), ((1, 2), (2, 2))))
     family = socket.AF_INET if version == 4 else socket.AF_INET6
     datagrams = [real.namespaces[name_of(*one)].run(socket.socket, family, socket.SOCK_DGRAM) for one in ((1, 2), (1, 1))]
@@ -194,7 +209,7 @@ def test_connections_that_policies_take_back_end_for_both_and_others_go_on(
     _, source = server.recvfrom(10)
     server.sendto(b"y", source)
     assert client.recv(10) == b"y"
-    real.put(policy("web", EVERYTHING, [PolicyRule((PodSelector(select(team="b"), LabelSelector.of([NOT_X])),))]))
+    real.put(change)
     with pytest.raises((ConnectionError, TimeoutError, AssertionError)):
         cut.exchange()
     ends = []
@@ -376,6 +391,32 @@ def test_a_connection_that_is_denied_and_allowed_again_passes_again_each_time_an
         real.put(allowing)
         for one in known:
             assert arrives(one.client, one.server) and arrives(one.server, one.client)
+
+
+def test_pods_find_their_gateway_and_their_peers_under_policies_in_both_families() -> None:
+    """N11 (cilium/cilium#16285): what denies everything but TCP 80 from one pod does not deny what IPv6 needs of its link, nor ARP."""
+    real = RealPoliced()
+    port_80 = (PolicyPort("TCP", (80, 80)),)
+    real.put(
+        info(1, 1, {"app": "web"}),
+        info(2, 2, {"app": "client"}),
+        policy("none", EVERYTHING, [], []),
+        policy("none", EVERYTHING, [], [], namespace="b"),
+        policy("web", select(app="web"), [PolicyRule((PodSelector("b", select(app="client")),), port_80)]),
+        policy(
+            "client", select(app="client"), egress=[PolicyRule((PodSelector("a", select(app="web")),), port_80)], namespace="b"
+        ),
+    )
+    for place in (real.namespaces[name_of(*one)] for one in ((1, 1), (1, 2), (2, 2))):
+        assert place.run(subprocess.run, ["ip", "neigh", "flush", "dev", "eth0", "nud", "all"]).returncode == 0
+    for version in (4, 6):
+        talk(real, (2, 2), (1, 1), version).exchange()
+        family = socket.AF_INET if version == 4 else socket.AF_INET6
+        for client, server, port in (((1, 2), (1, 1), 80), ((2, 1), (1, 1), 80), ((2, 2), (1, 1), 81), ((1, 1), (2, 2), 80)):
+            with real.namespaces[name_of(*client)].run(socket.socket, family, socket.SOCK_STREAM) as one:
+                one.settimeout(0.1)
+                with pytest.raises(TimeoutError):
+                    one.connect((str(pod_ip(*server, version)), port))
 
 
 def replace_pod(real: RealPoliced) -> Namespace:

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 import msgspec
 import pytest
 
-from podplane.model.pod_info import NamedPort, Ports
+from podplane.model.pod_info import Labels, NamedPort, Ports
 from podplane.model.policy import EVERYTHING, IPBlock, LabelSelector, PodSelector, PolicyPort, PolicyRule
 from podplane.policy.tables import TABLE
 from podplane.state.conntrack import JUDGE_AGAIN, REVOKED
@@ -92,6 +92,25 @@ def test_named_ports_are_those_of_each_destination() -> None:
         assert [cluster.passes(B1, A1, port=port) for port in (8080, 9090, 666)] == [True, False, False], peers
         assert [cluster.passes(B2, A2, port=port) for port in (8080, 9090, 666)] == [False, True, False], peers
         assert cluster.passes(B2, B1, port=666) == (peers != (PodSelector("a"),))
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_who_has_the_address_of_a_finished_job_is_not_let_in_for_it(is_late: bool) -> None:
+    """N5 (antrea-io/antrea#6507): from the first packet of the new pod; also where the other pod is known before the Job has ended."""
+    cluster = FakePoliced()
+    job, at = info(*B2, {"app": "job"}), PodSelector("b", select(app="job"))
+    ended = msgspec.structs.replace(job, phase="Succeeded")
+    cluster.put(job, policy("web", EVERYTHING, [PolicyRule((at,))]))
+    assert cluster.passes(B2, A1) and not cluster.passes(B1, A1)
+    for labels, passes in (({}, False), ({"app": "job"}, True), ({"app": "other"}, False)):
+        metadata = msgspec.structs.replace(job.metadata, name="late", uid="late", labels=Labels(labels))
+        late = msgspec.structs.replace(job, metadata=metadata)
+        for one in (late, ended) if is_late else (ended, late):
+            cluster.put(one)
+        assert cluster.passes(B2, A1) is passes, labels
+        assert cluster.passes(B2, A1, 6) is passes, labels
+        cluster.remove(late)
+        cluster.put(job)
 
 
 def test_blocks_without_their_excepts_and_ranges_of_ports() -> None:
