@@ -21,6 +21,9 @@ FLOW = re.compile(r"#   (\S+) → (\S+): (allowed|denied)")
 def pods() -> list[Object]:
     """Those of pods.yaml, as they run on the two nodes."""
     found = list(yaml.safe_load_all((FOLDER / "pods.yaml").read_text()))
+    for one in found:
+        if one["kind"] == "Namespace":  # as the API does
+            one["metadata"]["labels"]["kubernetes.io/metadata.name"] = one["metadata"]["name"]
     for number, one in enumerate(one for one in found if one["kind"] == "Pod"):
         node = number % 2 + 1
         one["spec"]["nodeName"] = f"node{node}"
