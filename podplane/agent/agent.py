@@ -40,6 +40,7 @@ from podplane.agent.keys import (
     ServiceKey,
     of_policy,
 )
+from podplane.agent.own_node import OwnNode
 from podplane.agent.parties import Parties
 from podplane.agent.pause import Pause
 from podplane.agent.peer_plans import PeerPlans
@@ -133,6 +134,7 @@ class Agent:
         self.config = config = settings.network
         self.view = View(node_name, caches.nodes.objects, caches.services.objects, caches.slices_by_service)
         self.view.policies = caches.policy_index
+        self._own_node = OwnNode(self.view, record_event)
         self._name_servers = settings.dns.ips
         caches.add_name_servers(self._name_servers)
         self._advertised: set[str] = set()
@@ -159,6 +161,7 @@ class Agent:
             self.watcher,
             self._wake.set,
             self._effects.judge.forgotten,
+            self._emptied,
             record or NoRecord(),
         )
         policies: PolicyMemory = self.planner.memory(PolicyPodKey)
@@ -194,11 +197,13 @@ class Agent:
 
     # What it is told.
 
-    async def start(self, attached: Iterable[AttachedPod] = (), advertised: Iterable[str] = ()) -> None:
+    async def start(
+        self, attached: Iterable[AttachedPod] = (), advertised: Iterable[str] = (), former: Node | None = None
+    ) -> None:
         """Take the cluster as the caches have it, and make the kernel agree with it.
 
         `attached` are the pods that an agent before this one attached, with their addresses, and `advertised` the Services
-        whose addresses it advertised: their network stays as it is.
+        whose addresses it advertised: their network stays as it is. `former` is what that agent planned with, should the API have no Node.
         """
         self.watcher.start()
         found = await self.watcher.auditor.read_all()
@@ -209,6 +214,8 @@ class Agent:
             await pause()
         found = await asyncio.to_thread(_needed_later, found)
         self._advertised.update(advertised)
+        if former := self._own_node.resume(former):
+            self._plan_with(None, former)
         for kind, objects in ((Node, self.view.nodes), (Service, self.view.services)):  # slices come with their Services
             for one in list(objects.values()):
                 self.changed(kind, None, one)
@@ -216,6 +223,7 @@ class Agent:
         for path in self._advertised:
             self.planner.mark(AdvertisementKey(path))
         await self.network.resume(attached, pause)
+        self._own_node.check_addresses()
         self.planner.after_repair()
         await self.planner.replan(pause)
         self._effects.add(await asyncio.to_thread(self.planner.after_start, found))
@@ -229,18 +237,33 @@ class Agent:
     def changed(self, kind: Kind, old: Any, new: Any) -> None:
         """An object of this kind came (no old), changed or went (no new); the caches have it already, and the loop does
         the rest."""
-        if kind is Node and new is not None and new.metadata.name == self.view.node_name:
-            self.network.blocks_changed(new.spec.pod_cidrs)
-        if self.planner.changed(kind, old, new):
+        if kind is Node:
+            self._plan_with(*self._own_node.changed(old, new))
+        elif self.planner.changed(kind, old, new):
             self._wake.set()
+
+    def _plan_with(self, old: Node | None, new: Node | None) -> None:
+        """A Node is planned with otherwise, from now on or no longer."""
+        if new is not None and new.metadata.name == self.view.node_name:
+            self.network.blocks_changed(new.spec.pod_cidrs)
+            if old is not None and old.spec.pod_cidrs != new.spec.pod_cidrs:
+                self._own_node.check_addresses()
+        if self.planner.changed(Node, old, new):
+            self._wake.set()
+
+    def _emptied(self) -> None:
+        """No pod is attached any more."""
+        if former := self._own_node.emptied():
+            self._plan_with(former, None)
 
     def read_from(self, caches: Caches) -> None:
         """Read the cluster from these caches from now on. `changed` tells what differs in them; policies are planned anew."""
-        view = self.view
+        view, own = self.view, self.view.node
         view.nodes, view.services, view.slices = caches.nodes.objects, caches.services.objects, caches.slices_by_service
         view.policies = caches.policy_index
         self._parties.caches = caches
         caches.add_name_servers(self._name_servers)
+        self._own_node.resume(own)
         self.planner.mark_all((PolicyPodKey,))
         self.planner.mark(PolicyNameServersKey(view.node_name))
         self._wake.set()

@@ -21,19 +21,18 @@ from podplane.agent.pause import Pause
 from podplane.agent.planner import Planner
 from podplane.agent.watcher import Watcher
 from podplane.agent.writer import Interrupted, Writer
-from podplane.cni.network import Attached, Attachment, NetworkError
+from podplane.cni.network import Attached, Attachment, NetworkError, TryAgainError
 from podplane.ipam.pool import Exhausted
 from podplane.model.bandwidth import why_refused
 from podplane.model.view import BridgeNetwork, Sandbox, View
-from podplane.pods.bridge import gateway_of
-from podplane.pods.plan import gateway_mac, veth_name
+from podplane.pods.plan import gateway_for, gateway_mac, veth_name
 from podplane.policy import tables
 from podplane.state.ledger import SET, Ledger
 from podplane.state.mac import asked_mac, interface_mac
 from podplane.state.network import Link, Sysctl
 from podplane.state.nft_members import MEMBERS
 from podplane.state.operations import Failure
-from podplane.state.value import Identity, IPAddress, Value, address_of, network_of
+from podplane.state.value import Identity, IPAddress, Value, address_of
 from podplane.state.words import difference, in_words
 
 TRIES = 3
@@ -82,10 +81,11 @@ class Attachments:
         watcher: Watcher,
         wake: Callable[[], None],
         forgotten: Callable[[Collection[IPAddress]], Awaitable[None]],
+        emptied: Callable[[], None],
         record: Record,
     ) -> None:
-        """`wake`: what is dirty is to be planned soon; `forgotten` waits until tracked connections of addresses are; `record` is told of
-        what comes before the kernel is, and of what went after it."""
+        """`wake`: what is dirty is to be planned soon; `forgotten` waits until tracked connections of addresses are; `emptied` is called
+        when the last pod has gone; `record` is told of what comes before the kernel is, and of what went after it."""
         self._view = view
         self._kernel = kernel
         self._ledger = ledger
@@ -94,6 +94,7 @@ class Attachments:
         self._watcher = watcher
         self._wake = wake
         self._forgotten = forgotten
+        self._emptied = emptied
         self._record = record
         self._sandboxes: dict[tuple[str, str], Sandbox] = {}
         self._attached: dict[tuple[str, str], AttachedPod] = {}
@@ -166,9 +167,8 @@ class Attachments:
         if request.id not in self._sandboxes:  # a link of this name that goes has its far end in another namespace
             with contextlib.suppress(Interrupted):
                 await self._writer.settled([Link(name=veth_name(request.container_id, request.ifname)).identity])
-        node = self._view.node
-        if node is None or not node.spec.pod_cidrs:
-            raise NetworkError(f"node {self._view.node_name} has no pod block yet: it gets one when the cluster has room")
+        if why := self._view.why_no_pods:
+            raise TryAgainError(why)
         pod = request.who
         if why := why_refused(request.bandwidth):
             raise NetworkError(f"{pod}: {why}")
@@ -397,6 +397,8 @@ class Attachments:
                 del self._interfaces[sandbox.netns]
                 self._writer.detach(sandbox.netns)
             await self._apply(sandbox, None)
+            if not self._sandboxes:
+                self._emptied()
         if request.id not in self._sandboxes:
             self._record.detached(request.id)
             if sandbox is None:
@@ -492,9 +494,9 @@ class Attachments:
         )
 
     def _gateway(self, ip: IPAddress) -> str:
-        """Of the block that the address is of."""
-        blocks = map(network_of, self._view.node.spec.pod_cidrs if self._view.node is not None else ())
-        return next((str(gateway_of(block)) for block in blocks if ip in block), "")
+        """Of a pod with this address."""
+        gateway = gateway_for(ip, self._view.node.spec.pod_cidrs) if self._view.node is not None else None
+        return str(gateway) if gateway is not None else ""
 
     async def gc(self, keep: Collection[Attachment]) -> None:
         """Detach every pod that is not in `keep` (CNI GC). What is attached while this runs stays."""

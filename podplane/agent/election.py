@@ -195,7 +195,7 @@ class Election:
         candidacy, view = self._candidacies[path], self.advertiser.view
         if (RequestKind.ACQUIRE, path) in self._requests or (RequestKind.RELEASE, path) in self._requests:
             return
-        service, node = view.services.get(path), view.node
+        service, node = view.services.get(path), view.registered
         eligible = bool(service and node and announce.may_announce(service, view.slices_of(path), node))
         holder = self._holder(path, candidacy, now)
         step = decide(holder, eligible=eligible)
@@ -310,7 +310,7 @@ class Election:
 
     def _renew(self) -> float | None:
         """Renew the heartbeat Lease when that is due and needed; the seconds until the next turn, None when none is needed."""
-        now, node, key = self.clock(), self.advertiser.view.node, (RequestKind.RENEW, self.node)
+        now, node, key = self.clock(), self.advertiser.view.registered, (RequestKind.RENEW, self.node)
         times = list(self._due.values())
         if self._held:
             times.append(self._term.expires_at)

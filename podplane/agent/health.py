@@ -131,9 +131,8 @@ class NodeHealth(msgspec.Struct, eq=False):
 
     def _why_not_ready(self) -> str:
         """Why no pod can be attached here; "" when pods can."""
-        node = self.agent.view.node
-        if node is None or not node.spec.pod_cidrs:
-            return "the node has no pod block yet"
+        if why := self.agent.view.why_no_pods:
+            return why
         return "" if self._is_current() else "changes wait to be planned"
 
     def _is_current(self) -> bool:
@@ -142,7 +141,7 @@ class NodeHealth(msgspec.Struct, eq=False):
 
     def _is_eligible(self) -> bool:
         """May load balancers send new connections to this node?"""
-        node = self.agent.view.node
+        node = self.agent.view.registered
         return node is not None and node.metadata.deletion_timestamp is None and DELETION_TAINT not in node.spec.taint_keys
 
 

@@ -78,7 +78,7 @@ class NameServerEndpoints(msgspec.Struct, eq=False):
 
     async def reconcile(self) -> None:
         """Write what is not as it shall be. ApiError when that can't be done, ForeignSlice when somebody else has a slice of that name."""
-        node = self.view.node
+        node = self.view.registered
         if node is None or self.answers is None:
             return
         wanted = endpoints.wanted(node, answers=self.answers) if self.is_served else {}

@@ -117,7 +117,8 @@ class NodeAgent:
         self._peers = peers
         self._record_event = record_event
         self._now = now
-        self._further = FurtherInterfaces(client, settings.network, self._networks_of, self._own_ips, plugins)
+        self._plugins = plugins
+        self._further = self._further_interfaces()
         self._recorder = Recorder(client, "podplane", now, name)
         self.supervisor = supervisor or Supervisor()
         self._name_server_answers: bool | None = None
@@ -148,6 +149,8 @@ class NodeAgent:
     async def _begin(self) -> Started:
         began = time.monotonic()
         attached, last = tuple(self._host.attached()), self._host.last_ips()
+        former = self.agent.view.node if self.has_agent and attached else None
+        reserved = self.agent.network.addresses.reservations if self.has_agent else {}
         self.agent = Agent(
             self.name,
             self._settings,
@@ -168,8 +171,10 @@ class NodeAgent:
             self.agent.view, self._client, self._record_event, bool(self._settings.dns.ips), self._name_server_answers
         )
         advertised = self.election.resume(self._caches.leases.objects.values())
-        await self.agent.start(attached, advertised)
+        await self.agent.start(attached, advertised, former)
         self.agent.network.addresses.continue_after(last)
+        for uid, ips in reserved.items():
+            self.agent.network.reserve(uid, ips)
         for path, service in self._caches.services.objects.items():
             self.election.changed(path, service)
             self.health.service_changed(None, service)
@@ -197,8 +202,12 @@ class NodeAgent:
         await self.supervisor.close()
         await self.agent.stop()
 
-    async def restart(self) -> Started:
-        """End the agent and begin with a new one. What a runtime has asked for is finished before, and what it asks for meanwhile waits.
+    def _further_interfaces(self) -> FurtherInterfaces:
+        return FurtherInterfaces(self._client, self._settings.network, self._networks_of, self._own_ips, self._plugins)
+
+    async def restart(self, settings: Settings | None = None) -> Started:
+        """End the agent and begin with a new one, with other settings maybe. What a runtime has asked for is finished before, and what it
+        asks for meanwhile waits.
 
         A restart that fails is tried again with back-off until one succeeds, here or by another call.
         """
@@ -208,6 +217,9 @@ class NodeAgent:
             for name in TASKS:
                 await self.supervisor.remove(name)
             await self.agent.stop()
+            if settings is not None:
+                self._settings = settings
+                self._further = self._further_interfaces()
             try:
                 started = await self.start()
             except Exception:
@@ -372,10 +384,10 @@ class NodeAgent:
         """Why no pod can be attached now."""
         if not self._ready.is_set():
             return Unready(f"the agent of {self.name} is not ready: {self._start_error or 'it is still starting'}")
-        node = self.agent.view.node
-        if node is None or not node.spec.pod_cidrs:
-            return Unready(f"node {self.name} has no pod block yet: it gets one when the cluster has room")
-        if node.has_no_network:
+        if why := self.agent.view.why_no_pods:
+            return Unready(why)
+        node = self.agent.view.registered
+        if node is not None and node.has_no_network:
             return Unready(f"the network of node {self.name} is down", is_limited=True)
         if full := self.agent.network.addresses.full:
             return Unready(f"all addresses of block {full} of node {self.name} are in use: delete pods of it")

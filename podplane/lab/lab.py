@@ -60,6 +60,7 @@ from podplane.kubeapi.errors import AlreadyExists, ApiError
 from podplane.kubeapi.events import Recorder
 from podplane.kubeapi.informer import Informer
 from podplane.kubeapi.messages import Handler
+from podplane.kubeapi.retry import Backoff
 from podplane.kubeapi.supervise import Supervisor
 from podplane.kubeapi.transport import HttpTransport
 from podplane.lab import control_plane, keys, kubeconfig, manifests, node_report, preflight, underlay
@@ -475,14 +476,22 @@ class Lab:
             log.warning("create service=%s error=%s", SERVICE, error)
 
     async def _register_again(self, node: Node) -> None:
-        """A node was deleted, and its machine still runs: it registers again as a kubelet does, and its pods keep their addresses."""
+        """A node was deleted, and its machine still runs: it registers again as a kubelet does, and its pods keep their addresses. While it
+        can't (another one has its blocks), it tries again."""
         number = list(self._nodes).index(node.metadata.name) + 1
         manifest = self._manifest(number)
         manifest["spec"]["podCIDRs"] = list(node.spec.pod_cidrs)
-        try:
-            await self._control.create("nodes", "", manifest)
-        except ApiError as error:
-            log.warning("register node=%s error=%s", node.metadata.name, error)
+        backoff, loop = Backoff(), asyncio.get_running_loop()
+        while node.metadata.name not in self._caches.nodes.objects:
+            try:
+                await self._control.create("nodes", "", manifest)
+            except AlreadyExists:
+                break
+            except ApiError as error:
+                log.warning("register node=%s error=%s", node.metadata.name, error)
+                await asyncio.sleep(backoff.delay(loop.time()))
+            else:
+                break
 
     # Pods.
 

@@ -136,11 +136,27 @@ class View(msgspec.Struct):
     """None where nobody watches policies: then there are none."""
     pods: Mapping[str, Mapping[tuple[str, str], Sandbox]] = msgspec.field(default_factory=dict)
     """The sandboxes by the path of their pod, then by container id and interface name."""
+    former: Node | None = None
+    """This node's own object as it was when it was deleted, while pods are attached."""
+
+    @property
+    def registered(self) -> Node | None:
+        """This node's own object, as the API has it."""
+        return self.nodes.get(self.node_name)
 
     @property
     def node(self) -> Node | None:
-        """This node's own object, once it is known."""
-        return self.nodes.get(self.node_name)
+        """This node's own object as plans go by it: once it is known, and, while it is deleted, as long as pods are attached."""
+        return self.nodes.get(self.node_name, self.former)
+
+    @property
+    def why_no_pods(self) -> str:
+        """Why no pod can be attached to this node, and what to do; "" when pods can."""
+        if self.registered is None:
+            return f"there is no Node {self.node_name} now: pods are attached once it is registered"
+        if not self.registered.spec.pod_cidrs:
+            return f"node {self.node_name} has no pod block yet: it gets one when the cluster has room"
+        return ""
 
     def has_default_routes(self, sandbox: Sandbox) -> bool:
         """Is this the interface of its pod sandbox with the least name? What a pod can have once only is planned with that one."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+from collections.abc import Iterable
 
 from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
 from podplane.model.objects import Node
@@ -49,6 +50,16 @@ def veth_name(container_id: str, ifname: str) -> str:
 def gateway_mac(node: Node) -> str:
     """The MAC of the pods' bridge of a node that has blocks."""
     return mac_of(gateway_of(network_of(node.spec.pod_cidrs[0])))
+
+
+def gateway_for(ip: IPAddress, blocks: Iterable[str]) -> IPAddress | None:
+    """The gateway of a pod with this address on a node with these blocks; None where no block has its IP version.
+
+    An address of a block that the node had before has one of a block that it has: the way out is the same link to the same bridge.
+    """
+    networks = [block for block in map(network_of, blocks) if block.version == ip.version]
+    own = next((block for block in networks if ip in block), next(iter(networks), None))
+    return gateway_of(own) if own is not None else None
 
 
 def plan(sandbox: Sandbox, view: View, config: NetworkConfig, mtu: int = 0) -> Fragment:
@@ -107,9 +118,9 @@ def _pod_side(sandbox: Sandbox, ips: list[IPAddress], node: Node, has_default_ro
     reports, reports_mac = MULTICAST_REPORTS
     values += [Link(netns=netns, name="lo"), Link(netns=netns, name=ifname)]
     values.append(Neighbour(netns=netns, link=ifname, ip=reports, mac=reports_mac, protocol=ROUTE_PROTOCOL))
-    blocks = [network_of(block) for block in node.spec.pod_cidrs]
-    for ip, block in ((ip, block) for ip in ips for block in blocks if ip in block):
-        gateway = gateway_of(block)
+    for ip in ips:
+        if (gateway := gateway_for(ip, node.spec.pod_cidrs)) is None:
+            continue
         values += [
             Address(netns=netns, link=ifname, ip=ip, prefix_length=ip.max_prefixlen),
             Neighbour(netns=netns, link=ifname, ip=gateway, mac=gateway_mac(node), protocol=ROUTE_PROTOCOL),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import shlex
 import subprocess
@@ -99,6 +100,46 @@ def _has_ended(pod: dict[str, Any], name: str) -> bool:
 
 def _with_options(words: Sequence[str]) -> list[str]:
     return ["up", *UP_OPTIONS, *words[1:]] if words[0] == "up" else list(words)
+
+
+STREAM = """
+import select, socket, sys
+one = socket.create_connection((sys.argv[1], 8080), 5)
+one.settimeout(20)
+lines = one.makefile("rb")
+count = 0
+print("begun", flush=True)
+while not select.select([sys.stdin], [], [], 0.02)[0]:
+    one.sendall(b"line\\n")
+    count += len(lines.readline()) > 0
+print(count, flush=True)
+"""
+"""Lines to an echo server and back over one connection, until its input ends."""
+
+
+@contextlib.contextmanager
+def stream(kubectl: Kubectl, client: str, server: str) -> Iterator[None]:
+    """A connection of two pods that has to carry lines from the beginning to the end of this."""
+    (ip, *_) = [one["ip"] for one in json.loads(kubectl("get", "pod", server, "-o", "json"))["status"]["podIPs"]]
+    running = kubectl.start("exec", "-i", client, "--", "python3", "-c", STREAM, ip)
+    assert running.stdout is not None and running.stdout.readline() == "begun\n"
+    yield
+    out, _ = running.communicate(timeout=60)
+    assert running.returncode == 0 and int(out) > 0, "the connection ended"
+
+
+def registered_again(lab: Podplane, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Delete a Node and wait until its machine has registered it again; before and after."""
+    before: dict[str, Any] = lab.api.get("nodes", "", name)
+    lab.api.delete("nodes", "", name)
+
+    def found(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        uid = before["metadata"]["uid"]
+        return [one for one in nodes if one["metadata"]["name"] == name and one["metadata"]["uid"] != uid]
+
+    for nodes in lab.api.poll("nodes", "", lambda nodes: bool(found(nodes)), 10):
+        after = found(nodes)
+    return before, after[0]
 
 
 def until(holds: Callable[[], Any], seconds: float = 60) -> None:

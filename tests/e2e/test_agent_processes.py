@@ -11,7 +11,7 @@ import pytest
 
 from podplane.machine import rbac
 from tests.e2e import test_further_networks as further
-from tests.e2e.conftest import Kubectl, Podplane, running, until
+from tests.e2e.conftest import Kubectl, Podplane, registered_again, running, stream, until
 
 AGENT = "system:serviceaccount:kube-system:podplane-agent"
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("agent-processes")]
@@ -154,6 +154,17 @@ def test_no_packet_is_lost_while_agents_are_killed_and_start_again(lab: Podplane
     sent, heard, connected, failed = map(int, out.split())
     assert (sent - heard, failed) == (0, 0) and sent > 100 and connected > 50, out
     kubectl("delete", "service", "killed")
+
+
+def test_connections_of_pods_go_on_while_their_node_is_deleted_and_registered_again(lab: Podplane, tmp_path: Path) -> None:
+    kubectl = Kubectl(lab, tmp_path)
+    with stream(kubectl, "echo-node2-1", "echo-node1-1"):
+        lab("fault", "node2", "--stop-agent")  # it hears of both at once
+        registered_again(lab, "node2")
+        lab("fault", "node2", "--clear")
+        registered_again(lab, "node2")
+        until(lambda: "everything is as wanted" in lab("status", "--node", "node2", code=None).stdout)
+    assert "node=node2 was deleted: 1 pod: default/echo-node2-1" in (lab.folder.path / "lab.log").read_text()
 
 
 def test_packets_pass_while_an_agent_is_stopped_and_pods_wait_for_it(lab: Podplane) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from podplane.kubeapi.errors import ApiError
 from podplane.lab.manifests import pod
-from tests.e2e.conftest import COMMAND, Podplane, until
+from tests.e2e.conftest import COMMAND, Kubectl, Podplane, registered_again, stream, until
 
 pytestmark = pytest.mark.e2e
 
@@ -38,15 +38,12 @@ def test_objects_that_make_no_sense_are_refused_and_the_lab_goes_on(lab: Podplan
     lab("delete", "pod", "after", "--now")
 
 
-def test_a_node_that_is_deleted_registers_again_and_its_pods_go_on(lab: Podplane) -> None:
-    before = lab.api.get("nodes", "", "node2")
-    lab.api.delete("nodes", "", "node2")
-    for nodes in lab.api.poll("nodes", "", lambda found: len(found) == 3, 5):
-        after = {node["metadata"]["name"]: node for node in nodes}
-    assert after["node2"]["spec"]["podCIDRs"] == before["spec"]["podCIDRs"]
-    assert after["node2"]["metadata"]["uid"] != before["metadata"]["uid"]
-    time.sleep(0.2)
+def test_a_node_that_is_deleted_registers_again_and_connections_of_its_pods_go_on(lab: Podplane, kubectl: Kubectl) -> None:
+    with stream(kubectl, "echo-node2-1", "echo-node2-2"), stream(kubectl, "echo-node1-1", "echo-node2-1"):
+        before, after = registered_again(lab, "node2")
+        assert after["spec"]["podCIDRs"] == before["spec"]["podCIDRs"]
     assert "All 21 promises are kept" in lab("check").stdout
+    assert "everything is as wanted" in lab("status", "--node", "node2").stdout
 
 
 def test_pods_that_are_deleted_while_they_start_are_gone(lab: Podplane) -> None:

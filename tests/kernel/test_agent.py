@@ -18,11 +18,13 @@ from podplane.pods import bridge
 from podplane.services import tables
 from podplane.state.nft import Set, Table
 from podplane.state.operations import Operation
+from tests.kernel.cluster import Talk
 from tests.kernel.pods import Pod, wait_for_links
 from tests.plans import agent_settings, node
 from tests.unit.agent.rig import Object, caches_of, served
 
 pytestmark = pytest.mark.kernel
+VERSIONS = (4, 6)
 
 
 def started(*objects: Object) -> Agent:
@@ -57,6 +59,36 @@ async def interrupted() -> list[int]:
     ttls += [ttl_between(first, second) for _ in range(5)]
     await own.poll()
     return [*ttls, ttl_between(first, second)]
+
+
+async def talking_while_the_node_is_deleted() -> None:
+    """A connection of two pods, and one of the node to a pod, go on while the Node is deleted, and when it is registered again."""
+    caches = caches_of(own := node(1, VERSIONS))
+    agent = Agent("node1", agent_settings(VERSIONS), Kernel(CurrentNamespace(), KernelOpener()), caches)
+    await agent.start()
+    caches.subscribe(agent.changed)
+    first, second = (Pod(number, VERSIONS, Workers(1)) for number in (1, 2))
+    for pod in (first, second):
+        uid = f"uid-{pod.number}"
+        await agent.network.add(Attachment(uid, uid, "default", f"pod{pod.number}", pod.namespace))
+    talks = [Talk(first.namespace, (ip, 80), second.namespace, (ip, 80)) for ip in map(second.ip, VERSIONS)]
+    talks.append(Talk(CurrentNamespace(), (first.ip(4), 80), first.namespace, (first.ip(4), 80)))
+    written = agent.writer.operations_applied
+    for change in (lambda: caches.nodes.remove("node1"), lambda: caches.nodes.set(own)):
+        change()
+        await agent.reconcile()
+        await agent.idle()
+        await agent.poll()
+        for talk in talks:
+            talk.exchange()
+    assert agent.writer.operations_applied == written
+    for talk in talks:
+        talk.close()
+
+
+def test_connections_go_on_while_the_node_is_deleted() -> None:
+    uplink()
+    asyncio.run(talking_while_the_node_is_deleted())
 
 
 def ttl_between(source: Pod, target: Pod) -> int:

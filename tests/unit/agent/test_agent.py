@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from podplane.agent import attachments
 from podplane.agent.agent import MAX_INTERVAL, MIN_INTERVAL
 from podplane.agent.pause import Pause
-from podplane.cni.network import NetworkError
+from podplane.cni.network import NetworkError, TryAgainError
 from podplane.kernel.door import Kernel
 from podplane.kernel.fakes.world import FakeNamespace
 from podplane.model.objects import NodeSpec
@@ -120,7 +120,8 @@ async def test_a_full_block_says_so() -> None:
 
 async def test_a_node_without_blocks_says_so() -> None:
     rig = Rig()
-    with pytest.raises(NetworkError, match="no pod block yet"):
+    await rig.start(msgspec.structs.replace(node(1, DUAL), spec=NodeSpec()))
+    with pytest.raises(TryAgainError, match="no pod block yet"):
         await rig.agent.network.add(rig.attachment("x"))
 
 

@@ -113,7 +113,7 @@ async def test_a_node_is_ready_while_pods_can_be_attached(health: Health) -> Non
     assert (await health.ask("/readyz")).body == b"changes wait to be planned\n"
     health.rig.remove(node(1, DUAL))
     reply = await health.ask("/readyz")
-    assert (reply.status, reply.body) == (503, b"the node has no pod block yet\n")
+    assert (reply.status, reply.body) == (503, b"there is no Node node1 now: pods are attached once it is registered\n")
 
 
 @pytest.mark.parametrize("how", ["deleted", "leaving", "gone"])

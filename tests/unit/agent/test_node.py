@@ -336,6 +336,7 @@ async def test_why_no_pod_can_be_attached_is_said(rig: Rig) -> None:
     assert rig.node.unready() == Unready("all addresses of block 10.244.1.0/30 of node node1 are in use: delete pods of it")
     await rig.node.delete(only)
     rig.caches.nodes.set(own)
+    await rig.node.agent.reconcile()
     await rig.node.agent.idle()
     assert rig.node.unready() is None
     pod = rig.attachment("a")
