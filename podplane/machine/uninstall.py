@@ -54,7 +54,9 @@ def uninstall(
     `folder` is the run folder, which is locked; the agent's files in it are removed, and whoever locked it removes it once it is empty.
     `files` go, too, where they are there. What plugins of others made for pods is undone by those in `plugin_path`.
     """
-    journal = Journal(folder / "attachments.journal")
+    path = folder / "attachments.journal"
+    made_here = {folder / "lock"} | ({path} if not path.exists() else set())
+    journal = Journal(path)
     try:
         if journal.attachments and not detach:
             raise MachineError(
@@ -73,7 +75,8 @@ def uninstall(
         journal.close()
     if failed:
         return Outcome([*lines, *failed, f"{folder} stays, for another try"], is_clean=False)
-    return Outcome([*lines, *_remove_files((*_own_files(folder), *files)), *_compared(before)], is_clean=True)
+    lines += _remove_files((*_own_files(folder), *files), made_here)
+    return Outcome([*lines, *_compared(before)], is_clean=True)
 
 
 def _undo(plugins: Plugins) -> list[str]:
@@ -154,7 +157,8 @@ def _own_files(folder: Path) -> Iterator[Path]:
         yield from sorted(folder.glob(pattern))
 
 
-def _remove_files(files: Iterable[Path]) -> Iterator[str]:
+def _remove_files(files: Iterable[Path], unsaid: Collection[Path]) -> Iterator[str]:
+    """A line for each of them that was there, but for those that this command has made itself."""
     for path in files:
         try:
             path.unlink()
@@ -163,7 +167,8 @@ def _remove_files(files: Iterable[Path]) -> Iterator[str]:
         except OSError as error:
             yield f"{path} can't be removed: {error.strerror}"
         else:
-            yield f"removed {path}"
+            if path not in unsaid:
+                yield f"removed {path}"
 
 
 def _compared(before: Snapshot | None) -> Iterator[str]:

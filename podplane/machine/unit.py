@@ -8,11 +8,15 @@ and files below /home are seen; sysctls of the network have to be written, so /p
 
 from __future__ import annotations
 
-import shlex
+import re
 from collections.abc import Sequence
 
 NAME = "podplane-agent.service"
 WATCHDOG_SECONDS = 30
+PLAIN = re.compile(r"[\w@+=:,./-]+", re.ASCII)
+"""Words that mean themselves."""
+VARIABLE = "$"
+ESCAPES = {"\\": r"\\", '"': r"\"", "%": "%%", VARIABLE: "$$", "\n": r"\n", "\t": r"\t", "\r": r"\r"}
 TEXT = """[Unit]
 Description=podplane: the cluster network of this node
 Documentation=man:systemd.service(5)
@@ -59,10 +63,21 @@ WantedBy=multi-user.target
 """
 
 
+def quoted(word: str, as_it_is: str = "") -> str:
+    """A word of a unit, as systemd.syntax(7) has it quoted. Neither a specifier (%) nor, unless that stands for itself, a variable ($) is
+    expanded in it (systemd.service(5), "Command lines": in arguments only)."""
+    if PLAIN.fullmatch(word):
+        return word
+    return '"' + "".join(one if one in as_it_is else ESCAPES.get(one, one) for one in word) + '"'
+
+
 def unit(words: Sequence[str], folder: str) -> str:
     """The text of the unit that runs this command, whose run folder is below /run. ValueError when it is not."""
     above, run, name = folder.rstrip("/").partition("/run/")
     if above or not run or not name or ".." in name.split("/"):
         raise ValueError(f"{folder} is not below /run")
-    command = " ".join(shlex.quote(word).replace("%", "%%") for word in words)
-    return TEXT.format(command=command, watchdog=WATCHDOG_SECONDS, folder=name)
+    if ":" in name:  # what follows names a symbolic link (systemd.exec(5), RuntimeDirectory)
+        raise ValueError(f"{folder} has a colon in its name: a unit can't make such a folder")
+    program, *arguments = words
+    command = " ".join([quoted(program, VARIABLE), *map(quoted, arguments)])
+    return TEXT.format(command=command, watchdog=WATCHDOG_SECONDS, folder=quoted(name, VARIABLE))

@@ -96,6 +96,14 @@ def test_after_it_was_uninstalled_the_machine_is_as_it_was(tmp_path: Path) -> No
     assert "is as it was before the first start" in said
 
 
+def test_of_a_machine_without_an_agent_nothing_is_removed(tmp_path: Path) -> None:
+    run(MACHINE)
+    (tmp_path / "lock").write_text("1\n")  # whoever calls has locked the folder
+    said = uninstall(tmp_path, CONFIG, (tmp_path / "unit",), detach=False).lines
+    assert said[0] == "removed from the kernel: nothing, there was nothing" and len(said) == 2
+    assert not os.listdir(tmp_path)
+
+
 def test_what_others_changed_meanwhile_stays_and_is_named(tmp_path: Path) -> None:
     run(MACHINE + FOREIGN + HARDENED)
     an_agent_was_here(tmp_path)
