@@ -45,9 +45,9 @@ class FdStore:
 
     def restore(self, id_: Id, namespace: NetworkNamespace, cookie: int) -> None:
         """Give the namespace of an attachment what was kept of the one with this number, and have that kept on."""
-        descriptors = self._found.get(cookie, {})
-        with contextlib.suppress(ValueError):  # it is another one's
-            namespace.passed = Passed.take(namespace.fd, descriptors)
+        if namespace.passed is None:
+            with contextlib.suppress(ValueError):  # it is another one's
+                namespace.passed = Passed.take(namespace.fd, self._found.get(cookie, {}))
         if namespace.passed is not None:
             self._count(id_, cookie)
 

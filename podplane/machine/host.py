@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Iterable
 
@@ -34,7 +35,9 @@ class MachineHost:
         self._workers = workers
         self._store = None if workers.may_enter else store
         self.found: dict[Id, NetworkNamespace] = {}
-        """The namespaces of what was attached when this agent started. Who serves the runtime lets go of them."""
+        """The namespaces of what was attached when this agent started, each once: further interfaces of a pod are in that of its own. Who
+        serves the runtime lets go of them."""
+        self._namespaces: dict[tuple[str, str], NetworkNamespace] = {}
         self._attached = self._reopened()
 
     @property
@@ -71,27 +74,30 @@ class MachineHost:
         return found
 
     def _reopen(self, kept: Kept) -> AttachedPod | None:
-        """Its namespace opened again; None when it is gone, and then it is not attached any more."""
-        path = kept.attach.netns_path
-        try:
-            namespace = NetworkNamespace.open(path, self._workers)
-        except OSError as error:
-            self._gone(kept, f"{path}: {error.strerror}")
-            return None
-        try:
-            is_another = self._is_another(kept, namespace)
-        except OSError as error:
-            namespace.close()
-            self._gone(kept, f"{path}: {error.strerror}")
-            return None
-        if is_another:
-            namespace.close()
-            self._gone(kept, f"{path} is another namespace by now")
-            return None
+        """With its namespace; None when that is gone, and then it is not attached any more."""
+        place = (kept.attach.container_id, kept.attach.netns_path)
+        namespace = self._namespaces.get(place)
+        if namespace is None:
+            try:
+                namespace = self._opened(kept)
+            except OSError as error:
+                self._gone(kept, f"{place[1]}: {error.strerror}")
+                return None
+            self._namespaces[place] = self.found[kept.id] = namespace
         if self._store is not None:
             self._store.restore(kept.id, namespace, kept.cookie)
-        self.found[kept.id] = namespace
         return kept.attachment(namespace), kept.ips
+
+    def _opened(self, kept: Kept) -> NetworkNamespace:
+        """Its namespace opened again. OSError when that is gone, or another one has its path."""
+        namespace = NetworkNamespace.open(kept.attach.netns_path, self._workers)
+        try:
+            if self._is_another(kept, namespace):
+                raise FileNotFoundError(errno.ENOENT, "it is another namespace by now")
+        except OSError:
+            namespace.close()
+            raise
+        return namespace
 
     def _is_another(self, kept: Kept, namespace: NetworkNamespace) -> bool:
         """Is it not the one that was attached? Where it can't be entered to read its number, the link of the node tells. OSError when it

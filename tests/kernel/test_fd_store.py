@@ -88,6 +88,8 @@ def test_it_is_restored_after_a_restart_and_forgotten_with_the_pod(tmp_path: Pat
     again = MachineHost(Journal(tmp_path / "j"), Sealed(0), FdStore(Notifier(environment), environment))
     found = again.found["b", "eth0"]
     assert found.cookie == pods["b"].cookie and has_link(found, "lo"), "nobody entered it"
+    assert list(again.found) == [("b", "eth0")], "its further interface is in the same one"
+    assert [request.netns for request, _ in again.attached()] == [found, found]
     found.close()
     os.close(null)
     again.detached(("b", "net1"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import socket
@@ -36,11 +37,18 @@ ASKED = {
     "portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}],
     "bandwidth": {"ingressRate": 10**9, "ingressBurst": 10**8, "egressRate": 10**9, "egressBurst": 10**8},
 }
-MS_BIND = 0x1000
+MS_REMOUNT = 0x20
+HARMLESS = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
 
 
-def drop() -> None:
-    """Have a process that is started next no capabilities but those: root has what is left in its bounding set (capabilities(7))."""
+def confine(sysctl_dir: Path) -> None:
+    """Have a process that is started next what a container has: /proc/sys read-only, another mount of the network's, and no capabilities
+    but those (root has what is left in its bounding set: capabilities(7))."""
+    syscalls.unshare(syscalls.CLONE_NEWNS)
+    bind = syscalls.MS_BIND | syscalls.MS_REC
+    syscalls.mount("/proc/sys/net", str(sysctl_dir), None, bind)
+    syscalls.mount("/proc/sys", "/proc/sys", None, bind)
+    syscalls.mount("none", "/proc/sys", None, syscalls.MS_BIND | MS_REMOUNT | syscalls.MS_RDONLY | HARMLESS)
     for number, name in enumerate(rights.NAMES):
         if name not in KEPT:
             syscalls.drop_from_bounding_set(number)
@@ -49,6 +57,16 @@ def drop() -> None:
 class Limited(OneProcess):
     """`podplane agent` without capabilities that it does not need."""
 
+    def __init__(self, folder: Path, kubeconfig: Path) -> None:
+        super().__init__(folder, kubeconfig)
+        self._sysctl_dir = folder / "sysctls"
+        self._sysctl_dir.mkdir()
+        config = folder / "config"
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"sysctl_dir": str(self._sysctl_dir)}))
+
+    def confine(self) -> None:
+        confine(self._sysctl_dir)
+
     def words(self, *more: str) -> list[str]:
         own = ["--kubeconfig", str(self._kubeconfig), "--config", str(self._folder / "config"), "--node-name", "node1"]
         return [sys.executable, "-m", "podplane", "agent", *own, "--run-dir", str(self._folder / "run"), *more]
@@ -56,12 +74,19 @@ class Limited(OneProcess):
     def spawn(self) -> None:
         environment = os.environ | {"NOTIFY_SOCKET": str(self._folder / "notify")}
         with (self._folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(self.words(), env=environment, preexec_fn=drop, stderr=log)
+            self.process = subprocess.Popen(self.words(), env=environment, preexec_fn=self.confine, stderr=log)
 
     def uninstall(self) -> str:
-        done = subprocess.run(self.words("uninstall"), preexec_fn=drop, capture_output=True, text=True, check=False)
+        done = subprocess.run(self.words("uninstall"), preexec_fn=self.confine, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done
         return done.stdout
+
+    def without_sysctls(self) -> str:
+        """What it says where sysctls can't be set."""
+        words = [one for one in self.words("uninstall") if one not in ("--config", str(self._folder / "config"))]
+        done = subprocess.run(words, preexec_fn=self.confine, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        return done.stderr
 
     @property
     def log(self) -> str:
@@ -85,7 +110,7 @@ class Engine:
         made = NetworkNamespace.create(self._workers)
         path = self.path_of(name)
         path.touch()
-        syscalls.mount(f"/proc/self/fd/{made.fd}", str(path), None, MS_BIND)
+        syscalls.mount(f"/proc/self/fd/{made.fd}", str(path), None, syscalls.MS_BIND)
         return made
 
     def path_of(self, name: str) -> Path:
@@ -145,6 +170,7 @@ async def attached_by_an_agent_that_may_enter_nothing(folder: Path) -> None:
         await agent.start()
         try:
             assert agent.capabilities == set(KEPT)
+            assert "/proc/sys/net is read-only, and the agent sets sysctls" in await asyncio.to_thread(agent.without_sysctls)
             pods = {name: engine.new_namespace(name) for name in ("own-0", "own-1", "own-2")}
             await whole_life(engine, agent, pods)
             agent.stop()

@@ -53,7 +53,7 @@ def test_what_is_attached_is_found_again_by_its_namespace(tmp_path: Path, caplog
     ((request, _),) = found.attached()
     assert request.netns is found.found["kept", "eth0"] and found.found["kept", "eth0"].cookie == kept.cookie
     assert list(Journal(tmp_path / "journal").attachments) == [("kept", "eth0")], "what is gone is detached"
-    assert "is another namespace by now" in caplog.text and "none: No such file" in caplog.text
+    assert "it is another namespace by now" in caplog.text and "none: No such file" in caplog.text
 
 
 def an_agent_was_here(folder: Path) -> None:
