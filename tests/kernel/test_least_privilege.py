@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from podplane.apiserver.asgi import serve
 from podplane.cni import wire
 from podplane.kernel import rights, syscalls
 from podplane.kernel.namespace import CurrentNamespace, Namespace, NetworkNamespace, Workers
+from tests.kernel import cluster, test_announce, test_monitor, test_packet_log, test_services, test_traffic_control
 from tests.kernel.test_cni_plugin import ip
 from tests.unit.agent.rig import until
 from tests.unit.cni import programs
@@ -33,6 +34,7 @@ from tests.unit.cni.test_server import exchange
 
 pytestmark = pytest.mark.kernel
 KEPT = ("NET_ADMIN", "NET_RAW")
+DROPPED = tuple(number for number, name in enumerate(rights.NAMES) if name not in KEPT)
 ASKED = {
     "portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}],
     "bandwidth": {"ingressRate": 10**9, "ingressBurst": 10**8, "egressRate": 10**9, "egressBurst": 10**8},
@@ -49,9 +51,8 @@ def confine(sysctl_dir: Path) -> None:
     syscalls.mount("/proc/sys/net", str(sysctl_dir), None, bind)
     syscalls.mount("/proc/sys", "/proc/sys", None, bind)
     syscalls.mount("none", "/proc/sys", None, syscalls.MS_BIND | MS_REMOUNT | syscalls.MS_RDONLY | HARMLESS)
-    for number, name in enumerate(rights.NAMES):
-        if name not in KEPT:
-            syscalls.drop_from_bounding_set(number)
+    for number in DROPPED:
+        syscalls.drop_from_bounding_set(number)
 
 
 class Limited(OneProcess):
@@ -222,3 +223,23 @@ def test_an_agent_with_two_capabilities_does_all_of_it(tmp_path: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(attached_by_an_agent_that_may_enter_nothing(Path(folder)))
     programs.clean()
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        test_announce.test_a_node_whose_agent_is_dead_answers_for_a_time_and_then_no_longer,
+        test_monitor.test_an_overflow_is_said_once_and_the_monitor_goes_on,
+        test_packet_log.test_what_is_logged_is_read_as_it_was_sent,
+        test_services.test_endpoints_come_and_go,
+        test_traffic_control.test_what_is_applied_is_read_back_and_goes_without_a_trace,
+    ],
+)
+def test_each_part_of_the_nodes_kernel_needs_no_more(test: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Announcements, notifications, NFLOG, nf_tables and connection tracking, shapers: all in the namespace of the node itself."""
+    others = Workers(1)  # of the test: they make the namespaces of other nodes
+    for module in (cluster, test_announce):
+        monkeypatch.setattr(module, "Workers", lambda *_: others)
+    rights.apply(rights.Rights(without=DROPPED))
+    assert rights.effective() == set(KEPT)
+    test()

@@ -20,12 +20,14 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from podplane.agent.agent import Agent
 from podplane.agent.pause import Pause
 from podplane.cni.network import Attachment
 from podplane.kernel import conntrack
 from podplane.kernel.door import Kernel
-from podplane.kernel.namespace import CurrentNamespace, Namespace
+from podplane.kernel.namespace import CurrentNamespace, Namespace, NetworkNamespace
 from podplane.kernel.opener import KernelOpener
+from podplane.kernel.passed import Passed
 from podplane.kernel.text import nft
 from podplane.model.answers import DeniedFlows
 from podplane.model.cluster_policy import Policy
@@ -46,6 +48,7 @@ from tests import policy_worlds
 from tests.fake_cluster import pod_ip
 from tests.kernel.cluster import RealCluster, Talk
 from tests.kernel.packets import Sockets
+from tests.kernel.test_passed import all_of, sealed
 from tests.kernel.test_trace import agrees
 from tests.policed import FakePoliced, Policed, cluster_policy, info, name_of, namespace, policy, select
 from tests.unit.agent.rig import Object
@@ -232,9 +235,23 @@ def test_connections_that_policies_take_back_end_for_both_and_others_go_on(
         client.recv(10)
 
 
-@pytest.mark.parametrize("version", [4, 6])
-def test_a_server_that_only_reads_is_told_that_its_connection_was_taken_back(version: int) -> None:
-    """Its client's next packet is answered with a reset; connections of others, and those that are allowed, go on."""
+def seal(agent: Agent, *, is_passed: bool) -> None:
+    """Have an agent enter no pod's namespace any more; whether or not it has what somebody opened there."""
+    kernel = agent._kernel
+    assert isinstance(kernel, Kernel)
+    for name, one in tuple(kernel._namespaces.items()):
+        if name and isinstance(one, NetworkNamespace):
+            kernel.attach(name, sealed(one, Passed.take(one.fd, all_of(one)) if is_passed else None))
+
+
+@pytest.mark.parametrize(
+    ("version", "is_sealed", "is_passed"), [(4, False, False), (6, True, True), (4, True, False), (6, True, False)]
+)
+def test_a_server_that_only_reads_is_told_that_its_connection_was_taken_back(
+    version: int, is_sealed: bool, is_passed: bool
+) -> None:
+    """Its client's next packet is answered with a reset; connections of others, and those that are allowed, go on. A server that can't be
+    reached in its namespace is asked for its connection."""
     real = RealPoliced()
     only_b = PodSelector(select(team="b"), LabelSelector.of([NOT_X]))
     real.put(policy("web", EVERYTHING, [PolicyRule((PodSelector(select(team="b")),))]))
@@ -243,6 +260,8 @@ def test_a_server_that_only_reads_is_told_that_its_connection_was_taken_back(ver
         one.settle()
     real.put(info(1, 2, {"app": "x"}), policy("web", EVERYTHING, [PolicyRule((only_b,))]))
     agent = real.agents[1]
+    if is_sealed:
+        seal(agent, is_passed=is_passed)
     cut.client.send(b"x")
 
     async def told() -> None:
@@ -250,7 +269,8 @@ def test_a_server_that_only_reads_is_told_that_its_connection_was_taken_back(ver
         await agent.idle()
 
     asyncio.run(told())
-    with pytest.raises(ConnectionAbortedError):
+    cut.server.settimeout(3)
+    with pytest.raises(ConnectionResetError if is_sealed and not is_passed else ConnectionAbortedError):
         cut.server.recv(10)
     with pytest.raises(ConnectionResetError):
         cut.client.recv(10)
