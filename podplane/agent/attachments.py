@@ -271,7 +271,7 @@ class Attachments:
     def _name_of(self, id_: tuple[str, str]) -> str:
         """Who is attached so, in words."""
         sandbox = self._sandboxes.get(id_)
-        return f"pod {sandbox.path}" if sandbox is not None else container_of(id_)
+        return " ".join(sandbox.reference) if sandbox is not None else container_of(id_)
 
     def _keep(self, request: Attachment, ips: tuple[str, ...], pod: str) -> None:
         """Have it remembered by whoever comes after this agent. NetworkError when it can't be."""

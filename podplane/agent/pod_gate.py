@@ -10,6 +10,7 @@ Where the API can't be reached, what was known last counts: policies that came s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
@@ -45,7 +46,7 @@ async def until_known(caches: Caches, request: Attachment, node: str) -> None:
         return
     path = f"{request.namespace}/{request.name}"
     if not await caches.arrivals.wait(path, request.pod_uid, KNOWN_SECONDS):
-        raise TryAgainError(_why(path, node, PODS))
+        raise TryAgainError(await _why_unknown(caches, request, node))
     if await caches.ahead.is_known(path):
         return
     try:
@@ -81,6 +82,16 @@ async def _first_behind(caches: Caches, wanted: Sequence[tuple[str, Selection]])
     """The first of these whose watch does not bring what the API has; "" when all do."""
     current = await asyncio.gather(*(caches.informers[resource].catch_up(which, KNOWN_SECONDS) for resource, which in wanted))
     return next((resource for (resource, _), is_current in zip(wanted, current, strict=True) if not is_current), "")
+
+
+async def _why_unknown(caches: Caches, request: Attachment, node: str) -> str:
+    """Why the pod is not known: the watch is behind, or nobody has created it, as when an engine is asked by hand."""
+    path, this = f"{request.namespace}/{request.name}", Selection(request.namespace, fields=f"metadata.name={request.name}")
+    with contextlib.suppress(ApiError):
+        if not await _first_behind(caches, ((PODS, this),)):
+            whose = f" with uid {request.pod_uid}" if request.pod_uid else ""
+            return f"pod {path}: the API has no such pod{whose}: create it first, as policies go by what the API says of it"
+    return _why(path, node, PODS)
 
 
 def _why(path: str, node: str, resource: str) -> str:

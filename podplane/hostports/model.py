@@ -71,7 +71,7 @@ def resolve(sandbox: Sandbox, versions: tuple[int, ...], inner: Sequence[IPNetwo
             continue
         for claim in claims:
             targets.setdefault(claim, Target(ips[claim.version], port.container_port))
-    return HostPortTable(label("pod", f"{sandbox.namespace}/{sandbox.name}"), targets, tuple(unserved))
+    return HostPortTable(label(*sandbox.reference), targets, tuple(unserved))
 
 
 def switched_off(sandbox: Sandbox) -> HostPortTable:

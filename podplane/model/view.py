@@ -74,6 +74,12 @@ class Sandbox(msgspec.Struct, frozen=True):
         """`namespace/name` of its pod."""
         return f"{self.namespace}/{self.name}"
 
+    @property
+    def reference(self) -> tuple[str, str]:
+        """What it is, and its name, as comments in the kernel and messages have them: a container of an engine that knows no Kubernetes
+        is no pod."""
+        return ("pod", self.path) if self.namespace else ("container", self.name)
+
 
 class SlicesByService(Protocol):
     """EndpointSlices by the path of their Service."""

@@ -50,7 +50,7 @@ def why_refused(network: BridgeNetwork, config: NetworkConfig, node_ips: Collect
 def plan(sandbox: Sandbox, network: BridgeNetwork, config: NetworkConfig) -> Fragment:
     """All kernel objects of one interface, on the node and in the pod."""
     bridge, mtu = bridge_name(network), network.mtu or config.mtu
-    mac, comment = interface_mac(sandbox.mac, sandbox.ips), label("pod", sandbox.path)
+    mac, comment = interface_mac(sandbox.mac, sandbox.ips), label(*sandbox.reference)
     name = veth_name(sandbox.container_id, sandbox.ifname)
     family, table = TABLE
     values: list[Value] = [

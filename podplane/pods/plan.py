@@ -81,7 +81,7 @@ def plan(sandbox: Sandbox, view: View, config: NetworkConfig, mtu: int = 0) -> F
 
 def _node_side(sandbox: Sandbox, ips: list[IPAddress], mac: str, config: NetworkConfig, mtu: int) -> list[Value]:
     name = veth_name(sandbox.container_id, sandbox.ifname)
-    comment = label("pod", f"{sandbox.namespace}/{sandbox.name}")  # the longest names would pass IFALIASZ
+    comment = label(*sandbox.reference)  # the longest names would pass IFALIASZ
     networks = map(ipaddress.ip_network, ips)
     on_link = [link_local_of(mac)] if any(ip.version == 6 for ip in ips) else []
     return [

@@ -364,7 +364,7 @@ def _plan_pod(
         return plan(is_gone=True, effects=_leave(owner, memory, is_there=sandbox is not None))
     path, versions, selecting = sandbox.path, node_versions(node), tuple[Policy, ...]()
     ips = [ip for ip in map(address_of, sandbox.ips) if ip.version in versions]
-    texts, comment = tuple(text_of(ip) for ip in ips), label("pod", path)
+    texts, comment = tuple(text_of(ip) for ip in ips), label(*sandbox.reference)
     pod = policies.pod(path) if policies is not None else None
     is_known = pod is not None and sandbox.uid in ("", pod.metadata.uid)  # some runtimes don't say it (CNI_ARGS)
     if not sandbox.namespace:

@@ -85,5 +85,5 @@ def hairpin(sandbox: Sandbox, view: View, config: NetworkConfig) -> Fragment:
     if not config.service_cidrs:
         return {}
     ips = [ip for ip in map(address_of, sandbox.ips) if ip.version in view.versions]
-    comment = label("pod", f"{sandbox.namespace}/{sandbox.name}")
+    comment = label(*sandbox.reference)
     return fragment(tables.element("hairpin", ip.version, (ip, ip), None, comment) for ip in ips)

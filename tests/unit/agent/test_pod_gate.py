@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from podplane.agent import pod_gate
-from podplane.agent.caches import CLUSTER_POLICIES, NAMESPACES, POLICIES, Caches
+from podplane.agent.caches import CLUSTER_POLICIES, NAMESPACES, PODS, POLICIES, Caches
 from podplane.agent.pod_gate import serve, until_known
-from podplane.cni.network import NetworkError
+from podplane.cni.network import NetworkError, TryAgainError
 from podplane.kubeapi.cache import Cache
 from podplane.kubeapi.errors import ApiError
 from podplane.model.cluster_policy import ClusterNetworkPolicy
@@ -41,7 +41,7 @@ class Watch:
 
 def watched(answer: bool | ApiError) -> tuple[Caches, Watch]:
     caches, watch = Caches(), Watch(answer)
-    caches.informers = dict.fromkeys((POLICIES, CLUSTER_POLICIES, NAMESPACES), watch)  # type: ignore[arg-type]  # as far as it is asked
+    caches.informers = dict.fromkeys((PODS, POLICIES, CLUSTER_POLICIES, NAMESPACES), watch)  # type: ignore[arg-type]  # as far as it is asked
     return caches, watch
 
 
@@ -89,6 +89,22 @@ async def test_what_does_not_come_in_time_is_an_error_of_the_attachment(monkeypa
     caches.pods.set(PodInfo(SlimMetadata("web", "default", "web")))
     with pytest.raises(NetworkError, match="its watch of networkpolicies"):
         await until_known(caches, request, "node1")
+
+
+@pytest.mark.parametrize(
+    ("uid", "said"), [("web", "no such pod with uid web: create it first"), ("", "no such pod: create it")]
+)
+async def test_a_pod_that_nobody_created_is_told_from_one_that_is_not_known_yet(
+    monkeypatch: pytest.MonkeyPatch, uid: str, said: str
+) -> None:
+    monkeypatch.setattr(pod_gate, "KNOWN_SECONDS", 0.01)
+    caches, watch = watched(True)
+    with pytest.raises(TryAgainError, match=f"pod default/web: the API has {said}"):
+        await until_known(caches, Rig().attachment("web", pod_uid=uid), "node1")
+    assert watch.asked == ["default"]
+    watch.answer = ApiError(503, "ServiceUnavailable", "away")
+    with pytest.raises(TryAgainError, match=r"its watch of pods is 0.01 s behind"):
+        await until_known(caches, Rig().attachment("web", pod_uid=uid), "node1")
 
 
 async def test_where_the_api_is_away_what_was_known_last_counts_and_caches_of_nobody_are_whole() -> None:

@@ -41,6 +41,14 @@ def test_one_more_pod_costs_a_route_and_an_element_for_each_address(name: str) -
         }
 
 
+def test_comments_say_whether_it_is_a_pod_or_another_container() -> None:
+    for namespace, name in (("default", "pod/default/pod1"), ("", "container/pod1")):
+        one = msgspec.structs.replace(sandbox(1, (4, 6)), namespace=namespace)
+        values = plan.plan(one, View("node1", {"node1": node(1, (4, 6))}), config((4, 6))).values()
+        assert {v.alias for v in values if isinstance(v, Link) and not v.netns} == {f"podplane {name}"}
+        assert {v.comment for v in values if isinstance(v, Element)} == {name}
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_nothing_but_the_gateway_is_a_pods_neighbour(name: str) -> None:
     in_pod = [v for v in pod(1, FAMILIES[name]).values() if v.netns]

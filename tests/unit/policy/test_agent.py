@@ -101,10 +101,10 @@ async def test_no_policy_selects_a_container_that_is_no_pod() -> None:
     await rig.settle()
     container = dataclasses.replace(rig.attachment("c1"), namespace="", pod_uid="")
     await rig.agent.network.add(container)
-    assert verdicts(rig, "ingress4")["pod//c1"] == "pass"
+    assert verdicts(rig, "ingress4")["container/c1"] == "pass"
     rig.put(cluster_policy("deny more", egress=[PolicyRule((ALL_PODS,), action="Deny")]))
     await rig.settle()
-    assert (verdicts(rig, "ingress4")["pod//c1"], verdicts(rig, "egress4")["pod//c1"]) == ("pass", "ingress")
+    assert (verdicts(rig, "ingress4")["container/c1"], verdicts(rig, "egress4")["container/c1"]) == ("pass", "ingress")
 
 
 def led_to_from(rig: Rig, chain: str) -> set[str]:
