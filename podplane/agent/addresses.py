@@ -167,6 +167,10 @@ class NodeAddresses:
         """The first block of which no address is free, "" while there are some of each."""
         return next((str(pool.block) for pool in self._pools if pool.free <= 0), "")
 
+    def has(self, owner: Owner) -> bool:
+        """Has it addresses?"""
+        return owner in self._owned
+
     @property
     def owners(self) -> frozenset[Owner]:
         """All who have addresses."""

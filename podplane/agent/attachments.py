@@ -218,7 +218,7 @@ class Attachments:
         nothing that it did not have."""
         pod = request.who
         pool = self._pool(request.further)
-        had = request.id in pool.owners
+        had = pool.has(request.id)
         try:
             asked = self._asked_mac(request)
             ips = pool.allocate(request.id, request.requested_ips, request.pod_uid, request.asked_ips)

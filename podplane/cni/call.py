@@ -32,6 +32,8 @@ VALID_ATTACHMENTS = ("cni.dev/valid-attachments", "cni.dev/attachments")
 """What GC is to keep; libcni sends it by both names."""
 PROTOCOL_KEYS = frozenset(("cniVersion", "name", "type", "capabilities", "prevResult", "runtimeConfig", "args", "dns"))
 """Keys of a configuration that podplane reads, or that say nothing to a plugin (`capabilities`)."""
+RUNTIME_KEYS = frozenset(field.encode_name for field in msgspec.structs.fields(RuntimeConfig))
+"""Of `runtimeConfig`."""
 PROTOCOL_PREFIX = "cni.dev/"
 """Of keys that runtimes add."""
 
@@ -222,9 +224,8 @@ def _check_keys(raw: Mapping[str, Any]) -> None:
 
 def _runtime(raw: Mapping[str, Any]) -> RuntimeConfig:
     given = _field(raw, "runtimeConfig", dict[str, Any], {})
-    known = {field.encode_name for field in msgspec.structs.fields(RuntimeConfig)}
     for key, value in given.items():
-        if key not in known:
+        if key not in RUNTIME_KEYS:
             raise _unsupported(f"runtimeConfig.{key}", value)
     present = {key: as_named(key, value) for key, value in given.items() if value is not None}
     runtime: RuntimeConfig = _field({"runtimeConfig": present}, "runtimeConfig", RuntimeConfig, RuntimeConfig())

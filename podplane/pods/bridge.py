@@ -34,6 +34,7 @@ on kernels without nf_tables of the bridge family. Each pod brings its own eleme
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Iterable, Iterator
 
@@ -63,7 +64,7 @@ from podplane.state.nft_rules import (
     set_other_host,
     verdict,
 )
-from podplane.state.value import Fragment, IPAddress, IPNetwork, Value, fragment
+from podplane.state.value import PARSED, Fragment, IPAddress, IPNetwork, Value, fragment
 
 TABLE = ("bridge", "podplane-pods")
 PRIORITY = 10
@@ -76,6 +77,7 @@ SOLICITATIONS = 133, 135
 """ICMPv6 types: of routers, of neighbours."""
 
 
+@functools.lru_cache(PARSED)
 def gateway_of(block: IPNetwork) -> IPAddress:
     """The bridge's address in a node block: the first one."""
     return block.network_address + 1

@@ -13,6 +13,7 @@ IPv6, whose multicast reports would each take room in the neighbour table.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import ipaddress
 from collections.abc import Iterable
@@ -26,7 +27,7 @@ from podplane.state.mac import interface_mac, link_local_of, mac_of
 from podplane.state.network import Address, Fdb, Link, Neighbour, Peer, Route, Sysctl
 from podplane.state.nft import label
 from podplane.state.ownership import link_alias
-from podplane.state.value import Fragment, IPAddress, Value, address_of, fragment, network_of
+from podplane.state.value import PARSED, Fragment, IPAddress, Value, address_of, fragment, network_of
 
 VETH_PREFIX = "pp"
 ALL_GROUPS = 0xFFFD
@@ -42,6 +43,7 @@ MULTICAST_REPORTS = ipaddress.IPv6Address("ff02::16"), "33:33:00:00:00:16"
 counts against gc_thresh3, on every link; a permanent one does not count."""
 
 
+@functools.lru_cache(PARSED)
 def veth_name(container_id: str, ifname: str) -> str:
     """The near end's name: the same for the same attachment, at most 15 bytes (IFNAMSIZ)."""
     return VETH_PREFIX + hashlib.sha256(f"{container_id}/{ifname}".encode()).hexdigest()[:12]
