@@ -11,7 +11,7 @@ from podplane.agent.feature import Kind
 from podplane.agent.leases import LEASES, MANAGED
 from podplane.kubeapi.cache import Cache
 from podplane.kubeapi.client import Client
-from podplane.kubeapi.informer import Informer
+from podplane.kubeapi.informer import Informer, Keeper
 from podplane.model.cluster_policy import ClusterNetworkPolicy
 from podplane.model.lease import Lease
 from podplane.model.objects import Model, Node
@@ -23,8 +23,11 @@ from podplane.policy.index import NOTHING, Change, PolicyIndex
 from podplane.policy.name_servers import PATH as NAME_SERVERS
 from podplane.policy.name_servers import name_servers
 
-PODS, NAMESPACES = "pods", "namespaces"
+NODES, SERVICES, PODS, NAMESPACES = "nodes", "services", "pods", "namespaces"
+SLICES = "endpointslices.discovery.k8s.io"
 POLICIES, CLUSTER_POLICIES = "networkpolicies.networking.k8s.io", "clusternetworkpolicies.policy.networking.k8s.io"
+KEPT = (NODES, SERVICES, SLICES, PODS, NAMESPACES, POLICIES, CLUSTER_POLICIES)
+"""What is kept for an agent that starts while the API is away."""
 Changed = Callable[[Kind, Any, Any], None]
 """(kind, old, new): None as old for an object that came, None as new for one that went. Of pods, namespaces and policies what their changes
 mean is told (`policy.index.Change`), and of most of them that is nothing."""
@@ -124,13 +127,15 @@ class Informers:
     Of Leases only those of load balancers are watched: each kubelet of the cluster renews another one every ten seconds.
     """
 
-    def __init__(self, client: Client) -> None:
-        nodes, services = Informer(client, "nodes", Node), Informer(client, "services", Service)
-        slices = Informer(client, "endpointslices.discovery.k8s.io", EndpointSlice)
+    def __init__(self, client: Client, keeper: Keeper | None = None) -> None:
+        """`keeper` is told of all but Leases, of which nothing is true for long."""
+        nodes, services = Informer(client, NODES, Node, keeper=keeper), Informer(client, SERVICES, Service, keeper=keeper)
+        slices = Informer(client, SLICES, EndpointSlice, keeper=keeper)
         leases = Informer(client, LEASES, Lease, labels=MANAGED)
-        pods, namespaces = Informer(client, PODS, PodInfo), Informer(client, NAMESPACES, NamespaceInfo)
-        policies = Informer(client, POLICIES, NetworkPolicy)
-        cluster_policies = Informer(client, CLUSTER_POLICIES, ClusterNetworkPolicy, may_be_unknown=True)
+        pods = Informer(client, PODS, PodInfo, keeper=keeper)
+        namespaces = Informer(client, NAMESPACES, NamespaceInfo, keeper=keeper)
+        policies = Informer(client, POLICIES, NetworkPolicy, keeper=keeper)
+        cluster_policies = Informer(client, CLUSTER_POLICIES, ClusterNetworkPolicy, may_be_unknown=True, keeper=keeper)
         self._informers: dict[str, Informer[Any]] = {
             "watch of nodes": nodes,
             "watch of services": services,

@@ -135,8 +135,8 @@ class Cache(Generic[M]):
         self._indices.append(index)
         return index
 
-    def set(self, model: M) -> None:
-        """Add or replace an object. Nobody is told of one that is equal to the cached one.
+    def set(self, model: M) -> bool:
+        """Add or replace an object; did that change anything? Nobody is told of one that is equal to the cached one.
 
         An object with another uid under the same path is another object: the former one is removed first.
         """
@@ -145,9 +145,11 @@ class Cache(Generic[M]):
         if old is not None and old.metadata.uid != model.metadata.uid:
             self.remove(path)
             old = None
-        if old != model:
-            self._objects[path] = model
-            self._changed(path, old, model)
+        if old == model:
+            return False
+        self._objects[path] = model
+        self._changed(path, old, model)
+        return True
 
     def remove(self, path: str) -> None:
         """Remove an object; nothing happens when there is none."""

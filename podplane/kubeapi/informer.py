@@ -20,8 +20,8 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Generic
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Generic, Protocol
 
 import msgspec
 
@@ -112,12 +112,44 @@ class Slices:
         self._end = time.perf_counter() + self._seconds
 
 
+class Keeper(Protocol):
+    """Keeps what caches have for whoever comes after this process. What it is told in one turn of the loop is kept before the next one."""
+
+    def put(self, resource: str, path: str, content: bytes) -> None:
+        """An object came or changed: its JSON, as far as it is read."""
+
+    def remove(self, resource: str, path: str) -> None:
+        """It went."""
+
+    def listed(self, resource: str) -> None:
+        """What was told of this resource is all that there is."""
+
+    def flush(self) -> None:
+        """Keep it now."""
+
+
+class KeepsNothing:
+    """Nobody comes after this process."""
+
+    def put(self, resource: str, path: str, content: bytes) -> None:
+        """Nothing."""
+
+    def remove(self, resource: str, path: str) -> None:
+        """Nothing."""
+
+    def listed(self, resource: str) -> None:
+        """Nothing."""
+
+    def flush(self) -> None:
+        """Nothing."""
+
+
 class Informer(Generic[M]):
     """The objects of one resource, or those that a namespace and selectors select, by `namespace/name`.
 
     `model` is a Struct that JSON is decoded into, or a class with its own `from_json(bytes)`. `failures` counts what went wrong, by
     kind; `lists` and `watches` count requests. Of a kind that `may_be_unknown` to the API there are no objects until it serves it: a
-    CustomResourceDefinition may bring it later.
+    CustomResourceDefinition may bring it later. `keeper` is told of all that the cache has before anybody else goes on.
     """
 
     def __init__(
@@ -132,6 +164,7 @@ class Informer(Generic[M]):
         may_be_unknown: bool = False,
         backoff: Backoff | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        keeper: Keeper | None = None,
     ) -> None:
         self.cache: Cache[M] = Cache(resource)
         self.lists = self.watches = 0
@@ -143,6 +176,8 @@ class Informer(Generic[M]):
         self._decode: Callable[[bytes | msgspec.Raw], M] = (
             getattr(model, "from_json", None) or msgspec.json.Decoder(model).decode
         )
+        self._keeper = keeper or KeepsNothing()
+        self._read = _reader(model, self._decode, is_kept=keeper is not None)
         self._version = ""
         self._synced = False
         self._may_be_unknown, self._is_unknown = may_be_unknown, False
@@ -201,11 +236,8 @@ class Informer(Generic[M]):
 
     async def _forget_all(self) -> None:
         """The API does not serve this kind (any more)."""
-        slices = Slices()
-        for path in tuple(self.objects):
-            self.cache.remove(path)
-            if slices.is_over:
-                await slices.pause()
+        await self._remove_all(tuple(self.objects), Slices())
+        self._keeper.listed(self._resource)
         self._is_unknown = True
         self.heard = time.monotonic()
         self._progress.advanced()
@@ -219,18 +251,47 @@ class Informer(Generic[M]):
             for raw in page.items or ():
                 present.add(self._listed(raw))
                 if slices.is_over:
-                    await slices.pause()
+                    await self._pause(slices)
+            self._keeper.flush()
             if not page.metadata.continuation:
                 break
             page = await self._page(limit, page.metadata.continuation)
-        for path in self.objects.keys() - present:
-            self.cache.remove(path)
-            if slices.is_over:
-                await slices.pause()
+        await self._remove_all(self.objects.keys() - present, slices)
+        self._keeper.listed(self._resource)
         self._version = page.metadata.resource_version
         self._synced, self._is_unknown = True, False
         self.heard = time.monotonic()
         self._progress.advanced()
+
+    async def _pause(self, slices: Slices) -> None:
+        self._keeper.flush()
+        await slices.pause()
+
+    async def _remove_all(self, paths: Collection[str], slices: Slices) -> None:
+        for path in paths:
+            self._remove(path)
+            if slices.is_over:
+                await self._pause(slices)
+        self._keeper.flush()
+
+    def _remove(self, path: str) -> None:
+        if path in self.objects:
+            self.cache.remove(path)
+            self._keeper.remove(self._resource, path)
+
+    async def recall(self, contents: Mapping[str, bytes]) -> None:
+        """Have what was kept of this resource, by path, and nothing else, until the API is heard. What can't be read is left out."""
+        slices = Slices()
+        for path in self.objects.keys() - contents.keys():
+            self.cache.remove(path)
+        for path, content in contents.items():
+            try:
+                self.cache.set(self._decode(content))
+            except Exception as error:
+                self._failures.note(f"recall {type(error).__name__}", f"{path}: {error}", time.monotonic(), error)
+            if slices.is_over:
+                await slices.pause()
+        self._synced = self._is_unknown = False
 
     async def _page(self, limit: int, continuation: str) -> _List:
         body = await self._client.list(self._resource, self._selection, limit=limit, continuation=continuation)
@@ -251,10 +312,17 @@ class Informer(Generic[M]):
         """Wait until the cache has what the API has of these objects now; False when it has not within so many seconds.
 
         All objects, those of a namespace, or one by `fields="metadata.name=…"` can be selected. Who asks at the same time shares a list.
-        ApiError when the API does not say what it has.
+        ApiError when the API does not say what it has, or has said nothing at all to anybody here for so long.
         """
+        began = time.monotonic()
         try:
-            listed = await self._asked.ask(selection, lambda: self._what_there_is(selection))
+            async with asyncio.timeout(seconds):
+                listed = await self._asked.ask(selection, lambda: self._what_there_is(selection))
+        except TimeoutError:
+            contact = self._client.contact
+            if contact is not None and contact.is_reached and contact.at >= began:
+                return False
+            raise ApiError(504, "Timeout", f"the API has not answered within {seconds:g} s") from None
         except NotFound:
             if self._may_be_unknown:
                 return True
@@ -366,7 +434,7 @@ class Informer(Generic[M]):
         if event.type in ("ADDED", "MODIFIED"):
             self._set(event.object)
         elif event.type == "DELETED":
-            self.cache.remove(_name(event.object).path)
+            self._remove(_name(event.object).path)
         elif event.type == "ERROR":
             raise error_of(msgspec.json.decode(event.object, type=Status))
         elif event.type != "BOOKMARK":
@@ -375,6 +443,7 @@ class Informer(Generic[M]):
 
     def _advance(self, last: msgspec.Raw | None) -> None:
         """The version of the last event is that of all."""
+        self._keeper.flush()
         version = "" if last is None else _versions.decode(last).metadata.resource_version
         if version:
             self._version = version
@@ -386,20 +455,38 @@ class Informer(Generic[M]):
         One that the model can't hold is logged; what was cached of it before stays, so that its readers go on with what was right.
         """
         try:
-            model = self._decode(raw)
+            model, content = self._read(raw)
         except Exception as error:
             name = _name(raw)
             odd = None if isinstance(error, UNDECODABLE) else error
             self._failures.note(f"object {type(error).__name__}", f"{name.path}: {error}", time.monotonic(), odd)
             former = self.objects.get(name.path)
             if former is not None and former.metadata.uid != name.uid:
-                self.cache.remove(name.path)  # that was another object
+                self._remove(name.path)  # that was another object
             return name.path
         path = model.metadata.path
         if not path:
             raise WatchError("an object without a name")
-        self.cache.set(model)
+        if self.cache.set(model):
+            self._keeper.put(self._resource, path, content)
         return path
+
+
+def _reader(
+    model: type[M], decode: Callable[[bytes | msgspec.Raw], M], *, is_kept: bool
+) -> Callable[[bytes | msgspec.Raw], tuple[M, bytes]]:
+    """What makes of JSON an object, and JSON of what is read of it, which is decoded to an equal one; the latter only if it `is_kept`."""
+    if not is_kept:
+        return lambda raw: (decode(raw), b"")
+    with_json: Callable[[bytes | msgspec.Raw], tuple[M, bytes]] | None = getattr(model, "with_json", None)
+    if with_json is not None:
+        return with_json
+
+    def read(raw: bytes | msgspec.Raw) -> tuple[M, bytes]:
+        decoded = decode(raw)
+        return decoded, msgspec.json.encode(decoded)
+
+    return read
 
 
 def _name(raw: msgspec.Raw) -> _Name:

@@ -1,6 +1,7 @@
 """The cluster as an agent's process knows it: its watches, and what has to be known before the kernel is touched.
 
 lists of all kinds ── the API answers ──► the Node ── it is there ──► uplink, settings ──► the agent
+                   └─ it is away ──► what an agent before this one knew of the cluster, if it is there (`known`) ──► the Node …
 until then: STATUS for the service manager, the same in the log once a minute, and no change of the kernel
 """
 
@@ -11,16 +12,19 @@ import logging
 import time
 from collections.abc import Callable
 
-from podplane.agent.caches import Informers
+from podplane.agent.caches import NODES, Informers
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import ApiError
 from podplane.kubeapi.retry import Backoff
 from podplane.kubeapi.supervise import Supervisor
+from podplane.machine.known import KnownCluster, Objects
 from podplane.model.objects import Node
 
 log = logging.getLogger(__name__)
 HIGHEST_SECONDS = 5.0
 """The longest wait between two tries to list."""
+AWAY_SECONDS = 5.0
+"""An API that has not answered anything for so long is away, where what was known last is at hand."""
 SAID_SECONDS = 60.0
 """What is waited for is in the log so often."""
 
@@ -46,30 +50,54 @@ class Waiting:
 class Cluster:
     """Caches of the cluster, kept current by tasks of `supervisor`; its methods run on one event loop."""
 
-    def __init__(self, client: Client, supervisor: Supervisor, node_name: str, waiting: Waiting) -> None:
-        self.informers = Informers(client)
+    def __init__(self, client: Client, supervisor: Supervisor, node_name: str, waiting: Waiting, kept: KnownCluster) -> None:
+        self.informers = Informers(client, kept)
+        self._client, self._kept = client, kept
         self.caches = self.informers.caches
         self._supervisor = supervisor
         self._node_name = node_name
         self._waiting = waiting
 
     async def known(self) -> None:
-        """Wait until everything was listed once; from then on it is watched."""
+        """Wait until everything was listed once, or, while the API is away, have what was known of it last; from then on it is watched."""
         backoff, loop = Backoff(highest=HIGHEST_SECONDS), asyncio.get_running_loop()
-        while (error := await self._sync()) is not None:
+        former = await asyncio.to_thread(self._kept.read)
+        if former is not None and self._node_name not in former[NODES]:
+            former = None
+        self._kept.begin()
+        while (error := await self._sync(AWAY_SECONDS if former is not None else None)) is not None:
+            if former is not None:
+                log.warning("the API is away: it begins with what was known of the cluster last: %s", error)
+                await self._recall(former)
+                break
             self._waiting.says(f"waiting for the API: {error}")
             await asyncio.sleep(backoff.delay(loop.time()))
         for name, watch in self.informers.watches.items():
             self._supervisor.add(name, watch)
 
-    async def _sync(self) -> ApiError | None:
-        """Why the lists can't be had; each of them is over when this returns."""
+    async def _sync(self, patience: float | None) -> ApiError | None:
+        """Why the lists can't be had, or that nothing was answered within `patience` seconds; each of them is over when this returns."""
         lists = [informer.sync() for informer in self.caches.informers.values() if not informer.is_synced]
-        answers = await asyncio.gather(*lists, return_exceptions=True)
+        tasks = list(map(asyncio.ensure_future, lists))
+        try:
+            await asyncio.wait(tasks, timeout=patience)
+            if self._client.contact is None:
+                return ApiError(504, "Timeout", f"it has not answered within {patience:g} s")
+            answers = await asyncio.gather(*tasks, return_exceptions=True)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         for answer in answers:
             if isinstance(answer, BaseException) and not isinstance(answer, ApiError):
                 raise answer
         return next((answer for answer in answers if isinstance(answer, ApiError)), None)
+
+    async def _recall(self, former: Objects) -> None:
+        for resource, informer in self.caches.informers.items():
+            if resource in former:
+                await informer.recall(former[resource])
+        self._kept.resume()
 
     async def node(self) -> Node:
         """Wait for the node's own object, with an address."""

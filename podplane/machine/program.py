@@ -3,8 +3,8 @@
     lock, journal ──► socket for the plugin ──► the API's lists ──► the Node ──► uplink, settings ──► the agent ──► READY
          at SIGTERM: calls that are under way are finished, and the kernel stays as it is; so it does at SIGKILL
 
-Nothing is changed in the kernel before the API was listed once. From then on the agent works with what it knows, whether the API is
-there or not.
+Nothing is changed in the kernel before the API was listed once, by this agent or by one before it that has kept what it knew
+(`machine.known`). From then on the agent works with what it knows, whether the API is there or not.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any
 import msgspec
 
 from podplane import loop_turns, pauses
+from podplane.agent.caches import KEPT
 from podplane.agent.delegation import Plugins
 from podplane.agent.feature import Kind
 from podplane.agent.node import Concern, NodeAgent
@@ -45,6 +46,7 @@ from podplane.machine.errors import MachineError
 from podplane.machine.fd_store import FdStore
 from podplane.machine.host import MachineHost
 from podplane.machine.journal import Journal
+from podplane.machine.known import KnownCluster, Whose
 from podplane.machine.name_server import NameServerWatch
 from podplane.machine.network import Front
 from podplane.machine.notify import Notifier
@@ -192,7 +194,8 @@ class Program:
     async def _started(self, host: MachineHost, supervisor: Supervisor) -> NodeAgent:
         """The agent, whose network is in place."""
         client = Client(HttpTransport(self._access), "")
-        cluster = Cluster(client, supervisor, self._node_name, self._waiting)
+        kept = KnownCluster(self._folder, Whose.of(self._node_name, self._access), KEPT)
+        cluster = Cluster(client, supervisor, self._node_name, self._waiting, kept)
         await cluster.known()
         self._remember(host)
         settings = self._configuration.settings(self._uplink(host, await cluster.node()))

@@ -75,8 +75,17 @@ class ClusterNetworkPolicy(Model, frozen=True):
     @classmethod
     def from_json(cls, raw: bytes | msgspec.Raw) -> ClusterNetworkPolicy:
         """Decode a ClusterNetworkPolicy. msgspec.MsgspecError when it is none."""
-        policy, unread = _policies.decode(raw), list[str]()
-        spec = policy.spec
+        return cls._of(_policies.decode(raw))
+
+    @classmethod
+    def with_json(cls, raw: bytes | msgspec.Raw) -> tuple[ClusterNetworkPolicy, bytes]:
+        """The same, and the JSON of what was read of it, which `from_json` reads alike."""
+        policy = _policies.decode(raw)
+        return cls._of(policy), msgspec.json.encode(policy)
+
+    @classmethod
+    def _of(cls, policy: _Policy) -> ClusterNetworkPolicy:
+        spec, unread = policy.spec, list[str]()
         try:
             subjects = shared(_pods(spec.subject))
         except ValueError as error:

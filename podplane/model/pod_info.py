@@ -163,7 +163,16 @@ class PodInfo(Model, frozen=True):
     @classmethod
     def from_json(cls, raw: bytes | msgspec.Raw) -> PodInfo:
         """Decode a Pod. msgspec.MsgspecError when it is none."""
+        return cls._of(_pods.decode(raw))
+
+    @classmethod
+    def with_json(cls, raw: bytes | msgspec.Raw) -> tuple[PodInfo, bytes]:
+        """The same, and the JSON of what was read of it, which `from_json` reads alike."""
         pod = _pods.decode(raw)
+        return cls._of(pod), msgspec.json.encode(pod)
+
+    @classmethod
+    def _of(cls, pod: _Pod) -> PodInfo:
         spec, status = pod.spec, pod.status
         annotations = pod.metadata.annotations or NO_ANNOTATIONS
         return cls(
@@ -189,11 +198,17 @@ class NamespaceInfo(Model, frozen=True):
         """Decode a Namespace. msgspec.MsgspecError when it is none."""
         return cls(_namespaces.decode(raw).metadata.slim())
 
+    @classmethod
+    def with_json(cls, raw: bytes | msgspec.Raw) -> tuple[NamespaceInfo, bytes]:
+        """The same, and the JSON of what was read of it."""
+        namespace = _namespaces.decode(raw)
+        return cls(namespace.metadata.slim()), msgspec.json.encode(namespace)
+
 
 # What is read of the JSON; none of it is kept.
 
 
-class _Annotations(msgspec.Struct, frozen=True):
+class _Annotations(msgspec.Struct, frozen=True, omit_defaults=True):
     networks: str = msgspec.field(default="", name=NETWORKS)
     static_uid: str = msgspec.field(default="", name=STATIC_UID)
 

@@ -168,7 +168,16 @@ class NetworkPolicy(Model, frozen=True):
     @classmethod
     def from_json(cls, raw: bytes | msgspec.Raw) -> NetworkPolicy:
         """Decode a NetworkPolicy. msgspec.MsgspecError when it is none."""
+        return cls._of(_policies.decode(raw))
+
+    @classmethod
+    def with_json(cls, raw: bytes | msgspec.Raw) -> tuple[NetworkPolicy, bytes]:
+        """The same, and the JSON of what was read of it, which `from_json` reads alike."""
         policy = _policies.decode(raw)
+        return cls._of(policy), msgspec.json.encode(policy)
+
+    @classmethod
+    def _of(cls, policy: _Policy) -> NetworkPolicy:
         spec, namespace, unread = policy.spec, intern(policy.metadata.namespace), list[str]()
         types = spec.policy_types or (("Ingress", "Egress") if spec.egress else ("Ingress",))
         unread += [f"policyTypes: {one!r} is not known" for one in types if one not in ("Ingress", "Egress")]

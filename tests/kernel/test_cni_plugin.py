@@ -51,8 +51,10 @@ class Engine:
     def new_namespace(self) -> NetworkNamespace:
         return NetworkNamespace.create(self._workers)
 
-    async def call(self, verb: str, container: str, netns: Namespace | None, version: str = "1.1.0", **fields: Any) -> Ended:
-        place = {} if netns is None else {"CNI_NETNS": path_of(netns)}
+    async def call(
+        self, verb: str, container: str, netns: Namespace | None, version: str = "1.1.0", arguments: str = "", **fields: Any
+    ) -> Ended:
+        place = {"CNI_ARGS": arguments} | ({} if netns is None else {"CNI_NETNS": path_of(netns)})
         env = {"CNI_COMMAND": verb, "CNI_CONTAINERID": container, "CNI_IFNAME": "eth0", "PODPLANE_CNI_SOCKET": str(self._path)}
         return await programs.run(self._words, configuration(version, **fields), **env, **place)
 
