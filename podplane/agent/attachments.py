@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from typing import Protocol
 
@@ -35,6 +36,7 @@ from podplane.state.operations import Failure
 from podplane.state.value import Identity, IPAddress, Value, address_of
 from podplane.state.words import difference, in_words
 
+log = logging.getLogger(__name__)
 TRIES = 3
 """So often an ADD is tried again after refusals that contradict what is known of the kernel."""
 PACKETS_SECONDS, POLL_SECONDS = 0.5, 0.002
@@ -145,7 +147,7 @@ class Attachments:
     async def resume(self, attached: Iterable[AttachedPod], pause: Pause) -> None:
         """An agent before this one attached these: their network is as it was planned, and stays so."""
         sandboxes = []
-        for request, ips in attached:
+        for request, ips in self._each_once(attached):
             self._pool(request.further).keep(request.id, ips)
             self._resumed.add(request.id)
             sandboxes.append(self._admit(request, ips, self._asked_mac(request)))
@@ -157,6 +159,20 @@ class Attachments:
             fragment = self._ledger.desired.fragment(key)
             self._ledger.trust(identity for identity, value in fragment.items() if value.netns)
             await pause()
+
+    def _each_once(self, attached: Iterable[AttachedPod]) -> list[AttachedPod]:
+        """Without those whose addresses a later one has, too: no agent attaches so, but a damaged record may say it."""
+        owners: dict[tuple[BridgeNetwork | None, IPAddress], tuple[str, str]] = {}
+        found: dict[tuple[str, str], AttachedPod] = {}
+        for request, ips in attached:
+            for ip in map(address_of, ips):
+                earlier = owners.get((request.further, ip), request.id)
+                owners[request.further, ip] = request.id
+                if earlier != request.id and found.pop(earlier, None) is not None:
+                    log.warning("resume %s: %s is had by %s, too, and it is detached", self._name_of(earlier), ip, request.who)
+                    self._record.detached(earlier)
+            found[request.id] = request, ips
+        return list(found.values())
 
     async def add(self, request: Attachment) -> Attached:
         """Attach a pod: addresses, links and routes are in place when this returns. NetworkError says why not.

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import ipaddress
 import logging
 import os
 import threading
@@ -25,6 +26,7 @@ import msgspec
 
 from podplane.cni.network import Attachment
 from podplane.kernel.namespace import Namespace
+from podplane.state.mac import asked_mac
 
 log = logging.getLogger(__name__)
 Id = tuple[str, str]
@@ -49,6 +51,14 @@ class Kept(msgspec.Struct, frozen=True):
     attach: Fields
     ips: tuple[str, ...]
     cookie: int = 0
+
+    def __post_init__(self) -> None:
+        """ValueError for addresses or a MAC that make no sense: an agent that took them would not start."""
+        if not self.ips:
+            raise ValueError("it has no address")
+        _check_ips(self.ips)
+        if self.attach.mac:
+            asked_mac(self.attach.mac)
 
     @property
     def id(self) -> Id:
@@ -75,6 +85,15 @@ class _Line(msgspec.Struct):
     detach: Id | None = None
     sysctl: str = ""
     last: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """ValueError as of `Kept`."""
+        _check_ips(self.last or ())
+
+
+def _check_ips(ips: tuple[str, ...]) -> None:
+    for ip in ips:
+        ipaddress.ip_address(ip)
 
 
 _lines, _kept = msgspec.json.Decoder(_Line), msgspec.json.Decoder(Kept)

@@ -9,6 +9,7 @@ import pytest
 
 from podplane.cni.network import Attachment, NetworkError
 from podplane.kernel.door import Kernel
+from podplane.model.view import BridgeNetwork
 from tests.unit.agent.rig import Choosy, Rig, cluster
 
 IPS = ("10.244.1.2", "fd00:10:244:1::2")
@@ -104,3 +105,15 @@ async def test_what_an_agent_that_was_killed_left_half_made_is_whole_when_it_is_
     written = rig.written
     await rig.agent.network.add(request)
     assert rig.written == written, "it is known to be whole by now"
+
+
+async def test_of_two_that_are_said_to_have_one_address_the_later_one_has_it(caplog: pytest.LogCaptureFixture) -> None:
+    rig, record = await started()
+    blue = BridgeNetwork("default/blue", ("10.244.1.0/24",))
+    first, second, third = rig.attachment("a"), rig.attachment("b"), rig.attachment("a", ifname="net1", further=blue)
+    rig.new_agent()
+    one, two, further = ("10.244.1.2", "fd00:10:244:1::2"), ("10.244.1.3", "fd00:10:244:1:0::2"), ("10.244.1.2",)
+    await rig.start(attached=[(first, one), (second, two), (third, further)])
+    assert [request.id for request, _ in rig.agent.network.attached] == [second.id, third.id]
+    assert "container a: fd00:10:244:1::2 is had by pod default/b, too" in caplog.text
+    assert record.said == [("detached", "a", 0)]

@@ -56,7 +56,9 @@ class Machine:
         self.journal.close()
         self.journal = Journal(self.path)
         attached = [
-            (kept.attachment(self.namespaces[kept.attach.name]), kept.ips) for kept in self.journal.attachments.values()
+            (kept.attachment(self.namespaces[kept.attach.name]), kept.ips)
+            for kept in self.journal.attachments.values()
+            if kept.attach.name in self.namespaces
         ]
         self.rig.record = self
         self.rig.new_agent(Mortal)
@@ -136,5 +138,29 @@ def test_what_was_acknowledged_outlives_any_crash_and_nothing_leaks(
             await machine.call("delete", name, TURNS)
         await machine.look()
         assert not machine.journal.attachments and not machine.rig.agent.network.addresses.owners
+
+    asyncio.run(live())
+
+
+@given(data=st.data())
+def test_whatever_the_journal_says_an_agent_starts_and_no_address_is_had_twice(
+    data: st.DataObject, tmp_path_factory: Any
+) -> None:
+    async def live() -> None:
+        machine = Machine(tmp_path_factory.mktemp("run") / "journal")
+        await machine.start()
+        for name in PODS:
+            await machine.call("add", name, TURNS)
+        content = bytearray(machine.path.read_bytes())
+        for _ in range(data.draw(st.integers(1, 6))):
+            at = data.draw(st.integers(0, len(content) - 1))
+            content[at] = data.draw(st.sampled_from(b'0123456789.:a"{}[]x-\n'))
+        await machine.kill()
+        machine.path.write_bytes(content)
+        await machine.start()
+        every = [ip for _, ips in machine.rig.agent.network.attached for ip in ips]
+        assert len(every) == len(set(every))
+        added = await machine.rig.agent.network.add(machine.rig.attachment("new"))
+        assert not set(added.ips) & set(every)
 
     asyncio.run(live())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,19 @@ def test_a_line_that_makes_no_sense_costs_only_itself(tmp_path: Path, caplog: py
         file.write(b'\xff\n{"attach": {"container_id": 7}, "ips": []}\n[]\n{"detach": "a"}\n{"later": {}}\n')
     Journal(path).attach(attachment("b"), IPS, 0)
     assert list(read(path)) == [("a", "eth0"), ("b", "eth0")]
+    assert "makes no sense" in caplog.text
+
+
+@pytest.mark.parametrize("ips", [["x"], [], ["10.244.1.300"], ["10.244.1.2/32"], ["10.244.1.2", ""], ["ä"], [None], "x"])
+def test_addresses_that_make_no_sense_cost_only_their_line(tmp_path: Path, ips: Any, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "journal"
+    journal = Journal(path)
+    journal.attach(attachment("a"), IPS, 0)
+    line = json.loads(path.read_bytes())
+    odd = [line | {"ips": ips, "attach": line["attach"] | {"container_id": "b"}}, {"last": ips or ["y"]}]
+    with path.open("ab") as file:
+        file.write(b"".join(json.dumps(one).encode() + b"\n" for one in odd))
+    assert list(read(path)) == [("a", "eth0")] and Journal(path).last == IPS
     assert "makes no sense" in caplog.text
 
 
