@@ -31,7 +31,8 @@ from podplane.agent.pause import Pause
 from podplane.kernel.errors import Denied, Exists, NotFound, Retry
 from podplane.state.ledger import Ledger, Status
 from podplane.state.network import QDISC_HANDLE, Fdb, Link, Neighbour, Qdisc, Route, Rule, Sysctl
-from podplane.state.operations import Failure, LinkEvent, Report
+from podplane.state.nft_members import Members
+from podplane.state.operations import Failure, LinkEvent, Operation, Report
 from podplane.state.ownership import Ownership, is_foreign
 from podplane.state.value import Identity, Value
 
@@ -392,8 +393,9 @@ class Watcher:
             identity = operation.value.identity
             if identity in self._foreign:
                 del self._foreign[identity]
-                self._repairs[str(identity[0]).lower()] += 1
-                self.repaired[str(identity[0]).lower()] += 1
+                kind, count = _repaired(operation)
+                self._repairs[kind] += count
+                self.repaired[kind] += count
                 if isinstance(operation.new, Link) and (netns := self._pods.get(operation.new.name)) is not None:
                     self._pods_to_read[netns] = None  # the link was made anew, and so its far end in the pod
         for link in report.recreated:
@@ -418,6 +420,16 @@ class Watcher:
         what = ", ".join(f"{count} {kind if count == 1 else _plural(kind)}" for kind, count in sorted(repairs.items()))
         has_tables = any(kind.startswith("nft ") for kind in repairs)
         self._tell(f"somebody else changed podplane's objects in the kernel; repaired: {what}", has_tables)
+
+
+def _repaired(operation: Operation) -> tuple[str, int]:
+    """The kind of what was repaired, and how many these were: packed elements are many in one value."""
+    old, new = operation.old, operation.new
+    if not isinstance(operation.value, Members):
+        return str(operation.value.identity[0]).lower(), 1
+    before, after = (one if isinstance(one, Members) else None for one in (old, new))
+    differing = sum(map(len, after.differences(before))) if after is not None else len(before or ())
+    return "nft element", differing
 
 
 def _plural(kind: str) -> str:

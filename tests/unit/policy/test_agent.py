@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Collection
 from ipaddress import ip_address
 
@@ -11,6 +12,7 @@ import pytest
 
 from podplane.agent import policy_plans
 from podplane.agent.pause import Pause
+from podplane.agent.planner import REPAIRED
 from podplane.cni.network import Attachment, NetworkError
 from podplane.dns.settings import DnsSettings
 from podplane.kernel.door import Kernel
@@ -218,6 +220,9 @@ async def test_a_table_that_somebody_flushes_is_repaired() -> None:
     assert rig.opener.judged.pop() == {ip_address("10.244.1.2"), ip_address("fd00:10:244:1::2")}, (
         "connections that began meanwhile"
     )
+    (said,) = (message for _, reason, message in rig.events if reason == REPAIRED)
+    elements = sum(isinstance(one, Element) for one in rig.host.objects.nft.values())
+    assert re.search(r"repaired: .* (\d+) nft elements, \d+ nft objects", said)[1] == str(elements), "one by one"
 
 
 @pytest.mark.parametrize("is_back", [False, True])
