@@ -208,11 +208,17 @@ def _pods_read(name: str) -> bool:
     return is_open and all(_is_reached(path) for path in OWN if is_below(path, f"/{name}"))
 
 
-def enter(root: Root) -> list[int]:
+class Entered(NamedTuple):
+    """Descriptors: of /proc/sys where it can be written, and for reading the termination message, if there is a file for one."""
+
+    sysctls: int
+    last_words: list[int]
+
+
+def enter(root: Root) -> Entered:
     """Make the file system and enter it; the caller has a mount namespace of its own, and the network namespace of the pod.
 
-    It is not yet in the pod's user namespace, which is going to lock these mounts. A descriptor for reading the termination message, if
-    there is a file for one. OSError says what can't be had.
+    It is not yet in the pod's user namespace, which is going to lock these mounts. OSError says what can't be had.
     """
     umask = os.umask(UMASK)
     try:
@@ -221,7 +227,7 @@ def enter(root: Root) -> list[int]:
         os.umask(umask)
 
 
-def _enter(root: Root) -> list[int]:
+def _enter(root: Root) -> Entered:
     base, scratch = f"{root.folder}/{ROOT}", f"{root.folder}/{SCRATCH}"
     syscalls.mount("tmpfs", scratch, "tmpfs", MS_NOSUID | MS_NODEV, tmpfs_options(root.size, "755"))
     os.mkdir(f"{scratch}/{NEW}", 0o755)
@@ -246,6 +252,7 @@ def _enter(root: Root) -> list[int]:
     with ids.as_first(ids.of_pods()):  # who alone sets what belongs to the pod's IPC namespace
         for name, value in root.sysctls.items():
             _set(name, value)
+    sysctls = open_sysctls()
     _protect_kernel()
     empties = f"/{old}{scratch}"
     made |= _hide(HIDDEN_FOLDERS, empties)
@@ -274,7 +281,12 @@ def _enter(root: Root) -> list[int]:
             except OSError as error:
                 if error.errno not in (errno.EINVAL, errno.ENOENT, errno.ENOTDIR):
                     raise  # else a volume of the pod is above it
-    return words
+    return Entered(sysctls, words)
+
+
+def open_sysctls() -> int:
+    """A descriptor of /proc/sys."""
+    return os.open("/proc/sys", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def finish() -> None:
@@ -487,8 +499,13 @@ PID_MAX_PER_NAMESPACE = (6, 14)
 @functools.cache
 def limits_processes() -> bool:
     """Can the number of a container's processes be bounded here?"""
+    return is_linux(PID_MAX_PER_NAMESPACE)
+
+
+def is_linux(version: tuple[int, int]) -> bool:
+    """Is it this version of Linux, or a later one?"""
     release = os.uname().release.split(".")
-    return tuple(int("".join(filter(str.isdigit, part.split("-")[0])) or 0) for part in release[:2]) >= PID_MAX_PER_NAMESPACE
+    return tuple(int("".join(filter(str.isdigit, part.split("-")[0])) or 0) for part in release[:2]) >= version
 
 
 def _set(name: str, value: str) -> None:

@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from podplane.kernel import cgroups, ids, leftovers, process_title, rootfs, sandbox, seccomp, syscalls, volumes
+from podplane.kernel import cgroups, ids, leftovers, process_title, rootfs, sandbox, seccomp, syscalls, user_limits, volumes
 from podplane.kernel.sandbox import Sandbox
 from podplane.kernel.zygote_child import Child, InContainer, InLab, InSandbox, Place, Program, Share
 from podplane.kernel.zygote_messages import (
@@ -101,6 +101,7 @@ class Zygote:
         self._shares: dict[int, Share] = {}
         self._own_mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         self._users = ids.of_pods()
+        self._limits = user_limits.here()
         self._own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._wake, wake = socket.socketpair()
         for end in (self._wake, wake):
@@ -315,7 +316,8 @@ class Zygote:
             return InLab(descriptors[0])
         if command.mounts and command.mounts not in self._mounts:
             raise LookupError("its volumes are gone")
-        return InSandbox(Sandbox(*descriptors[: len(sandbox.KINDS)]), self._mounts.get(command.mounts, -1), self._users)
+        namespaces, mounts = Sandbox(*descriptors[: len(sandbox.KINDS)]), self._mounts.get(command.mounts, -1)
+        return InSandbox(namespaces, mounts, self._users, self._limits)
 
 
 def exit_code(status: int) -> int:

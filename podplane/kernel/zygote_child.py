@@ -21,7 +21,7 @@ from typing import NoReturn, Protocol
 
 import msgspec
 
-from podplane.kernel import cgroups, ids, process_title, rights, rootfs, sandbox, syscalls, terminals
+from podplane.kernel import cgroups, ids, process_title, rights, rootfs, sandbox, syscalls, terminals, user_limits
 from podplane.kernel.cgroups import Group
 from podplane.kernel.ids import Ids
 from podplane.kernel.sandbox import Sandbox
@@ -62,6 +62,10 @@ class Place(Protocol):
     def users(self) -> Ids:
         """The ids of its users."""
 
+    @property
+    def is_contained(self) -> bool:
+        """Is it in a pod's user namespace?"""
+
     def enter(self, command: Spawn) -> list[int]:
         """Enter its namespaces, and make those that it has alone. A descriptor of its termination message, if it has a file for one."""
 
@@ -71,6 +75,7 @@ class InLab(msgspec.Struct, frozen=True):
 
     netns: int
     users: Ids = Ids()  # it is immutable
+    is_contained: bool = False
 
     def enter(self, command: Spawn) -> list[int]:
         """Its mounts and its host name are its own."""
@@ -83,27 +88,31 @@ class InLab(msgspec.Struct, frozen=True):
 
 
 class InSandbox(msgspec.Struct, frozen=True):
-    """A new container of a pod; `mounts` is its pod's mount namespace, -1 for that of the lab."""
+    """A new container of a pod; `mounts` is its pod's mount namespace, -1 for that of the lab; `limits` are the lab's (`user_limits`)."""
 
     sandbox: Sandbox
     mounts: int
     users: Ids
+    limits: Mapping[str, int]
+    is_contained: bool = True
 
     def enter(self, command: Spawn) -> list[int]:
         """Its mounts are made before it enters the pod's user namespace, which locks them."""
-        last_words: list[int] = []
         ids.create_as_first(self.users)
         sandbox.enter_before_mounts(self.sandbox)
         if self.mounts >= 0:
             syscalls.setns(self.mounts, syscalls.CLONE_NEWNS)
         syscalls.unshare(syscalls.CLONE_NEWNS)
         if command.root is not None:
-            last_words = rootfs.enter(command.root)
+            sysctls, last_words = rootfs.enter(command.root)
         else:
             rootfs.mount_kernel()
+            sysctls, last_words = rootfs.open_sysctls(), []
         if command.hostname:
             syscalls.sethostname(command.hostname)
         sandbox.enter(self.sandbox, self.users)
+        user_limits.of_pod(sysctls, self.limits)
+        os.close(sysctls)
         if command.root is not None:
             rootfs.finish()
         return last_words
@@ -202,6 +211,8 @@ class Child:
             os.chdir(self._command.directory)
         except OSError as error:
             raise OSError(error.errno, f"working directory {self._command.directory}: {error.strerror}") from None
+        if self._place.is_contained:
+            user_limits.of_process()
         rights.apply(self._command.rights)
 
     def _give_streams(self) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from podplane.kernel import ids, layers, rootfs, syscalls
+from podplane.kernel import ids, layers, rootfs, syscalls, user_limits
 
 UNUSED = 0x7000_0000
 """For root without subordinate ids: above those that systemd-nspawn takes, below those that systemd keeps for files of others
@@ -105,6 +105,14 @@ def mount_layers(place: Path, users: Users, host: Sequence[str] = ()) -> list[st
 def enter(users: Users) -> str:
     """Enter a new user namespace, in which this user is root; "", or why the pods get no ids of their own. OSError: there can be none."""
     own = [f"0 {number} 1" for number in (os.getuid(), os.getgid())]
+    outside = user_limits.here()
+    user_limits.of_lab(has_own_user=users.is_root)
+    why = _enter(users, own)
+    user_limits.in_lab(outside, has_own_user=users.is_root)
+    return why
+
+
+def _enter(users: Users, own: Sequence[str]) -> str:
     if not users.user:
         syscalls.unshare(syscalls.CLONE_NEWUSER)
         _map_own(*own)
@@ -113,13 +121,25 @@ def enter(users: Users) -> str:
     helper = _fork_helper(os.getpid(), users, ours, theirs)
     try:
         with ours:
-            syscalls.unshare(syscalls.CLONE_NEWUSER)
+            _make_namespace(users)
             ours.send(b"entered")
             why = ours.recv(MESSAGE_BYTES).decode()
     finally:
         os.waitpid(helper, 0)
     _map_own(*own)
+    if users.is_root:
+        os.seteuid(0)
+        syscalls.set_dumpable(is_dumpable=True)
     return why.strip() if why else "the process that maps them ended before it did"
+
+
+def _make_namespace(users: Users) -> None:
+    """Root makes it as the first of the pods' users: for whoever makes it counts what is used up in there (`kernel.user_limits`)."""
+    if users.is_root:
+        with contextlib.suppress(OSError):  # it is said later why it can't be that user
+            syscalls.keep_capabilities()
+            os.seteuid(users.user)
+    syscalls.unshare(syscalls.CLONE_NEWUSER)
 
 
 def _map_own(uid_map: str, gid_map: str) -> None:
@@ -151,6 +171,8 @@ def _write(target: int, users: Users) -> str:
             ids.write_maps(target, *users.maps)
             return ""
     except OSError as error:
+        with contextlib.suppress(OSError):  # else it maps itself, if it may
+            ids.write_maps(target, "0 0 1", "0 0 1")
         return f"ids from {users.user} on can't be mapped here ({error.strerror})"
     for program, text in zip(("newuidmap", "newgidmap"), users.maps, strict=True):
         pid = os.posix_spawnp(program, [program, str(target), *text.split()], os.environ)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from podplane.kernel import ids
 from podplane.kernel.cgroups import Group, Limits
 from podplane.kernel.rootfs import Root, limits_processes
+from podplane.kernel.user_limits import MAX_PROCESSES
 from podplane.model.pod import Container, Pod
 from podplane.runtime import image_files, limits, sysctls
 from podplane.runtime.container import ContainerRun
@@ -18,7 +19,6 @@ from podplane.runtime.mounts import PodFolder
 from podplane.runtime.node import Node
 from podplane.runtime.status import RUNNING
 
-MAX_PROCESSES = 4096
 PAUSE = "_pause"
 """No container has this name."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import struct
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,6 +58,23 @@ def test_its_processes_are_nobody_of_the_machine(lab: Podplane) -> None:
         fields = dict(line.partition(":")[::2] for line in (process / "status").read_text().splitlines())
         assert {fields[name].split()[0] for name in ("Uid", "Gid")} == {str(UNUSED)} or _is_subordinate(fields)
         assert not fields["Groups"].split(), "of root's other groups nothing is left"
+
+
+def test_what_its_pods_use_up_counts_for_nobody_of_the_machine(lab: Podplane) -> None:
+    holder = os.open(f"/proc/{lab.folder.holder()}/ns/user", os.O_RDONLY)
+    owner = struct.pack("=I", 0)
+    owner = fcntl.ioctl(holder, NS_GET_OWNER_UID, owner)
+    os.close(holder)
+    assert struct.unpack("=I", owner)[0] == _first_id(lab)
+
+
+NS_GET_OWNER_UID = 0xB704
+
+
+def _first_id(lab: Podplane) -> int:
+    """Who user 0 of pods is to the machine."""
+    lines = Path(f"/proc/{lab.folder.holder()}/uid_map").read_text().splitlines()
+    return next(int(outside) for inside, outside, _ in map(str.split, lines) if inside == str(FIRST))
 
 
 def _user_namespace(process: Path) -> str:

@@ -1,0 +1,126 @@
+"""Limits that count for a user of the machine, or of a user namespace, and not for a process: what one pod has used up, nobody else of that
+user can have. So a lab may use a part of what its user may, and a pod a part of that.
+
+What is counted by user is counted in each user namespace that leads to it, for whoever made it (kernel/ucount.c): in the pod's for the
+pod's users, in the lab's for the lab, outside for the user who runs the lab. Each user namespace has limits of its own for what is counted
+in it (/proc/sys/user, namespaces(7)), and one of what its maker's limits (setrlimit(2)) were for what is counted in the one outside.
+
+A pod has limits for System V IPC, too, which holds memory that belongs to no process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+from collections.abc import Mapping
+from fractions import Fraction
+
+from podplane.kernel import rootfs
+from podplane.kernel.cgroups import MEMORY
+
+NAMESPACES = tuple(f"max_{kind}_namespaces" for kind in ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"))
+WATCHES = ("max_fanotify_groups", "max_fanotify_marks", "max_inotify_instances", "max_inotify_watches")
+"""Files of /proc/sys/user."""
+OF_LAB = Fraction(3, 4)
+"""A lab's part of what its user may have; with a user of its own it has all."""
+OF_POD, NAMESPACES_OF_POD = Fraction(1, 4), Fraction(1, 16)
+"""A pod's part of what the lab may have."""
+UNLIMITED = str(2**31 - 1)
+"""What a new user namespace has."""
+RESOURCES_OF_LAB = (resource.RLIMIT_SIGPENDING, resource.RLIMIT_MSGQUEUE, resource.RLIMIT_NPROC)
+RESOURCES_OF_POD = {
+    resource.RLIMIT_SIGPENDING: OF_POD,
+    resource.RLIMIT_MSGQUEUE: Fraction(1, 2),
+    resource.RLIMIT_NOFILE: OF_LAB,
+}
+"""Of descriptors the lab has more, because those that are in messages on their way count for the user (unix(7), ETOOMANYREFS)."""
+IPC = {
+    "kernel/shmall": str(MEMORY // 8 // os.sysconf("SC_PAGE_SIZE")),
+    "kernel/msgmni": "1024",
+    "kernel/sem": f"32000 {1 << 18} 500 1024",
+}
+"""Of System V, in a pod: an eighth of the memory, as for its emptyDirs, and 16 MiB each in messages and semaphores."""
+MAX_PROCESSES = 4096
+"""Of a container, or where the kernel does not bound those, of each user of a pod."""
+PROCESSES_PER_NAMESPACE = (5, 14)
+"""The version of Linux since which processes are counted in each user namespace."""
+
+
+def of_lab(*, has_own_user: bool) -> None:
+    """Before the caller makes the lab's user namespace: what all in there may have together. `has_own_user`: it counts for nobody else."""
+    for kind in RESOURCES_OF_LAB:
+        soft, hard = resource.getrlimit(kind)
+        if has_own_user and kind == resource.RLIMIT_MSGQUEUE and hard != resource.RLIM_INFINITY:
+            with contextlib.suppress(ValueError, OSError):  # root of a container may not raise it
+                resource.setrlimit(kind, (2 * hard, 2 * hard))  # each pod has what a user has
+        elif not has_own_user:
+            resource.setrlimit(kind, (part(soft, OF_LAB), part(hard, OF_LAB)))
+
+
+def in_lab(outside: Mapping[str, int], *, has_own_user: bool) -> None:
+    """In the lab's user namespace: what all pods may have together, of what there is `outside`."""
+    for name, most in outside.items():
+        _write(f"/proc/sys/user/{name}", str(most if has_own_user else part(most, OF_LAB)))
+
+
+def here() -> dict[str, int]:
+    """The limits of the caller's user namespace; none of what the kernel does not have."""
+    found = {}
+    for name in (*NAMESPACES, *WATCHES):
+        with contextlib.suppress(OSError), open(f"/proc/sys/user/{name}") as file:
+            found[name] = int(file.read())
+    return found
+
+
+def of_pod(sysctls: int, lab: Mapping[str, int]) -> None:
+    """In a pod's user and IPC namespaces, as its root: what it may have of what the `lab` may. `sysctls` is a descriptor of /proc/sys where
+    that can be written, of a /proc of its own (`rootfs`). Nothing where it was done before."""
+    if not lab or _read_at(sysctls, f"user/{next(iter(lab))}") != UNLIMITED:
+        return
+    wanted = {
+        f"user/{name}": str(part(most, NAMESPACES_OF_POD if name in NAMESPACES else OF_POD)) for name, most in lab.items()
+    }
+    for name, text in {**wanted, **IPC}.items():
+        _write(name, text, sysctls)
+
+
+def of_process() -> None:
+    """What a process of a pod, and all that it starts, may have: it can't raise that. Where the kernel does not bound the processes of a
+    namespace, those of a user in the pod are bounded."""
+    for kind, share in RESOURCES_OF_POD.items():
+        soft, hard = resource.getrlimit(kind)
+        most = part(hard, share)
+        resource.setrlimit(kind, (_least(soft, most), most))
+    if not rootfs.limits_processes() and rootfs.is_linux(PROCESSES_PER_NAMESPACE):
+        resource.setrlimit(resource.RLIMIT_NPROC, (MAX_PROCESSES, MAX_PROCESSES))
+
+
+def part(whole: int, share: Fraction) -> int:
+    """A share of a limit, one at least; there is none of what is unlimited."""
+    return whole if whole == resource.RLIM_INFINITY else max(min(whole, 1), int(whole * share))
+
+
+def _least(one: int, other: int) -> int:
+    return max(one, other) if resource.RLIM_INFINITY in (one, other) else min(one, other)
+
+
+def _read_at(folder: int, name: str) -> str:
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
+    except OSError:
+        return ""
+    try:
+        return os.read(fd, 64).decode().strip()
+    finally:
+        os.close(fd)
+
+
+def _write(name: str, text: str, folder: int | None = None) -> None:
+    """Of a sysctl that the kernel does not have, or that may not be changed here, the limit outside remains."""
+    with contextlib.suppress(OSError):
+        fd = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=folder)
+        try:
+            os.write(fd, text.encode())
+        finally:
+            os.close(fd)
