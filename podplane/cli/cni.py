@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from podplane.cni import engines
 from podplane.cni import install as installation
 
 bin_dir = click.option(
@@ -34,7 +35,7 @@ def cni() -> None:
 @conf_dir
 def install(bin_dir: Path, conf_dir: Path) -> None:
     """Put the plugin and its configuration where container engines find them; again after an upgrade."""
-    for line in installation.install(bin_dir, conf_dir):
+    for line in (*installation.install(bin_dir, conf_dir), *engines.notes(bin_dir, conf_dir)):
         click.echo(line)
 
 

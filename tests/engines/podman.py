@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from tests.e2e.conftest import until
 from tests.engines import image
 from tests.engines.conftest import Site
 
 NEEDED = {"podman": "podman", "conmon": "conmon", "runc": "runc"}
 """Programs, and Debian's packages of them."""
+SERVE = ("serve", "8080")
 CONFIG = """
 [network]
 network_backend = "cni"
@@ -37,16 +39,22 @@ class Podman:
         """What a command prints."""
         return self._machine(*self._command, *words, code=code)
 
-    def run(self, name: str, *options: str, words: tuple[str, ...] = ("serve", "8080")) -> str:
-        """A container in the network `podplane` that runs our program with these words; its id."""
+    def run(self, name: str, *options: str, words: tuple[str, ...] = SERVE) -> str:
+        """A container in the network `podplane` that runs our program with these words; its id. One that serves does so by now."""
         own = ("--name", name, "--network", "podplane", "--cgroup-parent", self._machine.group)
-        return self("run", "--detach", *own, *options, image.NAME, *words).strip()
+        id_ = self("run", "--detach", *own, *options, image.NAME, *words).strip()
+        self.until_it_serves(name, words)
+        return id_
+
+    def until_it_serves(self, name: str, words: tuple[str, ...] = SERVE) -> None:
+        """Wait until a container that is to serve does so."""
+        until(lambda: words[0] != "serve" or self.ask(name, "127.0.0.1", code=None))
 
     def ips(self, name: str) -> list[str]:
         """Its addresses, as podman tells them."""
         network: dict[str, Any] = json.loads(self("inspect", name))[0]["NetworkSettings"]["Networks"]["podplane"]
         return [network["IPAddress"], network["GlobalIPv6Address"]]
 
-    def ask(self, name: str, ip: str, port: int = 8080) -> str:
+    def ask(self, name: str, ip: str, port: int = 8080, code: int | None = 0) -> str:
         """What a server tells the container."""
-        return self("exec", name, f"/{image.PROGRAM}", "ask", ip, str(port), "5").strip()
+        return self("exec", name, f"/{image.PROGRAM}", "ask", ip, str(port), "5", code=code).strip()

@@ -62,6 +62,7 @@ def test_a_container_gets_the_address_and_the_mac_that_it_asks_for(site: Site, p
 def test_a_container_is_attached_anew_when_it_starts_again(site: Site, podman: Podman) -> None:
     podman.run("again")
     podman("restart", "--time", "0", "again")
+    podman.until_it_serves("again")
     assert site.from_lab(LAB_POD, *map(url, podman.ips("again"))) == site.pod_ips(LAB_POD)
     podman("rm", "--force", "--time", "0", "again")
 
