@@ -5,9 +5,9 @@ from __future__ import annotations
 import gc
 import sys
 
-THRESHOLDS = 1_000, 20, 2_500
+THRESHOLDS = 1_000, 5, 10_000
 """Of `gc.set_threshold`. A collection of the youngest generation looks at what was made since the last one and is still there: some 1,000
-objects, 0.4 ms. One of the two younger looks at 20,000, 4 to 8 ms; of a million, 100 ms and more. The oldest is looked at after fifty
+objects, 0.4 ms. One of the two younger looks at 5,000, 1 to 2 ms; of a million, 100 ms and more. The oldest is looked at after fifty
 million."""
 SWITCH_SECONDS = 0.0002
 """So long a thread computes on when the event loop wants the lock. The loop wants it after each system call that gives it up: some ten

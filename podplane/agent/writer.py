@@ -232,8 +232,7 @@ class Writer:
             left -= len(report.applied) + len(report.failed)
             if left:
                 await pause()
-                self._send_urgent()
-                await self._lose_contents(pause)
+                await self._send_urgent(pause)
 
     async def _lose_contents(self, pause: Pause) -> None:
         """What was in tables that were deleted is gone, which is noted before anything else is sent."""
@@ -241,7 +240,7 @@ class Writer:
             self._notify(settled)
             await pause()
 
-    def _send_urgent(self) -> None:
+    async def _send_urgent(self, pause: Pause) -> None:
         """What somebody waits for goes between two slices, unless it waits for one of them."""
         if not self._urgent:
             return
@@ -251,6 +250,8 @@ class Writer:
         quick = [operation for operation in operations if not _takes_long(operation)]
         for report in self._guarded_steps(quick) if quick else ():
             self._acknowledge(report)
+            await self._lose_contents(pause)
+            await pause()
 
     def _guarded_steps(self, operations: list[Operation]) -> Iterator[Report]:
         """The door's steps; a failure that is no refusal (too many open files, say) is a report of what was not carried

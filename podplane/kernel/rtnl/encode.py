@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Callable
 
@@ -29,6 +30,7 @@ NamespaceFd = Callable[[str], int]
 CREATE = NLM_F_CREATE | NLM_F_EXCL
 PUT = NLM_F_CREATE | NLM_F_REPLACE
 ADD = NLM_F_CREATE | NLM_F_APPEND
+KEPT_MODES = 64
 
 
 def mac_bytes(mac: str) -> bytes:
@@ -117,23 +119,46 @@ def set_later(link: Link, own_index: int) -> Message | None:
     if link.alias:
         payload += attribute(c.IFLA_IFALIAS, link.alias.encode())
     if link.master:
-        modes = [
-            u8(c.IFLA_BRPORT_MODE, int(link.hairpin)),
-            u8(c.IFLA_BRPORT_LEARNING, int(link.learning)),
-            u8(c.IFLA_BRPORT_UNICAST_FLOOD, int(link.flood)),
-            u8(c.IFLA_BRPORT_ISOLATED, int(link.isolated)),
-            u8(c.IFLA_BRPORT_LOCKED, int(link.locked)),
-            u8(c.IFLA_BRPORT_MCAST_FLOOD, int(link.multicast_flood)),
-            u8(c.IFLA_BRPORT_BCAST_FLOOD, int(link.broadcast_flood)),
-            attribute(c.IFLA_BRPORT_GROUP_FWD_MASK, struct.pack("=H", link.group_forward)),
-        ]
-        slave = nested(c.IFLA_INFO_SLAVE_DATA, *modes)
-        payload += nested(c.IFLA_LINKINFO, text(c.IFLA_INFO_SLAVE_KIND, "bridge"), slave)
+        modes = (
+            link.hairpin,
+            link.learning,
+            link.flood,
+            link.isolated,
+            link.locked,
+            link.multicast_flood,
+            link.broadcast_flood,
+        )
+        payload += _port_modes(link.group_forward, *modes)
     if not payload:
         return None
     return Message(
         c.RTM_NEWLINK, 0, c.LINK.pack(0, 0, own_index, 0, 0) + payload, lambda: f"set alias and port mode of {link.name}"
     )
+
+
+@functools.lru_cache(KEPT_MODES)
+def _port_modes(
+    group_forward: int,
+    hairpin: bool,
+    learning: bool,
+    flood: bool,
+    isolated: bool,
+    locked: bool,
+    multicast: bool,
+    broadcast: bool,
+) -> bytes:
+    """The modes of a port of a bridge; those of all pods are the same."""
+    modes = (
+        u8(c.IFLA_BRPORT_MODE, int(hairpin)),
+        u8(c.IFLA_BRPORT_LEARNING, int(learning)),
+        u8(c.IFLA_BRPORT_UNICAST_FLOOD, int(flood)),
+        u8(c.IFLA_BRPORT_ISOLATED, int(isolated)),
+        u8(c.IFLA_BRPORT_LOCKED, int(locked)),
+        u8(c.IFLA_BRPORT_MCAST_FLOOD, int(multicast)),
+        u8(c.IFLA_BRPORT_BCAST_FLOOD, int(broadcast)),
+        attribute(c.IFLA_BRPORT_GROUP_FWD_MASK, struct.pack("=H", group_forward)),
+    )
+    return nested(c.IFLA_LINKINFO, text(c.IFLA_INFO_SLAVE_KIND, "bridge"), nested(c.IFLA_INFO_SLAVE_DATA, *modes))
 
 
 def delete_link(own_index: int, name: str) -> Message:

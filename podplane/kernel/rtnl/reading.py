@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-from podplane.kernel.netlink import Socket, attribute, parse_attributes, u32
+from podplane.kernel.netlink import Socket, attribute, find_attribute, parse_attributes, u32
 from podplane.kernel.rtnl import constants as c
 from podplane.kernel.rtnl import decode, encode, traffic_control
 from podplane.state.network import QDISC_HANDLE, Link, Route
@@ -134,7 +134,7 @@ def await_carrier(socket: Socket, name: str) -> None:
             ((_, payload),) = socket.dump(c.RTM_GETLINK, encode.get_link(name), flags=0)
         except OSError:
             return
-        if parse_attributes(payload, c.LINK.size).get(c.IFLA_OPERSTATE) == IS_UP:
+        if find_attribute(payload, c.IFLA_OPERSTATE, c.LINK.size) == IS_UP:
             return
 
 

@@ -170,11 +170,11 @@ class Rtnl:
 
     def _block(self, operations: Iterable[Operation], errors: Errors) -> None:
         """Refuse what lies on links that are somebody else's: the first refusal is for the link, the others come with it."""
-        for operation in operations:
+        for operation in operations if errors else ():
             value, error = operation.value, errors.get(id(operation))
             if isinstance(value, Link) and isinstance(error, ForeignObject):
                 self._blocked[value.name] = error
-        for operation in operations:
+        for operation in operations if self._blocked else ():
             name = blocking_link(operation.value, self._blocked)
             if name:
                 errors[id(operation)] = self._blocked[name]
@@ -400,6 +400,10 @@ def _is_marked(value: Value) -> bool:
 
 def _sends(steps: Sequence[Step]) -> Iterator[list[Step]]:
     """Parts that each fit one send; the messages of one operation stay together."""
+    if len(steps) <= BATCH_MESSAGES and sum([20 + len(step.message.payload) for step in steps]) <= BATCH_BYTES:
+        if steps:
+            yield list(steps)
+        return
     part: list[Step] = []
     size = start = 0
     while start < len(steps):

@@ -202,6 +202,25 @@ async def test_other_tasks_have_a_turn_between_the_slices_of_a_large_change(monk
     assert await turns(200) >= 100
 
 
+async def test_other_tasks_have_a_turn_between_the_slices_of_what_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many who wait at one time, while a large change is under way, don't make one long turn; the change goes on after them."""
+    monkeypatch.setattr(pause, "TURN_SECONDS", 0)  # each slice counts as a long one
+    rig = Rig()
+    rig.want("large", *(value(f"n{n}", "1") for n in range(100)))
+    rig.writer.wake()
+    await asyncio.sleep(0)
+    waiting = [asyncio.ensure_future(rig.settled(rig.want(f"pod{n}", value(f"urgent{n}", "1")))) for n in range(40)]
+    steps: list[int] = []
+    while not all(one.done() for one in waiting):
+        await asyncio.sleep(0)
+        steps.append(len(rig.kernel.order))
+    assert max(later - before for before, later in zip(steps, steps[1:], strict=False)) <= 4, "a turn has a slice or two"
+    last = max(number for number, name in enumerate(rig.kernel.order) if name.startswith("urgent"))
+    assert last < 70 and [await one for one in waiting] == [[]] * 40
+    await rig.writer.idle()
+    assert len(rig.kernel.values) == 140
+
+
 async def test_while_links_are_removed_in_a_thread_all_else_goes_on_and_what_comes_meanwhile_is_removed_together() -> None:
     rig = Rig()
     veths = [value(name, "1", "veth") for name in "abc"]
