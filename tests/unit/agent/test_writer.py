@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -214,7 +215,7 @@ async def test_other_tasks_have_a_turn_between_the_slices_of_what_is_waited_for(
     while not all(one.done() for one in waiting):
         await asyncio.sleep(0)
         steps.append(len(rig.kernel.order))
-    assert max(later - before for before, later in zip(steps, steps[1:], strict=False)) <= 4, "a turn has a slice or two"
+    assert max(later - before for before, later in itertools.pairwise(steps)) <= 4, "a turn has a slice or two"
     last = max(number for number, name in enumerate(rig.kernel.order) if name.startswith("urgent"))
     assert last < 70 and [await one for one in waiting] == [[]] * 40
     await rig.writer.idle()
