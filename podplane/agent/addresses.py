@@ -28,10 +28,11 @@ def container_of(owner: Owner) -> str:
 class NodeAddresses:
     """Addresses by owner, and addresses reserved for pods that had them before. Methods are idempotent for one owner."""
 
-    def __init__(self, blocks: Iterable[str], name_of: Callable[[Owner], str] = container_of) -> None:
-        """`name_of` says who an owner is: `pod namespace/name`."""
+    def __init__(self, blocks: Iterable[str], name_of: Callable[[Owner], str] = container_of, network: str = "") -> None:
+        """`name_of` says who an owner is: `pod namespace/name`. `network` is the name of a further one, whose subnets these are."""
         self.blocks = tuple(blocks)
         self._name_of = name_of
+        self._network = network
         self._pools = [AddressPool(ipaddress.ip_network(block)) for block in self.blocks]
         self._owned: dict[Owner, tuple[IPAddress, ...]] = {}
         self._reserved: dict[str, tuple[IPAddress, ...]] = {}
@@ -96,16 +97,21 @@ class NodeAddresses:
             raise
         return tuple(taken)
 
+    def _named(self, pool: AddressPool) -> str:
+        """In words, for errors."""
+        return f"subnet {pool.block} of network {self._network}" if self._network else f"block {pool.block}"
+
     def _by_pool(self, needed: Iterable[IPAddress]) -> dict[int, IPAddress]:
         """The address that is asked for of each pool. Unavailable when there is no pool for one, or none is left."""
         found: dict[int, IPAddress] = {}
         for ip in needed:
             number = next((number for number, pool in enumerate(self._pools) if ip in pool.block), None)
             if number is None:
-                raise Unavailable(f"address {ip} is asked for, but it is in no block of this node ({', '.join(self.blocks)})")
+                where = f"subnet of network {self._network}" if self._network else "block of this node"
+                raise Unavailable(f"address {ip} is asked for, but it is in no {where} ({', '.join(self.blocks)})")
             if found.setdefault(number, ip) != ip:
-                block = self._pools[number].block
-                raise Unavailable(f"addresses {found[number]} and {ip} are asked for: an interface gets one of block {block}")
+                where = self._named(self._pools[number])
+                raise Unavailable(f"addresses {found[number]} and {ip} are asked for: an interface gets one of {where}")
         return found
 
     def _why_not(self, ip: IPAddress, pool: AddressPool) -> str:
@@ -115,15 +121,17 @@ class NodeAddresses:
         for uid, ips in self._reserved.items():
             if ip in ips:
                 return f"it is kept for the pod with uid {uid}, which had it before this node started"
-        if ip == pool.gateway:
-            return f"it is the node's own in block {pool.block}"
-        return f"it is the first or last one of block {pool.block}, which no pod gets"
+        if ip == pool.gateway and not self._network:
+            return f"it is the node's own in {self._named(pool)}"
+        return f"it is one of the first two or the last one of {self._named(pool)}, which no pod gets"
 
     def _next(self, pool: AddressPool) -> IPAddress:
         try:
             return pool.next()
-        except Exhausted as error:
-            raise Exhausted(f"{error} ({self._holders()})") from None
+        except Exhausted:
+            what = "" if self._network else "node "
+            size = counted(pool.size, "pod address", "pod addresses")
+            raise Exhausted(f"{what}{self._named(pool)} has {size}, all in use ({self._holders()})") from None
 
     def _holders(self) -> str:
         """Who has the addresses of a full block: whom one may ask to give one back."""

@@ -24,6 +24,7 @@ from podplane.agent.watcher import Watcher
 from podplane.agent.writer import Interrupted, Writer
 from podplane.cni.network import Attached, Attachment, NetworkError, TryAgainError
 from podplane.ipam.pool import Exhausted
+from podplane.model import host_ports
 from podplane.model.bandwidth import why_refused
 from podplane.model.view import BridgeNetwork, Sandbox, View
 from podplane.pods.plan import gateway_for, gateway_mac, veth_name
@@ -186,7 +187,7 @@ class Attachments:
         if why := self._view.why_no_pods:
             raise TryAgainError(why)
         pod = request.who
-        if why := why_refused(request.bandwidth):
+        if why := why_refused(request.bandwidth) or host_ports.why_refused(request.host_ports):
             raise NetworkError(f"{pod}: {why}")
         if (before := self._sandboxes.get(request.id)) is not None and before.network != request.further:
             raise NetworkError(f"{pod}: interface {request.ifname} is attached to another network: detach it first")
@@ -273,7 +274,7 @@ class Attachments:
         if network is None:
             return self._addresses
         if network not in self._further:
-            self._further[network] = NodeAddresses(network.subnets, self._name_of)
+            self._further[network] = NodeAddresses(network.subnets, self._name_of, network.name)
         return self._further[network]
 
     def _release(self, request: Attachment) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import msgspec
 
 from podplane.cni.errors import CniError, Code
+from podplane.model.host_ports import why_refused
 from podplane.model.view import Bandwidth, HostPort
 from podplane.state.nft_nat import PROTOCOLS
 
@@ -52,11 +53,6 @@ def parse_arguments(text: str) -> Arguments:
     return Arguments(**{field: pairs[key] for key, field in KEYS.items() if key in pairs})
 
 
-def is_node_only(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Is it ::1, from which the kernel routes nothing to a pod?"""
-    return ip.version == 6 and ip.is_loopback
-
-
 class PortMapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
     """An entry of the capability `portMappings`."""
 
@@ -68,8 +64,8 @@ class PortMapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
     def __post_init__(self) -> None:
         if self.protocol.lower() not in PROTOCOLS:
             raise ValueError(f"protocol {self.protocol!r} is none of {', '.join(PROTOCOLS)}")
-        if self.host_ip and is_node_only(ipaddress.ip_address(self.host_ip)):
-            raise ValueError(f"hostIP {self.host_ip} can't lead to a pod: the kernel has no route_localnet for IPv6")
+        if why := why_refused((self.asked,)):
+            raise ValueError(why)
 
     @classmethod
     def of(cls, port: HostPort) -> PortMapping:
@@ -110,11 +106,8 @@ class RuntimeConfig(msgspec.Struct, frozen=True, rename="camel"):
     mac: str = ""
 
     def __post_init__(self) -> None:
-        led = dict[tuple[str, int, str], int]()
-        for one in self.port_mappings:
-            port = (one.host_ip, one.host_port, one.protocol.lower())
-            if led.setdefault(port, one.container_port) != one.container_port:
-                raise ValueError(f"portMappings: host port {one.host_port}/{port[2]} is to lead to two ports of the container")
+        if why := why_refused(one.asked for one in self.port_mappings):
+            raise ValueError(f"portMappings: {why}")
 
 
 KINDS: dict[str, type[msgspec.Struct]] = {"portMappings": PortMapping, "bandwidth": BandwidthLimits}

@@ -21,6 +21,7 @@ from podplane.cni.errors import Code
 from podplane.cni.network import Attached, Attachment, NetworkError, TryAgainError
 from podplane.cni.result import NEWEST, Result, attached_by
 from podplane.cni.socket_path import reachable
+from podplane.model.host_ports import why_refused
 from podplane.model.view import NO_LIMITS
 
 NETWORK = "podplane"
@@ -157,7 +158,9 @@ def _arguments(request: Attachment) -> str:
 
 
 def _runtime(request: Attachment) -> dict[str, Any]:
-    """Its `runtimeConfig`: the capabilities that it asks for."""
+    """Its `runtimeConfig`: the capabilities that it asks for. ValueError when no pod can have them."""
+    if why := why_refused(request.host_ports):
+        raise ValueError(why)
     limits = request.bandwidth
     asked = {
         "portMappings": [msgspec.to_builtins(PortMapping.of(one)) for one in request.host_ports],

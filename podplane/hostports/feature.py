@@ -84,7 +84,8 @@ def plan(
     table = EMPTY
     if sandbox is not None and node is not None and node.spec.pod_cidrs:
         versions = tuple(ipaddress.ip_network(block).version for block in node.spec.pod_cidrs)
-        found = resolve(sandbox, versions, others(node, config)) if settings.enabled else switched_off(sandbox)
+        own = tuple(map(ipaddress.ip_address, node.ips))
+        found = resolve(sandbox, versions, others(node, config), own) if settings.enabled else switched_off(sandbox)
         table = without(found, taken)
     addresses = tuple(node_addresses(node)) if node else ()
     return HostPortPlan(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -52,10 +52,13 @@ def others(node: Node, config: NetworkConfig) -> tuple[IPNetwork, ...]:
     return tuple(map(ipaddress.ip_network, (*node.spec.pod_cidrs, *config.service_cidrs)))
 
 
-def resolve(sandbox: Sandbox, versions: tuple[int, ...], inner: Sequence[IPNetwork] = ()) -> HostPortTable:
+def resolve(
+    sandbox: Sandbox, versions: tuple[int, ...], inner: Sequence[IPNetwork] = (), own: Collection[IPAddress] = ()
+) -> HostPortTable:
     """The host ports of a pod interface on a node with these IP versions. Of two equal ports of one pod the first counts.
 
-    `inner` are the networks of pods and Services, in which there are no host ports.
+    `inner` are the networks of pods and Services, in which there are no host ports. `own` are addresses of the node: where there are any,
+    another one is doubted.
     """
     ips: dict[int, IPAddress] = {}
     for ip in map(ipaddress.ip_address, sandbox.ips):
@@ -71,7 +74,16 @@ def resolve(sandbox: Sandbox, versions: tuple[int, ...], inner: Sequence[IPNetwo
             continue
         for claim in claims:
             targets.setdefault(claim, Target(ips[claim.version], port.container_port))
+            if own and claim.ip is not None and claim.ip not in own and not claim.ip.is_loopback:
+                unserved.append(_doubt(port, claim.ip, own))
     return HostPortTable(label(*sandbox.reference), targets, tuple(unserved))
+
+
+def _doubt(port: HostPort, ip: IPAddress, own: Collection[IPAddress]) -> str:
+    """A machine may have addresses that its Node does not name."""
+    known = ", ".join(map(str, own))
+    what = f"host port {port.host_port}/{port.protocol.lower()}"
+    return f"{what}: hostIP {ip} is no address of the Node ({known}): it leads to the pod only if the machine has it"
 
 
 def switched_off(sandbox: Sandbox) -> HostPortTable:
@@ -103,7 +115,7 @@ def _address(text: str) -> IPAddress:
         ip = ipaddress.ip_address(text)
     except ValueError:
         raise ValueError(f"hostIP {text!r} is no IP address") from None
-    if ip.version == 6 and (ip.is_loopback or ip.scope_id):
+    if ip.version == 6 and (ip.is_loopback or ip.is_link_local):
         raise ValueError(f"hostIP is {ip}, which is good on one interface only: the kernel can't lead it to a pod")
     return ip
 

@@ -101,6 +101,11 @@ class Node(Model, frozen=True):
         return tuple(a.address for a in self.status.addresses if a.type == "InternalIP")
 
     @property
+    def ips(self) -> tuple[str, ...]:
+        """All its addresses, those by which others reach it from outside, too."""
+        return tuple(a.address for a in self.status.addresses if a.type in ("InternalIP", "ExternalIP"))
+
+    @property
     def is_ready(self) -> bool:
         """Does its condition Ready hold?"""
         return self._holds("Ready")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -108,10 +109,16 @@ async def test_a_subnet_of_the_cluster_and_a_full_one_are_refused() -> None:
     small = BridgeNetwork("default/small", ("10.20.0.0/29",))
     for number in range(5):
         await attach(rig, f"p{number}", rig.opener.namespace(), net1=small)
-    with pytest.raises(
-        NetworkError, match=r"block 10\.20\.0\.0/29 has 5 pod addresses, all in use \(5 pods of namespace default\)"
+    full = "subnet 10.20.0.0/29 of network default/small has 5 pod addresses, all in use (5 pods of namespace default): delete pods"
+    for asked, words in (
+        ((), full),
+        (("10.20.0.9",), "it is in no subnet of network default/small (10.20.0.0/29)"),
+        (("10.20.0.1",), "it is one of the first two or the last one of subnet 10.20.0.0/29 of network default/small"),
+        (("10.20.0.2", "10.20.0.3"), "an interface gets one of subnet 10.20.0.0/29 of network default/small"),
     ):
-        await rig.agent.network.add(rig.attachment("x", ifname="net1", further=small))
+        with pytest.raises(NetworkError, match=re.escape(words)) as refused:
+            await rig.agent.network.add(rig.attachment("x", ifname="net1", further=small, asked_ips=asked))
+        assert "block" not in str(refused.value)
 
 
 class FakeApi:

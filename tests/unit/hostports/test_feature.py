@@ -14,6 +14,7 @@ from podplane.hostports.feature import HostPortMemory, HostPortPlan, plan
 from podplane.hostports.model import HostPortClaim, resolve
 from podplane.hostports.settings import HostPortSettings
 from podplane.hostports.tables import TABLE, on_node
+from podplane.model.objects import NodeAddress, NodeStatus
 from podplane.model.view import HostPort, Sandbox
 from podplane.state.conntrack import Frontend, Target
 from podplane.state.effects import FlushConntrack, Warn
@@ -100,6 +101,10 @@ def test_a_host_ip_counts_for_its_own_family_only(host_ip: str, found: set[objec
         (HostPort(8080, 80, "TCP", "::1"), "8080/tcp is not served: hostIP is ::1"),
         (HostPort(8080, 80, "TCP", "fe80::1%eth0"), "8080/tcp is not served: hostIP is fe80::1%eth0"),
         (
+            HostPort(8080, 80, "TCP", "fe80::1"),
+            "8080/tcp is not served: hostIP is fe80::1, which is good on one interface only",
+        ),
+        (
             HostPort(53, 53, "UDP", "10.244.1.1"),
             "53/udp is not served: hostIP 10.244.1.1 is in 10.244.1.0/24, where addresses are",
         ),
@@ -120,6 +125,16 @@ def test_what_can_t_be_served_is_said_and_the_rest_is_served(port: HostPort, why
         next(e.reason for e in made.effects if isinstance(e, Warn) and why in e.reason)
     ]
     assert ("ports4", "tcp", 9090) in elements(made) and not any(8080 in key or 53 in key for key in elements(made))
+
+
+def test_a_host_ip_that_the_node_does_not_name_is_doubted_and_served_if_the_machine_has_it() -> None:
+    made = planned(HostPortMemory(), pod(1, HostPort(8080, 80, "TCP", "1.2.3.4"), HostPort(80, 80, "TCP", "127.0.0.2")))
+    assert ("addressed4", ip("1.2.3.4"), "tcp", 8080) in elements(made)
+    said = "host port 8080/tcp: hostIP 1.2.3.4 is no address of the Node (192.168.1.10, fd00:192:168:1::10)"
+    assert made.effects == (Warn(f"{said}: it leads to the pod only if the machine has it"),)
+    public = NodeAddress("ExternalIP", "1.2.3.4")
+    known = msgspec.structs.replace(NODE, status=NodeStatus(addresses=(*NODE.status.addresses, public)))
+    assert not plan("a", pod(1, HostPort(8080, 80, "TCP", "1.2.3.4")), known, CONFIG, ON, HostPortMemory()).effects
 
 
 def test_a_host_ip_of_a_family_that_the_pod_lacks_is_said() -> None:
