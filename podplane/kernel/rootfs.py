@@ -72,8 +72,10 @@ DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "net/tun")
 DEVICE_LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2", "ptmx": "pts/ptmx"}
 MACHINE_WIDE = ("sys", "irq", "bus", "fs", "sysrq-trigger")
 """Files and folders of /proc that change the machine: read-only in a container, those of the pod's network too."""
-HIDDEN = ("kcore", "keys", "timer_list")
-"""Files of /proc that tell of the machine's memory and of others: empty in a container."""
+HIDDEN = ("interrupts", "kcore", "keys", "latency_stats", "sched_debug", "timer_list", "timer_stats")
+"""Files of /proc that tell of the machine and of others: empty in a container."""
+HIDDEN_KERNEL = ("/proc/acpi", "/proc/asound", "/proc/scsi", "/sys/devices/virtual/powercap", "/sys/firmware")
+"""Folders that do (containerd, pkg/oci/spec.go, defaultMaskedPaths): empty too."""
 POD_FILES = {"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"}
 """What a kubelet makes for each pod: of these alone a hostPath shows the machine's own."""
 KEPT = ".kept"
@@ -255,7 +257,7 @@ def _enter(root: Root) -> Entered:
     sysctls = open_sysctls()
     _protect_kernel()
     empties = f"/{old}{scratch}"
-    made |= _hide(HIDDEN_FOLDERS, empties)
+    made |= _hide((*HIDDEN_FOLDERS, *HIDDEN_KERNEL), empties)
     covered = POD_FILES.intersection(target.path for target in targets if not target.bind.inside)
     for number, target in enumerate(targets):
         if target.bind.inside and not target.is_folder and os.path.realpath(target.bind.source) in covered:

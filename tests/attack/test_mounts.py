@@ -88,6 +88,16 @@ async def test_no_mount_of_the_lab_can_be_changed_or_removed(machine: Machine) -
 
 
 @contained
+async def test_what_tells_of_the_machine_is_empty(machine: Machine) -> None:
+    lab_folder()
+    files = " ".join(f"/proc/{name}" for name in rootfs.HIDDEN)
+    folders = " ".join(rootfs.HIDDEN_KERNEL)
+    assert await machine.says(
+        f"exec 2>/dev/null; cat {files}; for d in {folders}; do ls -A $d; done; ls -d {folders}", root=Root(FOLDER)
+    ) == ("\n".join(sorted(filter(os.path.isdir, rootfs.HIDDEN_KERNEL))))
+
+
+@contained
 async def test_devices_can_be_used_and_not_changed(machine: Machine) -> None:
     lab_folder()
     script = """exec 2>/dev/null
