@@ -72,6 +72,7 @@ def unit(context: click.Context, install: bool) -> None:
 
     from podplane.machine import configuration
     from podplane.machine.errors import MachineError
+    from podplane.machine.reach import unreadable
     from podplane.machine.unit import NAME
     from podplane.machine.unit import unit as text_of
 
@@ -88,6 +89,9 @@ def unit(context: click.Context, install: bool) -> None:
         text = text_of(words, given["run_dir"] or found.run_dir)
     except ValueError as error:
         raise MachineError(str(error)) from None
+    own = (sys.executable, __file__, given["kubeconfig"], given["config"])
+    for problem in unreadable(filter(None, own)):
+        click.echo(f"warning: the unit's agent has no rights over files of others, and can't read {problem}", err=True)
     if not install:
         click.echo(text, nl=False)
         return

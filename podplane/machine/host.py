@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
 
 from podplane.agent.attachments import AttachedPod
 from podplane.agent.kernel import Kernel
 from podplane.cni.network import Attachment
+from podplane.kernel import netlink
 from podplane.kernel.door import Kernel as KernelDoor
 from podplane.kernel.namespace import CurrentNamespace, Namespace, NetworkNamespace, Workers
-from podplane.kernel.opener import KernelOpener, leads_into, passed_of
+from podplane.kernel.opener import NETLINK_ROUTE, KernelOpener, leads_into, passed_of
+from podplane.kernel.rtnl import reading
+from podplane.machine.errors import MachineError
 from podplane.machine.fd_store import FdStore
 from podplane.machine.journal import Id, Journal, Kept
 from podplane.machine.originals import KeptSysctls
+from podplane.model.words import counted
 from podplane.pods.plan import veth_name
 from podplane.state.operations import LinkEvent
 from podplane.state.value import Value
@@ -28,7 +33,8 @@ class MachineHost:
     """The machine; its methods run on one event loop."""
 
     def __init__(self, journal: Journal, workers: Workers, store: FdStore | None = None) -> None:
-        """`store` keeps what was opened in pods' namespaces for the agent after this one, where that can't enter them."""
+        """`store` keeps what was opened in pods' namespaces for the agent after this one, where that can't enter them. MachineError when
+        no namespace is seen from here though there are pods."""
         self._namespace = CurrentNamespace()
         self._opener = KernelOpener()
         self._journal = journal
@@ -68,6 +74,7 @@ class MachineHost:
 
     def _reopened(self) -> list[AttachedPod]:
         attachments = tuple(self._journal.attachments.values())
+        self._check_sight(attachments)
         found = [one for kept in attachments if (one := self._reopen(kept)) is not None]
         if self._store is not None:
             self._store.close_rest()
@@ -87,6 +94,21 @@ class MachineHost:
         if self._store is not None:
             self._store.restore(kept.id, namespace, kept.cookie)
         return kept.attachment(namespace), kept.ips
+
+    def _check_sight(self, attachments: Sequence[Kept]) -> None:
+        """MachineError when all paths lead nowhere though links of the node have far ends elsewhere: a container sees the machine's
+        namespaces only where their folder is mounted. To take the pods for gone would cut them off."""
+        if not attachments or any(os.path.exists(one.attach.netns_path) for one in attachments):
+            return
+        links = (veth_name(*one.id) for one in attachments)
+        with self._namespace.run(netlink.Socket, NETLINK_ROUTE) as socket:
+            is_alive = any(reading.peer_namespace_id(socket, link) is not None for link in links)
+        if is_alive:
+            folder = os.path.dirname(attachments[0].attach.netns_path)
+            raise MachineError(
+                f"no network namespace of the {counted(len(attachments), 'interface')} of pods is seen from here: mount the machine's "
+                f"{folder} at the same place, with mountPropagation: HostToContainer in a pod"
+            )
 
     def _opened(self, kept: Kept) -> NetworkNamespace:
         """Its namespace opened again. OSError when that is gone, or another one has its path."""

@@ -16,13 +16,18 @@ import pytest
 
 from podplane.agent.agent import Agent
 from podplane.cni.network import Attachment
-from podplane.kernel.namespace import NetworkNamespace, Workers
+from podplane.kernel.door import Kernel
+from podplane.kernel.namespace import CurrentNamespace, NetworkNamespace, Workers
+from podplane.kernel.opener import KernelOpener
 from podplane.machine import snapshot
 from podplane.machine.errors import MachineError
 from podplane.machine.host import MachineHost
 from podplane.machine.journal import Journal
 from podplane.machine.program import JOURNAL
 from podplane.machine.uninstall import uninstall
+from podplane.pods.plan import veth_name
+from podplane.state.network import Link, Peer
+from podplane.state.operations import Operation
 from tests.kernel.test_foreign import FOREIGN, MACHINE, VERSIONS, run
 from tests.kernel.test_foreign import shown as shown_all
 from tests.plans import agent_settings, config, node
@@ -54,6 +59,25 @@ def test_what_is_attached_is_found_again_by_its_namespace(tmp_path: Path, caplog
     assert request.netns is found.found["kept", "eth0"] and found.found["kept", "eth0"].cookie == kept.cookie
     assert list(Journal(tmp_path / "journal").attachments) == [("kept", "eth0")], "what is gone is detached"
     assert "it is another namespace by now" in caplog.text and "none: No such file" in caplog.text
+
+
+def test_pods_whose_namespaces_are_not_seen_are_not_taken_for_gone(tmp_path: Path) -> None:
+    """As in a container without the machine's folder of them; the links of the node tell that they are there."""
+    workers, journal = Workers(1), Journal(tmp_path / "journal")
+    pod = NetworkNamespace.create(workers)
+    MachineHost(journal, workers).attaching(attachment("a", pod, "/run/netns/nowhere/a"), IPS)
+    kernel = Kernel(CurrentNamespace(), KernelOpener())
+    kernel.attach("pod/a", pod)
+    link = Link(name=veth_name("a", "eth0"), kind="veth", peer=Peer(netns="pod/a", name="eth0", mac="0a:58:00:00:00:01"))
+    kernel.apply([Operation(None, link)])
+    with pytest.raises(
+        MachineError, match="no network namespace of the 1 interface of pods is seen from here: mount the machine's"
+    ):
+        MachineHost(journal, workers)
+    assert list(journal.attachments) == [("a", "eth0")]
+    kernel.apply([Operation(link, None)])
+    assert not list(MachineHost(journal, workers).attached()), "now it is gone"
+    workers.close()
 
 
 def an_agent_was_here(folder: Path) -> None:
