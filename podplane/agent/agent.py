@@ -29,6 +29,7 @@ from podplane.agent.features import FEATURES
 from podplane.agent.kernel import Kernel
 from podplane.agent.keys import (
     AdvertisementKey,
+    AttachmentKey,
     ClusterNetworkPolicyKey,
     Key,
     NameServerKey,
@@ -61,7 +62,7 @@ from podplane.pods.plan import VETH_PREFIX
 from podplane.policy.counts import counted, in_force
 from podplane.policy.feature import PolicyMemory
 from podplane.policy.tables import TABLE as POLICY_TABLE
-from podplane.routes.table import backend
+from podplane.routes.table import BY_NAME, backend
 from podplane.servers.durations import Durations
 from podplane.services import lifetime
 from podplane.services.feature import ServicesMemory
@@ -77,6 +78,8 @@ log = logging.getLogger(__name__)
 MIN_INTERVAL, MAX_INTERVAL, RETRY_SECONDS = 0.005, 0.05, 1.0
 """Seconds: from one reconcile to the next one, so that many changes of one moment are planned together (as long as it took, but at least
 and at most so long); from an unforeseen failure to the next try."""
+ROUTE_FIELDS = ("backend", "former_backends", "vxlan_vni", "vxlan_port")
+"""Fields of NetworkConfig that may change while an agent runs."""
 REPAIRS_KEPT = 10
 EVENTS_A_REPORT = 10
 """Of so many keys events are written when the kernel refuses objects of theirs at once; the log says how many objects those were."""
@@ -96,14 +99,23 @@ def _needed_later(found: Mapping[Identity, Value]) -> dict[Identity, Value]:
 
 
 def ownership(config: NetworkConfig) -> Ownership:
-    """The marks of all that an agent makes."""
-    way = backend(config.backend)
-    routes = way.owns(config)
+    """The marks of all that an agent makes, and of what agents before it made for other backends."""
+    backend(config.backend)
+    routes = [way.owns(config) for way in BY_NAME.values()]
     return Ownership(
-        links=frozenset({config.bridge, *way.devices}) | routes.links,
-        link_prefixes=(VETH_PREFIX, *routes.link_prefixes),
+        links=frozenset({config.bridge}).union(*(one.links for one in routes)),
+        link_prefixes=(VETH_PREFIX, *(prefix for one in routes for prefix in one.link_prefixes)),
         route_protocol=ROUTE_PROTOCOL,
-        tables=frozenset(table for feature in FEATURES for table in feature.tables) | routes.tables,
+        tables=frozenset(table for feature in FEATURES for table in feature.tables).union(*(one.tables for one in routes)),
+    )
+
+
+def _as_the_kernel_can(config: NetworkConfig, kernel: Kernel) -> NetworkConfig:
+    return msgspec.structs.replace(
+        config,
+        bridge_family=config.bridge_family and kernel.has_bridge_family(),
+        arp_family=config.arp_family and kernel.has_arp_family(),
+        log_denied=config.log_denied and can_log(kernel),
     )
 
 
@@ -124,13 +136,7 @@ class Agent:
         link_changed: Callable[[str, LinkEvent], None] = lambda name, event: None,
         record: Record | None = None,
     ) -> None:
-        if settings.network.bridge_family and not kernel.has_bridge_family():
-            network = msgspec.structs.replace(settings.network, bridge_family=False)
-            settings = msgspec.structs.replace(settings, network=network)
-        if settings.network.arp_family and not kernel.has_arp_family():
-            settings = msgspec.structs.replace(settings, network=msgspec.structs.replace(settings.network, arp_family=False))
-        if settings.network.log_denied and not can_log(kernel):
-            settings = msgspec.structs.replace(settings, network=msgspec.structs.replace(settings.network, log_denied=False))
+        self._settings = settings = msgspec.structs.replace(settings, network=_as_the_kernel_can(settings.network, kernel))
         self.config = config = settings.network
         self.view = View(node_name, caches.nodes.objects, caches.services.objects, caches.slices_by_service)
         self.view.policies = caches.policy_index
@@ -255,6 +261,19 @@ class Agent:
         """No pod is attached any more."""
         if former := self._own_node.emptied():
             self._plan_with(former, None)
+
+    async def set_routes(self, config: NetworkConfig) -> None:
+        """Reach other nodes by the backends of these settings. The node itself has what they need when this returns; its peers follow.
+        Raises the kernel's error when it refuses that."""
+        fields = {name: getattr(config, name) for name in ROUTE_FIELDS}
+        self.config = msgspec.structs.replace(self.config, **fields)
+        self._settings = msgspec.structs.replace(self._settings, network=self.config)
+        self.planner.configure(self._settings)
+        await self._apply(NodeKey(self.view.node_name))
+        for name in self.view.nodes:
+            self.planner.mark(PeerKey(name))
+        self.planner.mark_all((AttachmentKey,))
+        self._wake.set()
 
     def read_from(self, caches: Caches) -> None:
         """Read the cluster from these caches from now on. `changed` tells what differs in them; policies are planned anew."""

@@ -13,6 +13,7 @@ from podplane.kubeapi.cache import Cache
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.informer import Informer, Keeper
 from podplane.model.cluster_policy import ClusterNetworkPolicy
+from podplane.model.config_map import ConfigMap
 from podplane.model.lease import Lease
 from podplane.model.objects import Model, Node
 from podplane.model.pod_info import NamespaceInfo, PodInfo
@@ -22,11 +23,12 @@ from podplane.policy.ends import node_ips
 from podplane.policy.index import NOTHING, Change, PolicyIndex
 from podplane.policy.name_servers import PATH as NAME_SERVERS
 from podplane.policy.name_servers import name_servers
+from podplane.routes import cluster_settings
 
-NODES, SERVICES, PODS, NAMESPACES = "nodes", "services", "pods", "namespaces"
+NODES, SERVICES, PODS, NAMESPACES, CONFIG_MAPS = "nodes", "services", "pods", "namespaces", "configmaps"
 SLICES = "endpointslices.discovery.k8s.io"
 POLICIES, CLUSTER_POLICIES = "networkpolicies.networking.k8s.io", "clusternetworkpolicies.policy.networking.k8s.io"
-KEPT = (NODES, SERVICES, SLICES, PODS, NAMESPACES, POLICIES, CLUSTER_POLICIES)
+KEPT = (NODES, SERVICES, SLICES, PODS, NAMESPACES, POLICIES, CLUSTER_POLICIES, CONFIG_MAPS)
 """What is kept for an agent that starts while the API is away."""
 Changed = Callable[[Kind, Any, Any], None]
 """(kind, old, new): None as old for an object that came, None as new for one that went. Of pods, namespaces and policies what their changes
@@ -46,6 +48,7 @@ class Caches:
         namespaces: Cache[NamespaceInfo] | None = None,
         policies: Cache[NetworkPolicy] | None = None,
         cluster_policies: Cache[ClusterNetworkPolicy] | None = None,
+        network_settings: Cache[ConfigMap] | None = None,
     ) -> None:
         self.nodes = nodes or Cache[Node]("nodes")
         self.services = services or Cache[Service]("services")
@@ -55,6 +58,8 @@ class Caches:
         self.namespaces = namespaces or Cache[NamespaceInfo]("namespaces")
         self.policies = policies or Cache[NetworkPolicy]("networkpolicies")
         self.cluster_policies = cluster_policies or Cache[ClusterNetworkPolicy]("clusternetworkpolicies")
+        self.network_settings = network_settings or Cache[ConfigMap]("configmaps")
+        """The one ConfigMap that says how nodes reach each other (`routes.cluster_settings`)."""
         self.policy_index = PolicyIndex()
         """Who selects whom, of these four and the nodes."""
         self.pods_by_ip = self.pods.index(lambda pod: pod.ips)
@@ -76,7 +81,13 @@ class Caches:
 
     def by_kind(self) -> Iterable[tuple[type[Model], Cache[Any]]]:
         """The caches whose changes are told as they are, each with the kind of its objects."""
-        return ((Node, self.nodes), (Service, self.services), (EndpointSlice, self.slices), (Lease, self.leases))
+        return (
+            (Node, self.nodes),
+            (Service, self.services),
+            (EndpointSlice, self.slices),
+            (Lease, self.leases),
+            (ConfigMap, self.network_settings),
+        )
 
     def every(self) -> Iterable[Cache[Any]]:
         """All caches."""
@@ -136,6 +147,14 @@ class Informers:
         namespaces = Informer(client, NAMESPACES, NamespaceInfo, keeper=keeper)
         policies = Informer(client, POLICIES, NetworkPolicy, keeper=keeper)
         cluster_policies = Informer(client, CLUSTER_POLICIES, ClusterNetworkPolicy, may_be_unknown=True, keeper=keeper)
+        settings = Informer(
+            client,
+            CONFIG_MAPS,
+            ConfigMap,
+            namespace=cluster_settings.NAMESPACE,
+            fields=f"metadata.name={cluster_settings.NAME}",
+            keeper=keeper,
+        )
         self._informers: dict[str, Informer[Any]] = {
             "watch of nodes": nodes,
             "watch of services": services,
@@ -145,6 +164,7 @@ class Informers:
             "watch of networkpolicies": policies,
             "watch of clusternetworkpolicies": cluster_policies,
             "watch of pods for policies": pods,
+            "watch of network settings": settings,
         }
         self.caches = Caches(
             nodes.cache,
@@ -155,6 +175,7 @@ class Informers:
             namespaces.cache,
             policies.cache,
             cluster_policies.cache,
+            settings.cache,
         )
         self.caches.informers = {informer.resource: informer for informer in self._informers.values()}
 

@@ -32,7 +32,7 @@ from podplane.hostports import feature as hostports
 from podplane.hostports import tables as hostport_tables
 from podplane.hostports.feature import HostPortMemory
 from podplane.hostports.settings import HostPortSettings
-from podplane.model.config import UNDERLAY_MAC, NetworkConfig
+from podplane.model.config import BACKENDS, UNDERLAY_MAC, NetworkConfig
 from podplane.model.objects import Node
 from podplane.model.service import EndpointSlice, Service
 from podplane.model.view import Sandbox, View
@@ -44,7 +44,7 @@ from podplane.policy import tables as policy_tables
 from podplane.policy.feature import PolicyMemory
 from podplane.policy.index import Change
 from podplane.policy.restart import after_start
-from podplane.routes.table import backend
+from podplane.routes import ways
 from podplane.services import announce, lifetime, tables
 from podplane.services.elements import hairpin
 from podplane.services.feature import ServicesMemory
@@ -63,7 +63,7 @@ def _is_planned_alike(old: Node, new: Node) -> bool:
     return (
         old.spec.pod_cidrs == new.spec.pod_cidrs
         and (old.status.addresses == new.status.addresses or old.internal_ips == new.internal_ips)
-        and before.annotations.get(UNDERLAY_MAC) == now.annotations.get(UNDERLAY_MAC)
+        and all(before.annotations.get(name) == now.annotations.get(name) for name in (UNDERLAY_MAC, BACKENDS))
         and before.uid == now.uid
         and before.labels.get(ZONE) == now.labels.get(ZONE)
     )
@@ -199,7 +199,7 @@ def _plan_node(view: View, key: NodeKey, settings: Settings, memory: None, taken
 
 def _own_network(view: View, node: Node, settings: Settings) -> Fragment:
     network = settings.network
-    return nodes.plan(node, network, settings.nodes, backend(network.backend).pod_mtu(node, network))
+    return nodes.plan(node, network, settings.nodes, ways.pod_mtu(node, network), ways.devices(network))
 
 
 def _host_ports_on_node(view: View, node: Node, settings: tuple[NetworkConfig, HostPortSettings]) -> Fragment:
@@ -233,7 +233,7 @@ def _plan_attachment(view: View, key: AttachmentKey, config: NetworkConfig, memo
         return NOTHING
     if sandbox.network is not None:
         return Plan(fragment=additional.plan(sandbox, sandbox.network, config))
-    mtu = backend(config.backend).pod_mtu(view.node, config)
+    mtu = ways.pod_mtu(view.node, config)
     return Plan(fragment={**pods.plan(sandbox, view, config, mtu), **hairpin(sandbox, view, config)})
 
 
@@ -272,7 +272,7 @@ FEATURES: tuple[Feature[Any, Any], ...] = (
         watches=(Watch(Node, _peers),),
         settings=lambda settings: (settings.network, settings.nodes),
         plan=_plan_peer,
-        on_node=lambda view, node, settings: backend(settings[0].backend).plan_node(node, settings[0]),
+        on_node=lambda view, node, settings: ways.plan_node(node, settings[0]),
         memory=lambda shared: shared,
     ),
     Feature(

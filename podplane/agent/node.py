@@ -25,6 +25,7 @@ from podplane.agent import pod_gate
 from podplane.agent.additional import FurtherInterfaces, further_of
 from podplane.agent.agent import Agent
 from podplane.agent.attachments import Attachments
+from podplane.agent.backends import NodeBackends
 from podplane.agent.caches import Caches
 from podplane.agent.delegation import Plugins
 from podplane.agent.election import Election
@@ -45,6 +46,8 @@ from podplane.kubeapi.client import Client
 from podplane.kubeapi.events import Recorder
 from podplane.kubeapi.retry import Backoff
 from podplane.kubeapi.supervise import Supervisor
+from podplane.model.config import NetworkConfig
+from podplane.model.config_map import ConfigMap
 from podplane.model.lease import Lease
 from podplane.model.objects import Node
 from podplane.model.service import EndpointSlice, Service
@@ -52,7 +55,7 @@ from podplane.policy.index import Change
 from podplane.policy.peers import digest_of
 
 log = logging.getLogger(__name__)
-TASKS = ("agent", "election", "health", "name server endpoints")
+TASKS = ("agent", "election", "health", "name server endpoints", "backends")
 """What a restart ends and begins anew."""
 READY_SECONDS = 30.0
 """So long an attachment waits for an agent; a kubelet gives a runtime two minutes for a sandbox."""
@@ -91,6 +94,7 @@ class NodeAgent:
     election: Election
     health: NodeHealth
     endpoints: NameServerEndpoints
+    backends: NodeBackends
 
     def __init__(
         self,
@@ -135,7 +139,7 @@ class NodeAgent:
 
         When it fails, the former agent stays the present one, so that another start finds what is attached.
         """
-        former = (self.agent, self.election, self.health, self.endpoints) if self.has_agent else None
+        former = (self.agent, self.election, self.health, self.endpoints, self.backends) if self.has_agent else None
         try:
             return await self._begin()
         except BaseException as error:
@@ -143,7 +147,7 @@ class NodeAgent:
             if former is not None:
                 self.agent.watcher.close()
                 self.agent.denied.close()
-                self.agent, self.election, self.health, self.endpoints = former
+                self.agent, self.election, self.health, self.endpoints, self.backends = former
             raise
 
     async def _begin(self) -> Started:
@@ -151,9 +155,12 @@ class NodeAgent:
         attached, last = tuple(self._host.attached()), self._host.last_ips()
         former = self.agent.view.node if self.has_agent and attached else None
         reserved = self.agent.network.addresses.reservations if self.has_agent else {}
+        self.backends = NodeBackends(
+            self.name, lambda: self._caches, self._settings.network, self._client, self._record_event, self._set_routes
+        )
         self.agent = Agent(
             self.name,
-            self._settings,
+            msgspec.structs.replace(self._settings, network=self.backends.current),
             self._host.open_kernel(),
             self._caches,
             peers=self._peers,
@@ -184,6 +191,9 @@ class NodeAgent:
         refused = tuple(str(one.error) for one in self.agent.ledger.refused.values())
         return Started(self.agent.writer.operations_applied, refused, time.monotonic() - began)
 
+    async def _set_routes(self, config: NetworkConfig) -> None:
+        await self.agent.set_routes(config)
+
     def run(self) -> None:
         """Keep everything running, in tasks of the supervisor, until `close`."""
         works = (
@@ -191,6 +201,7 @@ class NodeAgent:
             lambda: self.election.run(),
             lambda: self.health.run(),
             lambda: self.endpoints.run(),
+            lambda: self.backends.run(),
         )
         for name, run in zip(TASKS, works, strict=True):
             self.supervisor.add(name, run)
@@ -249,6 +260,7 @@ class NodeAgent:
         self.agent.changed(kind, old, new)
         if kind is Node:
             self.election.node_changed(old, new)
+            self.backends.changed()
             if (new or old).metadata.name == self.name:
                 self.endpoints.changed()
         elif kind is Service:
@@ -262,6 +274,8 @@ class NodeAgent:
                 self.endpoints.changed()
         elif kind is Lease:
             self.election.lease_changed(old, new)
+        elif kind is ConfigMap:
+            self.backends.changed()
 
     def is_concerned(self, change: Concern) -> bool:
         """May this change concern what is planned here? All nodes of a process are asked whenever a pod changes."""

@@ -8,7 +8,7 @@ from podplane.model.config import NetworkConfig
 from podplane.model.objects import Node
 from podplane.nodes import plan as nodes
 from podplane.nodes.settings import NodeSettings
-from podplane.routes.table import backend
+from podplane.routes import ways
 from podplane.state.value import Fragment
 
 Read = tuple[tuple[int, ...], Hashable, NetworkConfig, NodeSettings]
@@ -25,12 +25,17 @@ class PeerPlans:
         return len(self._known)
 
     def plan(self, peer: Node, node: Node, versions: tuple[int, ...], config: NetworkConfig, own: NodeSettings) -> Fragment:
-        """The way from `node` to the peer's pods, and the peer's addresses as those of a node."""
-        name, routes = peer.metadata.name, backend(config.backend)
-        read = (versions, routes.depends_on(node), config, own)
+        """The way from `node` to the peer's pods; and the peer's addresses as those of a node, which pods reach with their own address
+        where the network between both nodes knows pods."""
+        name, way = peer.metadata.name, ways.towards(peer, config)
+        if way is None:
+            return {}
+        read = (versions, way.depends_on(node), config, own)
         known = self._known.get(name)
         if known is None or known[0] is not peer or known[1] != read:
-            planned = {**routes.plan_peer(peer, node, config), **nodes.peer_plan(peer, versions, own)}
+            planned = way.plan_peer(peer, node, config)
+            if way.is_direct(peer, node, config):
+                planned = {**planned, **nodes.peer_plan(peer, versions, own)}
             known = self._known[name] = (peer, read, planned)
         return known[2]
 

@@ -57,7 +57,7 @@ class Planner:
     ) -> None:
         """`in_kernel` waits until nothing of these is pending."""
         self._view = view
-        self._settings = {feature.key: feature.settings(settings) for feature in FEATURES}
+        self.configure(settings)
         self._ledger = ledger
         self._record_event = record_event
         self._effects = effects
@@ -91,6 +91,10 @@ class Planner:
         """Keys that do without a claim that another key has given up since."""
 
     # What changed.
+
+    def configure(self, settings: Settings) -> None:
+        """Plan by these settings from now on; whoever calls this marks the keys that they concern."""
+        self._settings = {feature.key: feature.settings(settings) for feature in FEATURES}
 
     def recover(self, found: Collection[Value]) -> None:
         """An agent before this one planned, and this is what the kernel holds of it."""

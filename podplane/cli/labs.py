@@ -35,6 +35,7 @@ from podplane.model.words import counted
 @click.option("--cluster-cidr", help="Pod addresses: one CIDR for each IP family.  [default: 10.244.0.0/16,fd00:10:244::/48]")
 @click.option("--service-cidr", help="Service addresses.  [default: 10.96.0.0/16,fd00:10:96::/112]")
 @click.option("--node-cidr", help="Node addresses.  [default: 192.168.1.0/24,fd00:192:168:1::/64]")
+@click.option("--backend", help="How packets get from node to node: host-gw or vxlan.  [default: host-gw]")
 @click.option("--cluster-domain", help="The domain of the cluster's names.  [default: cluster.local]")
 @click.option("--masquerade-exclude", help="CIDRs outside that pods reach with their own address.")
 @click.option("--node-port-addresses", help="CIDRs: node ports are served on the nodes' addresses in them.  [default: on all]")

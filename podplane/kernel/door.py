@@ -102,6 +102,15 @@ def _not_entered(name: str, error: Exception) -> KernelError:
     return KernelError(f"network namespace {name}", str(error), number)
 
 
+def _of_peer(operation: Operation) -> list[Operation]:
+    """A veth whose MTU changes: its peer gets the new one, too. What made the MTU of the peer another one meanwhile counts no more."""
+    old, new = operation.old, operation.new
+    if not (isinstance(old, Link) and isinstance(new, Link) and new.peer and new.peer.netns and old.mtu not in (0, new.mtu)):
+        return []
+    former = Link(netns=new.peer.netns, name=new.peer.name, mtu=old.mtu)
+    return [Operation(former, msgspec.structs.replace(former, mtu=new.peer.mtu))]
+
+
 SORTED_AT_ONCE = 2_000
 """So many operations are sorted in one slice: some 5 ms."""
 PODS_AT_ONCE = 16
@@ -293,6 +302,7 @@ class Kernel:
                 (work.sysctls if part == SYSCTL else work.network).setdefault(value.netns, []).append(operation)
             if isinstance(operation.new, Link) and operation.new.peer is not None:
                 work.near_ends.setdefault(operation.new.peer.netns, []).append(operation.new.name)
+                self._sort(_of_peer(operation), work, report)
 
     def _open_pods(self, work: Work, late: dict[str, list[Operation]], opened: dict[str, PodPart]) -> Iterator[Report]:
         """Open rtnetlink of the pods' namespaces, and set their sysctls before their links come."""

@@ -13,7 +13,7 @@ from podplane.ipam.plan import Plan
 from podplane.lab import node_report, underlay
 from podplane.lab.manifests import node_name
 from podplane.lab.spec import DEFAULT_PORT, OUTSIDE_ZONE
-from podplane.model.config import UNDERLAY_MAC
+from podplane.model.config import BACKENDS, UNDERLAY_MAC
 from podplane.runtime.heartbeat import with_own
 from podplane.services import pools
 from podplane.state.mac import mac_of
@@ -28,18 +28,19 @@ WORKING = {
 """The condition of a node that is not its kubelet's."""
 
 
-def node(number: int, plan: Plan, storage: Path, now: str) -> dict[str, Any]:
+def node(number: int, plan: Plan, storage: Path, now: str, backend: str) -> dict[str, Any]:
     """Node `number` as its kubelet registers it `now`; its pod blocks are the API server's to give.
 
-    `storage` is where files of its pods are.
+    `storage` is where files of its pods are; `backend` is that of the cluster, by which its agent will have it reached.
     """
     name = node_name(number)
     ips = plan.node_ips(number)
+    annotations = {UNDERLAY_MAC: mac_of(ips[0]), BACKENDS: backend}
     addresses = [{"type": "InternalIP", "address": str(ip)} for ip in ips]
     return {
         "apiVersion": "v1",
         "kind": "Node",
-        "metadata": {"name": name, "labels": node_report.labels(name), "annotations": {UNDERLAY_MAC: mac_of(ips[0])}},
+        "metadata": {"name": name, "labels": node_report.labels(name), "annotations": annotations},
         "spec": {},
         "status": {
             **node_report.status(name, storage),

@@ -63,7 +63,7 @@ from podplane.kubeapi.messages import Handler
 from podplane.kubeapi.retry import Backoff
 from podplane.kubeapi.supervise import Supervisor
 from podplane.kubeapi.transport import HttpTransport
-from podplane.lab import control_plane, keys, kubeconfig, manifests, node_report, preflight, underlay
+from podplane.lab import control_plane, keys, kubeconfig, manifests, network_settings, node_report, preflight, underlay
 from podplane.lab.agent_process import AgentProcess
 from podplane.lab.agents import agent_settings
 from podplane.lab.api_connection import ApiConnection
@@ -176,6 +176,7 @@ class Lab:
         client = self._control = self._client(identity.component("podplane"), self._call)
         watcher = self._client(identity.component("podplane"), self._agents_call)
         with api.transaction():
+            self._backend = await network_settings.ensure(client, self.spec.backend)
             await self._register_nodes(client)
         self._informers = Informers(watcher)
         self._caches = caches = self._informers.caches
@@ -305,7 +306,7 @@ class Lab:
 
     def _manifest(self, number: int) -> dict[str, Any]:
         now = utc_now().strftime("%Y-%m-%dT%H:%M:%SZ")
-        return control_plane.node(number, self.plan, self._folder.path, now)
+        return control_plane.node(number, self.plan, self._folder.path, now, self._backend)
 
     @staticmethod
     async def _register(client: Client, manifest: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:

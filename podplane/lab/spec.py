@@ -15,6 +15,7 @@ from podplane.lab.errors import LabError
 from podplane.lab.folder import DEFAULT_NAME, state_home
 from podplane.lab.host_paths import allowed_folders
 from podplane.model.config import CLUSTER_DOMAIN
+from podplane.routes import host_gw, table
 
 DEFAULT_PORT = 6443
 IN_PROCESS, PROCESSES = "in-process", "processes"
@@ -42,6 +43,7 @@ class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     nodes: int = 3
     cluster_cidr: str = "10.244.0.0/16,fd00:10:244::/48"
     service_cidr: str = "10.96.0.0/16,fd00:10:96::/112"
+    backend: str = host_gw.BACKEND.name
     node_cidr: str = "192.168.1.0/24,fd00:192:168:1::/64"
     cluster_domain: str = CLUSTER_DOMAIN
     masquerade_exclude: str = ""
@@ -87,6 +89,8 @@ class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         if self.agents not in (IN_PROCESS, PROCESSES):
             raise LabError(f"--agents {self.agents}: give {IN_PROCESS} or {PROCESSES}")
         _ = self.host_paths
+        if self.backend not in table.BY_NAME:
+            raise LabError(f"--backend {self.backend}: give {' or '.join(table.BY_NAME)}")
         try:
             self.plan().check(self.nodes, pods_per_node)
             for text, what in (

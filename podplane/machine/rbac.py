@@ -27,6 +27,8 @@ class Rule(msgspec.Struct, frozen=True):
 
 RULES: tuple[Rule, ...] = (
     Rule("", ("nodes", "pods", "namespaces", "services"), READ, "routes, attachments, policies and Services"),
+    Rule("", ("nodes",), ("patch",), "a node says by which backends it can be reached"),
+    Rule("", ("configmaps",), READ, "by which backend nodes reach each other", NAMESPACE),
     Rule("discovery.k8s.io", ("endpointslices",), READ, "where Services lead"),
     Rule("networking.k8s.io", ("networkpolicies",), READ, "what policies allow"),
     Rule("policy.networking.k8s.io", ("clusternetworkpolicies",), READ, "what policies of the cluster allow"),

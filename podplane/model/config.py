@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+BACKENDS = "podplane.dev/backends"
+"""Node annotation: the backends by which the node can be reached, comma-separated. Without it: by whichever the cluster has."""
 UNDERLAY_MAC = "podplane.dev/underlay-mac"
 """Node annotation: the MAC of the interface with which the node reaches its peers, for permanent neighbours."""
 FAULT, FAULT_ANSWERS, ACTIVE_FAULTS = "podplane.dev/fault", "podplane.dev/fault-answers", "podplane.dev/active-faults"
@@ -29,12 +31,12 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How pods are attached to a node and the node to its peers.
 
     `mtu` is the uplink's, in bytes, from which a backend that encapsulates takes its overhead; `backend` names the one that carries
-    packets between nodes (`podplane.routes.table`). `permanent_neighbours`: the MACs of other nodes are taken from annotations of their
-    Nodes, where these have them, and not asked for by ARP and neighbour discovery. `bridge_family` says whether the kernel has nf_tables
-    of the bridge family: without, pods of one node reach each other through the bridge's own interface (`podplane.pods.bridge`).
-    `arp_family`: whether it has those of the ARP family: without, a node whose agent is dead still answers for the IPv4 addresses of load
-    balancers (`podplane.services.lifetime`). `log_denied`: some of the packets that policies deny are told to the agent (NFLOG), where the
-    kernel can do that.
+    packets between nodes (`podplane.routes.table`), and `former_backends` those that other nodes may still send by, after it was changed.
+    `permanent_neighbours`: the MACs of other nodes are taken from annotations of their Nodes, where these have them, and not asked for by
+    ARP and neighbour discovery. `bridge_family` says whether the kernel has nf_tables of the bridge family: without, pods of one node
+    reach each other through the bridge's own interface (`podplane.pods.bridge`). `arp_family`: whether it has those of the ARP family:
+    without, a node whose agent is dead still answers for the IPv4 addresses of load balancers (`podplane.services.lifetime`).
+    `log_denied`: some of the packets that policies deny are told to the agent (NFLOG), where the kernel can do that.
     """
 
     cluster_cidrs: tuple[str, ...]
@@ -43,7 +45,10 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     uplink: str = "eth0"
     mtu: int = 1500
     backend: str = "host-gw"
+    former_backends: tuple[str, ...] = ()
     permanent_neighbours: bool = True
     bridge_family: bool = True
     arp_family: bool = True
     log_denied: bool = True
+    vxlan_vni: int = 1
+    vxlan_port: int = 4789

@@ -14,15 +14,13 @@ import time
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
-import msgspec
-
 from podplane.dns.config import NAME, NAMESPACE, Config
 from podplane.dns.message import Name
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.events import WARNING, Recorder
 from podplane.kubeapi.informer import Informer
+from podplane.model.config_map import ConfigMap
 from podplane.model.name_server import ConfigStatus
-from podplane.model.objects import Metadata, Model
 from podplane.nameserver.objects import backoff
 
 log = logging.getLogger(__name__)
@@ -33,14 +31,6 @@ AGAIN_SECONDS = 30.0
 """So long until an Event is tried again that could not be written: the API was away, or there were too many (one more every 5 minutes)."""
 Changed = Callable[[Config], Awaitable[None] | None]
 """Told the configuration that counts from now on; what it returns is awaited."""
-
-
-class ConfigMap(Model, frozen=True):
-    """core/v1 ConfigMap."""
-
-    metadata: Metadata = Metadata()
-    data: dict[str, str] | None = None
-    binary_data: dict[str, msgspec.Raw] | None = None
 
 
 class Configuration:

@@ -24,11 +24,22 @@ from collections.abc import Iterable
 from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
 from podplane.model.objects import Node
 from podplane.nodes.settings import NodeSettings
+from podplane.state.links import distrusted, forwarding, router_sysctls
 from podplane.state.mac import mac_of
 from podplane.state.network import Address, Link, Route, Sysctl
 from podplane.state.nft import DROP, Chain, Element, Hook, Set, Table, label
 from podplane.state.nft_nat import is_invalid
-from podplane.state.nft_rules import counter, destination_not_in_set, family, masquerade, rule, source_in, verdict
+from podplane.state.nft_rules import (
+    counter,
+    destination_not_in_set,
+    family,
+    masquerade,
+    output_is,
+    rule,
+    source_in,
+    source_not_in,
+    verdict,
+)
 from podplane.state.ownership import link_alias
 from podplane.state.value import Fragment, IPNetwork, Value, fragment
 
@@ -56,10 +67,10 @@ SYSCTLS: dict[str, str] = {
 (otherwise it would pass as it is, and the other side would answer with a reset). Source: nf_conntrack_proto_tcp.c, tcp_in_window."""
 
 
-def plan(node: Node, config: NetworkConfig, own: NodeSettings, mtu: int = 0) -> Fragment:
+def plan(node: Node, config: NetworkConfig, own: NodeSettings, mtu: int = 0, tunnels: Iterable[str] = ()) -> Fragment:
     """All kernel objects that this node needs whatever pods it has; nothing while it has no blocks.
 
-    `mtu` is that of pods, in bytes; 0: the uplink's.
+    `mtu` is that of pods, in bytes; 0: the uplink's. `tunnels` are the links through which other nodes' pods are reached.
     """
     blocks = [ipaddress.ip_network(block) for block in node.spec.pod_cidrs]
     if not blocks:
@@ -72,6 +83,8 @@ def plan(node: Node, config: NetworkConfig, own: NodeSettings, mtu: int = 0) -> 
     if own.masquerade:
         values += _masquerade(blocks, config, own)
         values += node_elements(node, (block.version for block in blocks))
+    if tunnels:
+        values += _into_tunnels(blocks, config, tunnels)
     return fragment(values)
 
 
@@ -82,26 +95,10 @@ def _bridge(blocks: list[IPNetwork], config: NetworkConfig, mtu: int) -> list[Va
         Link(name=bridge, kind="bridge", mtu=mtu, mac=mac_of(gateways[0]), snooping=False, alias=link_alias()),
         # The kernel sends redirects where `all` or the device allows it (IN_DEV_TX_REDIRECTS).
         Sysctl(name=f"net.ipv4.conf.{bridge}.send_redirects", value="0", link=bridge),
-        *(Sysctl(name=f"net.ipv6.conf.{bridge}.disable_ipv6", value="0", link=bridge) for ip in gateways if ip.version == 6),
-        *(Sysctl(name=forwarding(ip.version, bridge), value="1", link=bridge) for ip in gateways),
-        *(Sysctl(name=name, value="0", link=bridge) for ip in gateways for name in distrusted(ip.version, bridge)),
+        *(sysctl for ip in gateways for sysctl in router_sysctls(ip.version, bridge)),
         *(Address(link=bridge, ip=ip, prefix_length=ip.max_prefixlen) for ip in gateways),
         *(Route(destination=block, kind="unreachable", protocol=ROUTE_PROTOCOL) for block in blocks),
     ]
-
-
-def forwarding(version: int, link: str) -> str:
-    """The sysctl of a link that says whether what comes by it is forwarded (IPv4), and whether it is the link of a router (IPv6).
-
-    A write of the namespace's sysctl sets it on all links, and others may unset it on one. Source: ip-sysctl, `forwarding`.
-    """
-    return f"net.ipv{version}.conf.{link.replace('.', '/')}.forwarding"
-
-
-def distrusted(version: int, link: str) -> tuple[str, ...]:
-    """The sysctls of a link that say whether senders may tell a node of ways, or choose them: redirects, source routes (ip-sysctl)."""
-    folder = f"net.ipv{version}.conf.{link.replace('.', '/')}"
-    return f"{folder}.accept_redirects", f"{folder}.accept_source_route"
 
 
 def _masquerade(blocks: list[IPNetwork], config: NetworkConfig, own: NodeSettings) -> list[Value]:
@@ -134,6 +131,24 @@ def _masquerade(blocks: list[IPNetwork], config: NetworkConfig, own: NodeSetting
             *_inside_elements(version, config, own),
         ]
     return values
+
+
+def _into_tunnels(blocks: list[IPNetwork], config: NetworkConfig, tunnels: Iterable[str]) -> list[Value]:
+    """What enters a tunnel comes from a pod, or from the node's address on it: answers to any other would not be encapsulated, and the
+    network between nodes may drop them, as it knows no pods."""
+    family_name, table = TABLE
+    hook = Hook("nat", "postrouting", SOURCE_NAT_PRIORITY)
+    inside = {v: [n for n in map(ipaddress.ip_network, config.cluster_cidrs) if n.version == v] for v in (4, 6)}
+    rules = tuple(
+        rule(output_is(name), family(version), *(source_not_in(cidr) for cidr in inside[version]), masquerade())
+        for name in tunnels
+        for version in {block.version: None for block in blocks}
+    )
+    comment = "into a tunnel: from pods, or the node's address there"
+    return [
+        Table(family=family_name, table=table),
+        Chain(family=family_name, table=table, name="tunnels", hook=hook, rules=rules, comment=comment),
+    ]
 
 
 def _inside_elements(version: int, config: NetworkConfig, own: NodeSettings) -> list[Value]:

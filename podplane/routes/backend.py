@@ -23,6 +23,7 @@ class Backend:
     makes on each node. `plan_node(node, settings)` is what a node needs whatever peers it has; `plan_peer(peer, node, settings)` is what
     `node` needs to reach the pods of `peer`. `depends_on(node)` is what that plan reads of `node`: nodes for which it is equal have equal
     plans of a peer, and may share one. `owns(settings)` are the marks of all that these plans put into the kernel.
+    `is_direct(peer, node, settings)`: the network between both carries packets with addresses of pods.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Backend:
     plan_peer: Callable[[Node, Node, NetworkConfig], Fragment]
     depends_on: Callable[[Node], Hashable]
     owns: Callable[[NetworkConfig], Ownership]
+    is_direct: Callable[[Node, Node, NetworkConfig], bool] = lambda peer, node, settings: False
 
     def pod_mtu(self, node: Node, settings: NetworkConfig) -> int:
         """The MTU of a node's pods and of their bridge, in bytes: what the uplink carries, without the overhead on it.

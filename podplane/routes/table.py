@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from podplane.routes import host_gw
+from podplane.routes import host_gw, vxlan
 from podplane.routes.backend import Backend
 
-BACKENDS: tuple[Backend, ...] = (host_gw.BACKEND,)
+BACKENDS: tuple[Backend, ...] = (host_gw.BACKEND, vxlan.BACKEND)
 BY_NAME = {backend.name: backend for backend in BACKENDS}
 
 

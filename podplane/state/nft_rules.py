@@ -160,6 +160,11 @@ def source_in(network: IPNetwork) -> Row:
     return in_network(network.version, SOURCE_OFFSET[network.version], network)
 
 
+def source_not_in(network: IPNetwork) -> Row:
+    """`ip saddr != 10.244.0.0/16`; after `family`."""
+    return in_network(network.version, SOURCE_OFFSET[network.version], network, op=NOT_EQUAL)
+
+
 def destination_not_in_set(version: int, name: str) -> Row:
     """`ip daddr != @name`; after `family`."""
     return (_address(version, DESTINATION_OFFSET[version]), Lookup(set=name, flags=INVERT))

@@ -70,6 +70,8 @@ def test_an_agent_asks_for_all_that_its_roles_allow_and_for_nothing_else(lab: Po
     lab("fault", other, "--restart-agent")
     lab("fault", other, "--change-sysctl")  # the event is there
     lab("status", "--node", other)
+    lab("backend", "set", "vxlan")
+    lab("backend", "set", "host-gw")
     lab("fault", other, "--stop-name-server")
     kubectl("delete", "-n", "kube-system", "endpointslices", "-l", "kubernetes.io/service-name=kube-dns")
     needed = {(rule.group, one, verb) for rule in rbac.RULES for one in rule.resources for verb in rule.verbs} - UNSEEN.keys()

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 
@@ -345,6 +346,23 @@ def test_a_sysctl_of_a_link_is_set_once_the_link_is_there_and_is_removed_with_it
     assert not kernel.matches(own, kernel.read(OWNER, [own.name])[own.identity]), "a new link has the default"
     refused = kernel.apply(operations(Sysctl(name="net.ipv6.conf.absent.disable_ipv6", value="1", link="absent")))
     assert [type(failure.error) for failure in refused.failed] == [NotFound]
+
+
+@pytest.mark.parametrize("is_real", [True, False])
+def test_the_peer_of_a_veth_gets_its_new_mtu_in_place(is_real: bool) -> None:
+    opener = FakeOpener()
+    kernel = door() if is_real else Kernel(opener.namespace(), opener)
+    kernel.attach("pod/a", NetworkNamespace.create(Workers(1)) if is_real else opener.namespace())
+    links = [
+        Link(name="pp1", kind="veth", mtu=mtu, alias=link_alias(), peer=Peer(netns="pod/a", name="eth0", mtu=mtu))
+        for mtu in (1500, 1450, 1500)
+    ]
+    assert not kernel.apply([Operation(None, links[0])]).failed
+    for old, new in pairwise(links):
+        report = kernel.apply([Operation(old, new)])
+        assert not report.failed and not report.recreated
+        peer = kernel.read_namespace("pod/a")["Link", "pod/a", "eth0"]
+        assert isinstance(peer, Link) and peer.mtu == new.mtu
 
 
 def test_a_route_changes_between_a_link_and_unreachable() -> None:

@@ -11,7 +11,20 @@ from typing import Any, TypeVar
 
 import click
 
-from podplane.cli.check import lookups, names, permitted, policies, promises, reach, report, served, services, sessions, users
+from podplane.cli.check import (
+    lookups,
+    names,
+    permitted,
+    policies,
+    promises,
+    reach,
+    report,
+    served,
+    services,
+    sessions,
+    tunnels,
+    users,
+)
 from podplane.cli.check.names import Lookup
 from podplane.cli.check.parties import NAMESPACE, Gathered, Member, gathered
 from podplane.cli.check.permitted import Permitted
@@ -94,7 +107,8 @@ def examine(
     everything = everything or count <= promises.EVERY_PAIR_UP_TO
     node_of = {party.name: party.node for party in parties.values()} | {underlay.OUTSIDE: underlay.OUTSIDE}
     allowed = Permitted(who.cluster, parties, {m.name: f"{m.namespace}/{m.pod}" for m in members}, who.judged)
-    wanted = promises.plan(pods, [p for p in parties.values() if p.kind == "node"], outside, everything, allowed.may)
+    nodes = [p for p in parties.values() if p.kind == "node"]
+    wanted = promises.plan(pods, nodes, outside, everything, allowed.may, tunnels.between_nodes(client))
     wanted, denied = permitted.parted(wanted, allowed.probe_denied_by)
     probes = [*reach.thinned(wanted, node_of, who.unreached), *_localhost(members, parties)]
     answers = _probe(found, probes)

@@ -37,7 +37,7 @@ PROMISES: Mapping[str, str] = {
     SAME_PORT: "two pods serve the same port",
     LOCALHOST: "containers of one pod talk over localhost",
     NODE_TO_POD: "every node reaches every pod",
-    POD_TO_NODE: "pods reach their node and the other nodes, with their own address",
+    POD_TO_NODE: "pods reach their node and the other nodes, with their own address unless a tunnel is between",
     OUTSIDE: "pods reach outside, which sees their node's address",
     FULL_SIZE: "full-size packets pass unfragmented",
 }
@@ -108,6 +108,10 @@ class Verdict:
         return not self.tried and bool(self.denied)
 
 
+HasTunnel = Callable[[str, str], bool]
+"""(node, other node) → are pods of the other one reached through a tunnel?"""
+
+
 def family(ip: str) -> int:
     """4 or 6."""
     return 6 if ":" in ip else 4
@@ -152,7 +156,12 @@ def pairs(pods: Sequence[Party], everything: bool, may: May = anybody) -> Iterat
 
 
 def plan(
-    pods: Sequence[Party], nodes: Sequence[Party], outside: Party | None, everything: bool, may: May = anybody
+    pods: Sequence[Party],
+    nodes: Sequence[Party],
+    outside: Party | None,
+    everything: bool,
+    may: May = anybody,
+    has_tunnel: HasTunnel = lambda source, target: False,
 ) -> list[Probe]:
     """All probes between these parties; where some are chosen, those that policies permit come first."""
     probes: list[Probe] = []
@@ -161,7 +170,7 @@ def plan(
             if source.pings:
                 probes.append(Probe(REACH, source.name, target.name, "icmp", ip))
             probes.append(_connect(NO_NAT, source, target, ip, same_family(source.ips, ip)))
-    probes += _between_nodes_and_pods(pods, nodes, everything)
+    probes += _between_nodes_and_pods(pods, nodes, everything, has_tunnel)
     probes += _full_size([pod for pod in pods if pod.pings], may)
     if outside is not None:
         by_name = {node.node: node for node in nodes}
@@ -176,8 +185,13 @@ def _connect(promise: str, source: Party, target: Party, ip: str, seen: str) -> 
     return Probe(promise, source.name, target.name, "tcp", ip, target.port, seen=seen, answered_by=target.name)
 
 
-def _between_nodes_and_pods(pods: Sequence[Party], nodes: Sequence[Party], everything: bool) -> Iterator[Probe]:
-    """Every node → every pod, or each pod from its own node and from one other, in turn; and the ways back."""
+def _between_nodes_and_pods(
+    pods: Sequence[Party], nodes: Sequence[Party], everything: bool, has_tunnel: HasTunnel
+) -> Iterator[Probe]:
+    """Every node → every pod, or each pod from its own node and from one other, in turn; and the ways back.
+
+    Where nodes reach each other's pods through a tunnel, the network between them knows no pods, so a node sees the address of the pod's.
+    """
     others = cycle(nodes) if nodes else cycle(())
     for pod in pods:
         own = [node for node in nodes if node.node == pod.node]
@@ -186,8 +200,9 @@ def _between_nodes_and_pods(pods: Sequence[Party], nodes: Sequence[Party], every
             for ip in pod.ips:
                 yield Probe(NODE_TO_POD, node.name, pod.name, "icmp", ip)
                 yield Probe(NODE_TO_POD, node.name, pod.name, "tcp", ip, pod.port, answered_by=pod.name)
+            sources = own[0].ips if own and has_tunnel(pod.node, node.node) else pod.ips
             for ip in node.ips:
-                yield _connect(POD_TO_NODE, pod, node, ip, same_family(pod.ips, ip))
+                yield _connect(POD_TO_NODE, pod, node, ip, same_family(sources, ip))
 
 
 def _full_size(pods: Sequence[Party], may: May) -> Iterator[Probe]:

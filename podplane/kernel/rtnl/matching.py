@@ -16,12 +16,13 @@ from podplane.state.value import Value
 
 Options = Peer | Vxlan
 FIXED: Mapping[str, tuple[Callable[[Link], Options | None], tuple[str, ...]]] = {
-    "veth": (lambda link: link.peer, ("netns", "name", "mac", "mtu")),
+    "veth": (lambda link: link.peer, ("netns", "name", "mac")),
     "vxlan": (lambda link: link.vxlan, ("vni", "local", "port", "device", "learning")),
 }
 """Kind of link → where its options are, and which of them are set when it is created and never later.
 
-veth_changelink does not exist; vxlan_changelink refuses VNI and port, and the others are not worth a second way to set them.
+veth_changelink does not exist (the MTU of a peer follows that of its veth: `kernel.door`); vxlan_changelink refuses VNI and port, and the
+others are not worth a second way to set them.
 """
 
 

@@ -62,7 +62,8 @@ class Rig:
         if self.is_away:
             raise ApiError(503, "ServiceUnavailable", "the API can't be reached")
         answer = await self.api.server.handle(request)
-        if request.method != "GET" and isinstance(answer, Response) and answer.status < 300:
+        is_written = request.method != "GET" and isinstance(answer, Response) and answer.status < 300
+        if is_written and "/endpointslices" in request.path:
             self.writes.append(f"{request.method} {request.path.rpartition('/')[2]}")
         return answer
 

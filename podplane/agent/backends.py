@@ -1,0 +1,139 @@
+"""The backends of a node: takes over what the cluster says, tells its peers, and lets go of what nobody sends by any more.
+
+the ConfigMap says another backend ──► the node gets it beside the present one ──► annotation: it can be reached by both
+peers say the same, one by one     ──► each is reached by the new one from then on
+all of them do                     ──► GRACE_SECONDS later the former one goes
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from podplane.agent.caches import Caches
+from podplane.agent.keys import NodeKey
+from podplane.agent.planner import RecordEvent
+from podplane.kubeapi.client import Client
+from podplane.kubeapi.errors import ApiError
+from podplane.kubeapi.retry import Backoff, FailureLog
+from podplane.model.config import BACKENDS, NetworkConfig
+from podplane.model.objects import Node
+from podplane.routes import ways
+from podplane.routes.cluster_settings import PATH, ClusterSettingsError, applied
+from podplane.routes.table import BY_NAME
+
+log = logging.getLogger(__name__)
+GRACE_SECONDS = 5.0
+"""From when all peers can be reached by the cluster's backend until the former one goes: so long packets may be on their way, and peers
+may take to hear of each other."""
+HIGHEST_SECONDS = 5.0
+"""The longest wait between two tries to tell the peers."""
+INVALID = "InvalidNetworkSettings"
+
+
+class NodeBackends:
+    """Those of one node; its methods run on one event loop.
+
+    `own` are the settings of the node itself. `configure(settings)` plans by other ones, and returns when the node has what they want.
+    """
+
+    def __init__(
+        self,
+        node_name: str,
+        caches: Callable[[], Caches],
+        own: NetworkConfig,
+        client: Client,
+        record_event: RecordEvent,
+        configure: Callable[[NetworkConfig], Awaitable[object]],
+    ) -> None:
+        self._node_name, self._caches = node_name, caches
+        self._own = own
+        self._client = client
+        self._record_event = record_event
+        self._configure = configure
+        self._wake = asyncio.Event()
+        self._error = ""
+        self._left_at: float | None = None
+        """When all peers could be reached by the cluster's backend."""
+        self.current = self._resumed(self._wanted() or own)
+
+    def _resumed(self, wanted: NetworkConfig) -> NetworkConfig:
+        """An agent before this one may have begun a change: peers may still send by what the node says."""
+        node = self._node
+        said = (ways.reached_by(node) if node is not None else None) or frozenset()
+        former = tuple(sorted(name for name in said if name in BY_NAME and name != wanted.backend))
+        return msgspec.structs.replace(wanted, former_backends=former)
+
+    def changed(self) -> None:
+        """Look again: a Node changed, or the ConfigMap."""
+        self._wake.set()
+
+    @property
+    def _node(self) -> Node | None:
+        return self._caches().nodes.objects.get(self._node_name)
+
+    async def run(self) -> None:
+        """Follow what the cluster says, until cancelled."""
+        backoff, loop = Backoff(highest=HIGHEST_SECONDS), asyncio.get_running_loop()
+        failures = FailureLog(log, f"backends node={self._node_name}")
+        while True:
+            self._wake.clear()
+            delay: float | None = None
+            try:
+                delay = await self._step(loop.time())
+            except ApiError as error:
+                failures.note(type(error).__name__, error, loop.time())
+                delay = backoff.delay(loop.time())
+            try:
+                async with asyncio.timeout(delay):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    async def _step(self, now: float) -> float | None:
+        """Do what is due. So many seconds later there is something to do again; None: when something changes."""
+        wanted = self._wanted()
+        if wanted is not None and wanted != msgspec.structs.replace(self.current, former_backends=()):
+            former = tuple(name for name in dict.fromkeys((self.current.backend, *self.current.former_backends)))
+            await self._become(wanted, tuple(name for name in former if name != wanted.backend))
+        await self._tell()
+        if not self.current.former_backends:
+            self._left_at = None
+            return None
+        if not ways.are_left(self.current, self._caches().nodes.objects.values()):
+            self._left_at = None
+            return None
+        if self._left_at is None:
+            self._left_at = now
+        if (rest := self._left_at + GRACE_SECONDS - now) > 0:
+            return rest
+        await self._become(self.current, ())
+        await self._tell()
+        return None
+
+    async def _become(self, wanted: NetworkConfig, former: tuple[str, ...]) -> None:
+        self.current = msgspec.structs.replace(wanted, former_backends=former)
+        await self._configure(self.current)
+
+    async def _tell(self) -> None:
+        """Say on the Node by which backends it can be reached."""
+        node, text = self._node, ways.as_text(self.current)
+        if node is not None and node.metadata.annotations.get(BACKENDS) != text:
+            name = node.metadata.name
+            await self._client.patch("nodes", "", name, {"metadata": {"annotations": {BACKENDS: text}}}, uid=node.metadata.uid)
+
+    def _wanted(self) -> NetworkConfig | None:
+        """The settings as the cluster wants them; None when what it says makes no sense: the last ones go on."""
+        config_map = self._caches().network_settings.objects.get(PATH)
+        try:
+            wanted = applied((config_map.data if config_map is not None else None) or {}, self._own)
+        except ClusterSettingsError as error:
+            if str(error) != self._error:
+                self._error = str(error)
+                self._record_event(NodeKey(self._node_name), f"the ConfigMap {PATH} does not count: {error}", INVALID)
+            return None
+        self._error = ""
+        return wanted

@@ -1,0 +1,79 @@
+"""`podplane backend`: how packets get from node to node, and another way for all nodes while they run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import click
+import msgspec
+
+from podplane.cli.names import some
+from podplane.cli.options import connect, lab_name
+from podplane.cli.tables import table
+from podplane.cli.waiting import telling
+from podplane.kubeapi.errors import NotFound
+from podplane.lab.errors import LabError
+from podplane.lab.folder import Folder
+from podplane.model.config import NetworkConfig
+from podplane.model.objects import Node
+from podplane.routes import ways
+from podplane.routes.cluster_settings import BACKEND, NAME, NAMESPACE
+from podplane.routes.table import BY_NAME
+
+CONFIGMAPS = "configmaps"
+WAIT_SECONDS, AGAIN_SECONDS = 60.0, 0.1
+DEFAULT = NetworkConfig(cluster_cidrs=()).backend
+
+
+@click.group(invoke_without_command=True)
+@lab_name
+@click.pass_context
+def backend(context: click.Context, folder: Folder) -> None:
+    """Show by which backend nodes reach each other's pods; `set` changes it."""
+    context.obj = folder
+    if context.invoked_subcommand is None:
+        client = connect(folder)
+        chosen = (_config_map(client).get("data") or {}).get(BACKEND, DEFAULT)
+        click.echo(f"Nodes reach each other's pods by {chosen}; there are {', '.join(BY_NAME)}.")
+        rows = [[name, ",".join(sorted(ways.reached_by(node) or ())) or "any"] for name, node in _nodes(client).items()]
+        click.echo(table([["NODE", "REACHED-BY"], *rows]))
+
+
+@backend.command("set")
+@click.argument("name")
+@click.pass_obj
+def set_(folder: Folder, name: str) -> None:
+    """Have nodes reach each other by the backend NAME from now on. Connections go on."""
+    if name not in BY_NAME:
+        raise LabError(f"there is no backend {name!r}: choose one of {', '.join(BY_NAME)}")
+    client = connect(folder)
+    found, data = _config_map(client), {BACKEND: name}
+    if found:
+        client.patch(CONFIGMAPS, NAMESPACE, NAME, {"data": data})
+    else:
+        client.create(CONFIGMAPS, NAMESPACE, {"metadata": {"name": NAME}, "data": data})
+    _wait(client, name)
+    click.echo(f"All nodes are reached by {name}. See: `{folder.command('check')}`.")
+
+
+def _wait(client: Any, name: str) -> None:
+    end, tell = time.monotonic() + WAIT_SECONDS, telling(some)
+    while late := [node for node, one in _nodes(client).items() if name not in (ways.reached_by(one) or {name})]:
+        if time.monotonic() > end:
+            raise LabError(f"{some(late)} can't be reached by {name} yet; until then the former backend goes on there")
+        tell(late)
+        time.sleep(AGAIN_SECONDS)
+
+
+def _config_map(client: Any) -> Mapping[str, Any]:
+    try:
+        found: Mapping[str, Any] = client.get(CONFIGMAPS, NAMESPACE, NAME)
+    except NotFound:
+        return {}
+    return found
+
+
+def _nodes(client: Any) -> dict[str, Node]:
+    return {node["metadata"]["name"]: msgspec.convert(node, Node) for node in client.objects("nodes")}

@@ -1,0 +1,57 @@
+"""Which backends a node has, and by which of them a peer is reached.
+
+Nodes do not learn of a change of the cluster's backend at the same time. So a node says by an annotation by which backends it can be
+reached, a peer is reached by the cluster's backend once the peer has it, and what a node had before stays until nobody sends by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from podplane.model.config import BACKENDS, NetworkConfig
+from podplane.model.objects import Node
+from podplane.routes.backend import Backend
+from podplane.routes.table import backend
+from podplane.state.value import Fragment
+
+
+def of(config: NetworkConfig) -> tuple[Backend, ...]:
+    """The node's backends: that of the cluster, and former ones."""
+    return tuple(map(backend, dict.fromkeys((config.backend, *config.former_backends))))
+
+
+def towards(peer: Node, config: NetworkConfig) -> Backend | None:
+    """The backend by which a peer is reached; None where it has none of the node's."""
+    theirs = reached_by(peer)
+    return next((way for way in of(config) if theirs is None or way.name in theirs), None)
+
+
+def reached_by(node: Node) -> frozenset[str] | None:
+    """The backends by which the node says that it can be reached; None where it says nothing."""
+    text = node.metadata.annotations.get(BACKENDS)
+    return None if text is None else frozenset(text.split(","))
+
+
+def as_text(config: NetworkConfig) -> str:
+    """What a node with these settings says, once it has what they want."""
+    return ",".join(sorted(way.name for way in of(config)))
+
+
+def are_left(config: NetworkConfig, nodes: Iterable[Node]) -> bool:
+    """Can all of these nodes be reached by the cluster's backend?"""
+    return all(theirs is None or config.backend in theirs for theirs in map(reached_by, nodes))
+
+
+def pod_mtu(node: Node, config: NetworkConfig) -> int:
+    """The MTU of a node's pods, in bytes: what passes by each of its backends."""
+    return min(way.pod_mtu(node, config) for way in of(config))
+
+
+def devices(config: NetworkConfig) -> tuple[str, ...]:
+    """Names of the links through which pods of other nodes are reached."""
+    return tuple(name for way in of(config) for name in way.devices)
+
+
+def plan_node(node: Node, config: NetworkConfig) -> Fragment:
+    """What the backends need on the node whatever peers it has."""
+    return {identity: value for way in of(config) for identity, value in way.plan_node(node, config).items()}

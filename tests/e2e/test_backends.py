@@ -1,0 +1,127 @@
+"""How packets get from node to node: each backend keeps all promises, and changes under running traffic without a loss."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.conftest import Podplane, running, until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("backends")]
+STREAM = """
+import socket, sys, time
+peer, seconds, size = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
+kind = socket.AF_INET6 if ":" in peer else socket.AF_INET
+ping = socket.socket(kind, socket.SOCK_DGRAM, socket.IPPROTO_ICMPV6 if kind == socket.AF_INET6 else socket.IPPROTO_ICMP)
+ping.setblocking(False)
+stream = socket.create_connection((peer, 8080), timeout=10)
+print("begun", flush=True)
+answered, sent, end = set(), 0, time.monotonic() + seconds
+def receive():
+    try:
+        while True:
+            answered.add(int.from_bytes(ping.recv(4000)[6:8], "big"))
+    except BlockingIOError:
+        pass
+while time.monotonic() < end:
+    header = bytes((128 if kind == socket.AF_INET6 else 8, 0, 0, 0, 0, 0)) + sent.to_bytes(2, "big")
+    ping.sendto(header + bytes(size), (peer, 0))
+    sent += 1
+    stream.sendall(b"x" * 2000 + b"\\n")
+    while not stream.recv(65536).endswith(b"\\n"):
+        pass
+    time.sleep(0.01)
+    receive()
+time.sleep(0.2)
+receive()
+print(sent, sent - len(answered))
+"""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podplane]:
+    with running(tmp_path_factory, "--nodes", "2", "--pods-per-node", "1", "--backend", "vxlan") as started:
+        yield started
+
+
+def ips_of(lab: Podplane, pod: str) -> list[str]:
+    """A pod's addresses."""
+    return [one["ip"] for one in lab.api.get("pods", "default", pod)["status"]["podIPs"]]
+
+
+def stream(lab: Podplane, peer: str, seconds: float, size: int) -> subprocess.Popen[str]:
+    """100 pings of so many bytes a second to a pod's address and as many lines of 2,000 over one connection; they are on their way."""
+    words = [*lab.command, "exec", "echo-node1-1", "--", "python3", "-c", STREAM, peer, str(seconds), str(size)]
+    begun = subprocess.Popen(words, env=lab.environment, stdout=subprocess.PIPE, text=True)
+    assert begun.stdout is not None and begun.stdout.readline() == "begun\n"
+    return begun
+
+
+def test_all_promises_are_kept_through_a_tunnel(lab: Podplane) -> None:
+    said = lab("check").stdout
+    assert "promises are kept: " in said
+    assert "mtu 1450" in lab("exec", "echo-node1-1", "--", "ip", "-o", "link", "show", "eth0").stdout
+    links = json.loads(lab.on_node("node1", "ip -d -j link show type vxlan"))
+    assert {link["ifname"]: link["linkinfo"]["info_data"]["port"] for link in links} == {
+        "podplane-vxlan4": 4789,
+        "podplane-vxlan6": 4789,
+    }
+
+
+def test_no_packet_of_pods_is_on_the_network_between_nodes_but_within_udp(lab: Podplane) -> None:
+    peer = ips_of(lab, "echo-node2-1")[0]
+    before = counters(lab)
+    lab("exec", "echo-node1-1", "--", "curl", "-s", f"http://{peer}:8080/")
+    lab.on_node("node1", f"curl -s http://{peer}:8080/")
+    after = counters(lab)
+    assert after["tunnel"] >= before["tunnel"] + 10 and after["bare"] == 0
+
+
+COUNT = """
+nft list table inet seen >/dev/null 2>&1 || nft -f - <<END
+table inet seen {
+  counter tunnel {}
+  counter bare {}
+  chain in {
+    type filter hook prerouting priority -400
+    iifname eth0 udp dport 4789 counter name tunnel
+    iifname eth0 ip saddr 10.244.0.0/16 counter name bare
+    iifname eth0 ip6 saddr fd00:10:244::/48 counter name bare
+  }
+}
+END
+nft -j list counters table inet seen
+"""
+
+
+def counters(lab: Podplane) -> dict[str, int]:
+    """Packets that came to node2 by its uplink: those of tunnels, and those with a pod's address."""
+    found = json.loads(lab.on_node("node2", COUNT))["nftables"]
+    return {one["counter"]["name"]: one["counter"]["packets"] for one in found if "counter" in one}
+
+
+@pytest.mark.parametrize("family", [0, 1])
+def test_backends_change_under_running_traffic_without_a_loss(lab: Podplane, family: int) -> None:
+    running_ = stream(lab, ips_of(lab, "echo-node2-1")[family], 5.0, 1380)
+    for name in ("host-gw", "vxlan", "host-gw", "vxlan"):
+        assert f"All nodes are reached by {name}" in lab("backend", "set", name).stdout
+    out, _ = running_.communicate(timeout=30)
+    sent, lost = map(int, out.split())
+    assert running_.returncode == 0 and sent > 100
+    assert lost <= 3, f"{lost} of {sent} pings"
+
+
+def test_a_former_backend_goes_when_nobody_sends_by_it_any_more(lab: Podplane) -> None:
+    lab("backend", "set", "host-gw")
+    until(lambda: "vxlan" not in lab.on_node("node1", "ip -o link"))
+    assert "mtu 1500" in lab("exec", "echo-node1-1", "--", "ip", "-o", "link", "show", "eth0").stdout
+    assert lab("backend").stdout.splitlines()[0] == "Nodes reach each other's pods by host-gw; there are host-gw, vxlan."
+    assert "promises are kept: " in lab("check").stdout
+
+
+def test_what_there_is_not_is_refused(lab: Podplane) -> None:
+    assert "choose one of host-gw, vxlan" in lab("backend", "set", "vxlam", code=2).stderr
+    assert "give host-gw or vxlan" in lab("up", "--name", "other", "--backend", "vxlam", code=2).stderr

@@ -1,0 +1,42 @@
+"""What the ConfigMap may say, and what it may not."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from podplane.routes.cluster_settings import KEYS, ClusterSettingsError, applied
+from tests.plans import config
+
+OWN = config((4,))
+
+
+def test_what_is_left_out_is_as_the_node_says() -> None:
+    assert applied({}, OWN) == OWN
+    mine = msgspec.structs.replace(OWN, backend="vxlan", vxlan_port=8472)
+    assert applied({"vxlan-vni": "7"}, mine) == msgspec.structs.replace(mine, vxlan_vni=7)
+
+
+def test_each_key_sets_its_field() -> None:
+    found = applied({"backend": " vxlan\n", "vxlan-vni": "16777215", "vxlan-port": "8472"}, OWN)
+    assert (found.backend, found.vxlan_vni, found.vxlan_port) == ("vxlan", 16777215, 8472)
+    assert {field for field, _ in KEYS.values()} <= set(OWN.__struct_fields__)
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        ({"backend": "vxlam"}, "data.backend: there is no backend 'vxlam': choose one of host-gw, vxlan"),
+        ({"backend": ""}, "data.backend: there is no backend ''"),
+        ({"Backend": "vxlan"}, "data.Backend is not known: there are backend, vxlan-vni, vxlan-port"),
+        ({"vxlan-vni": "0"}, "data.vxlan-vni: '0' is no whole number from 1 to 16777215"),
+        ({"vxlan-vni": "16777216"}, "data.vxlan-vni"),
+        ({"vxlan-vni": "²"}, "data.vxlan-vni"),
+        ({"vxlan-port": "65536"}, "data.vxlan-port"),
+        ({"vxlan-port": "-1"}, "data.vxlan-port"),
+        ({"vxlan-port": "9" * 5000}, "data.vxlan-port"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_its_key(data: dict[str, str], why: str) -> None:
+    with pytest.raises(ClusterSettingsError, match=why.replace("(", r"\(")):
+        applied(data, OWN)
