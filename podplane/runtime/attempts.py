@@ -19,6 +19,14 @@ Tell = Callable[[str, str], Awaitable[None]]
 """(reason, message) of an event."""
 
 
+class NotYet(Exception):
+    """Work that can't be done now, for a reason that is nobody's oversight: `reason` of the event, and a sentence for it."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class Attempts(msgspec.Struct, eq=False):
     """Attempts at one thing. `due_at`: when the next one is due after one that failed, by `clock`; None when none is."""
 
@@ -33,16 +41,20 @@ class Attempts(msgspec.Struct, eq=False):
         self.due_at = None
         try:
             await work()
+        except NotYet as error:
+            log.warning("%s %s", self.what, error)
+            await self._again(error.reason, str(error))
+            return False
         except Exception as error:
             log.exception("%s failed", self.what)
-            self.due_at = self.clock() + self._backoff.delay(self.clock())
-            await self._told(error)
+            await self._again(FAILED, f"error syncing pod: {described(error, with_paths=False)}")
             return False
         return True
 
-    async def _told(self, error: Exception) -> None:
+    async def _again(self, reason: str, message: str) -> None:
+        self.due_at = self.clock() + self._backoff.delay(self.clock())
         try:
-            await self.tell(FAILED, f"error syncing pod: {described(error, with_paths=False)}")
+            await self.tell(reason, message)
         except Exception:
             log.exception("event of %s failed", self.what)
 

@@ -34,7 +34,7 @@ from podplane.kubeapi.events import NORMAL, WARNING
 from podplane.model.phases import ENDED
 from podplane.model.pod import Container, Pod
 from podplane.runtime import network_files, pod_fields, roots, sandboxes, security, users
-from podplane.runtime.attempts import Attempts
+from podplane.runtime.attempts import Attempts, NotYet
 from podplane.runtime.container import ContainerRun, Launch, after_restart_of_node, timestamp
 from podplane.runtime.environment import ConfigError, Facts, expand_all, services_of, variables
 from podplane.runtime.exec import run_to_end
@@ -450,7 +450,10 @@ class PodWorker:
         await self._shared.end()
         if self.sandbox is None or self.pod.spec.host_network:
             return
-        await self.node.network.delete(self.attachment)
+        try:
+            await self.node.network.delete(self.attachment)
+        except NetworkError as error:
+            raise NotYet("FailedKillPod", f"error killing pod: {error}") from None
         self.sandbox.close()
         self.netns = self.sandbox = None
 

@@ -197,3 +197,16 @@ async def test_a_result_of_lists_in_lists_is_refused(made: Plugins, tmp_path: Pa
 def test_a_folder_is_no_plugin(made: Plugins, tmp_path: Path) -> None:
     (tmp_path / "bin" / "third").mkdir()
     assert "there is no plugin third" in made.why_refused(chain("third"), SELECTION)
+
+
+async def test_a_plugin_that_can_not_be_executed_is_named_and_called_again(made: Plugins, tmp_path: Path) -> None:
+    await made.add(chain("first", "second"), SELECTION, request())
+    whole = (tmp_path / "bin" / "second").read_bytes()
+    (tmp_path / "bin" / "second").write_bytes(b"\x7fELF")
+    for _ in range(2):
+        with pytest.raises(NetworkError, match="plugin second can't be called: Exec format error"):
+            await made.delete("c")
+    (tmp_path / "bin" / "second").write_bytes(whole)
+    await made.delete("c")
+    assert [one[:2] for one in calls(tmp_path)][-2:] == [("DEL", "second"), ("DEL", "first")]
+    assert not list((tmp_path / "kept").iterdir())

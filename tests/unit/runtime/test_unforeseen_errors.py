@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from podplane.cni.network import NetworkError
 from podplane.model.pod import Container, EnvVar
 from podplane.runtime import attempts, kubelet
 from podplane.runtime.attempts import Attempts
@@ -149,3 +150,20 @@ async def test_a_probe_that_fails_unforeseen_goes_on(monkeypatch: pytest.MonkeyP
     await Attempts("Readiness probe", tell, asyncio.get_running_loop().time).until_done(watch)
     assert (tries, told) == (3, ["FailedSync error syncing pod: ZeroDivisionError"] * 2)
     assert [record.levelno for record in caplog.records] == [logging.ERROR] * 4
+
+
+async def test_a_network_that_can_not_let_go_of_a_pod_is_told_and_asked_again(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A plugin of a further network that can't be executed, say: the pod is Terminating until it can."""
+    rig.kubelet.pod_changed(None, made := pod())
+    await rig.settle()
+    monkeypatch.setattr(attempts.Backoff, "delay", lambda *_: 0.0)
+    once(monkeypatch, type(rig.network), "delete", NetworkError("plugin theirs can't be called: Exec format error"))
+    rig.kubelet.pod_changed(made, deleted(made))
+    await rig.settle()
+    await asyncio.sleep(0.01)
+    told = ("FailedKillPod", "error killing pod: plugin theirs can't be called: Exec format error")
+    assert rig.recorder.told.count(told) == 1
+    assert (rig.network.attached, [name for name, *_ in rig.client.deleted]) == ([], ["web"])
+    assert not [record for record in caplog.records if record.exc_info], "it is foreseen"
