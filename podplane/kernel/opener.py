@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import Callable, Iterable, Mapping
 
 from podplane.kernel import netlink, syscalls
@@ -47,11 +46,13 @@ def passed_of(namespace: Namespace) -> Passed | None:
 
 
 def has_link(namespace: Namespace, name: str) -> bool:
-    """Is there a link of this name? OSError when the namespace can't be looked at."""
+    """Is there a link of this name? OSError when the namespace can't be looked at.
+
+    rtnetlink is asked: if_nametoindex(3) of a name that is not there makes the kernel look for a module of that name (dev_load).
+    """
     passed = passed_of(namespace)
-    if passed is None:
-        return bool(namespace.run(socket.if_nametoindex, name))
-    return reading.has_link(passed.route, name)
+    with namespace.run(netlink.Socket, NETLINK_ROUTE) if passed is None else passed.route as one:
+        return reading.has_link(one, name)
 
 
 def leads_into(own: Namespace, link: str, other: Namespace) -> bool | None:

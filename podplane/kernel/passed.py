@@ -28,22 +28,21 @@ FOLDER, PREFIX = "/sys/net/ipv6", "net.ipv6."
 
 
 class Lent(netlink.Socket):
-    """A socket that one after another works over: it stays open when they close it, until its `end`."""
+    """A socket that one after another works over: it stays open when they close it, until whoever opened it does."""
 
     def close(self) -> None:
         """Nothing: somebody else needs it again."""
-
-    def end(self) -> None:
-        """Close it."""
-        super().close()
 
 
 class Passed:
     """What was opened in one network namespace; it is used by one thread at a time, but `diag` by another one than the rest."""
 
-    def __init__(self, route: Lent, diag: Lent | None, sysctls: SysctlFolder | None, cookie: int) -> None:
-        """`cookie` is the kernel's number of the namespace (`NetworkNamespace.cookie`)."""
-        self.route, self.diag, self.sysctls, self.cookie = route, diag, sysctls, cookie
+    def __init__(self, route: socket.socket, diag: socket.socket | None, sysctls: SysctlFolder | None) -> None:
+        self.route, self.sysctls = Lent(PROTOCOLS[ROUTE], route), sysctls
+        self.cookie = cookie_of(route)
+        """The kernel's number of the namespace (`NetworkNamespace.cookie`)."""
+        self._opened = [one for one in (route, diag) if one is not None]
+        self._diag: Lent | None = None
 
     @classmethod
     def take(cls, netns: int, descriptors: MutableMapping[str, int]) -> Passed | None:
@@ -51,43 +50,43 @@ class Passed:
         ValueError when one is not what it is said to be. Those that are left in the mapping are the caller's to close."""
         if ROUTE not in descriptors:
             return None
-        sockets: dict[str, Lent] = {}
+        opened: list[socket.socket] = []
         try:
-            opened = _socket(ROUTE, netns, descriptors)
-            sockets[ROUTE], cookie = Lent(PROTOCOLS[ROUTE], opened), cookie_of(opened)
-            if DIAG in descriptors:
-                sockets[DIAG] = Lent(PROTOCOLS[DIAG], _socket(DIAG, netns, descriptors))
-            return cls(sockets[ROUTE], sockets.get(DIAG), _folder(descriptors), cookie)
+            for name in (one for one in PROTOCOLS if one in descriptors):
+                opened.append(socket.socket(fileno=descriptors[name]))
+                del descriptors[name]
+                _check(opened[-1], name, netns)
+            return cls(opened[0], opened[1] if len(opened) > 1 else None, _folder(descriptors))
         except (OSError, ValueError) as error:
-            for one in sockets.values():
-                one.end()
+            for one in opened:
+                one.close()
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise ValueError(f"what was opened in the network namespace can't be used: {reason}") from None
 
     @property
+    def diag(self) -> Lent | None:
+        """The socket of NETLINK_SOCK_DIAG, if there is one."""
+        if self._diag is None and len(self._opened) > 1:
+            self._diag = Lent(PROTOCOLS[DIAG], self._opened[1])
+        return self._diag
+
+    @property
     def descriptors(self) -> list[int]:
         """All of it, for somebody else to keep (`take`)."""
-        parts = (self.route, self.diag, self.sysctls)
-        return [one.fileno() for one in parts if one is not None]
+        parts = (*self._opened, *(() if self.sysctls is None else (self.sysctls,)))
+        return [one.fileno() for one in parts]
 
     def close(self) -> None:
         """Let go of all of it; idempotent."""
-        for one in (self.route, self.diag):
+        for one in (*self._opened, self.sysctls):
             if one is not None:
-                one.end()
-        if self.sysctls is not None:
-            self.sysctls.close()
+                one.close()
 
 
-def _socket(name: str, netns: int, descriptors: MutableMapping[str, int]) -> socket.socket:
-    """A socket that was passed, if it is of this protocol and of this namespace."""
-    opened = socket.socket(fileno=descriptors[name])
-    del descriptors[name]
-    is_netlink = opened.family == socket.AF_NETLINK and opened.proto == PROTOCOLS[name]
-    if not is_netlink or not _is_in(opened, netns):
-        opened.close()
+def _check(opened: socket.socket, name: str, netns: int) -> None:
+    """ValueError unless a socket is of this protocol and of this namespace."""
+    if opened.family != socket.AF_NETLINK or opened.proto != PROTOCOLS[name] or not _is_in(opened, netns):
         raise ValueError(f"{name} is no netlink socket of that kind from there")
-    return opened
 
 
 def _is_in(opened: socket.socket, netns: int) -> bool:
