@@ -2,6 +2,7 @@
 
     /status                 the state of the agent (`status`); /status/summary: only how much is wrong
     /metrics                figures for Prometheus (`metrics`)
+    /routes                 the routes of the node, who asked for each, and through which tunnel it leads
     /traffic                the tracked connections through Services: how many, packets, bytes
     /policies               how often each rule of policies allowed, and how often none did
     /denied                 what was denied in the last minutes; /denied/12: after the change 12
@@ -21,6 +22,7 @@ from typing import TypeVar
 import msgspec
 
 from podplane.agent.metrics import Metrics
+from podplane.agent.route_report import routes
 from podplane.agent.status import Sources
 from podplane.kubeapi.authorization import METRICS, PROXY, Authorizer
 from podplane.model.answers import DeniedFlows
@@ -31,7 +33,9 @@ from podplane.services import report
 
 T = TypeVar("T")
 TEXT = "text/plain; charset=utf-8"
-NAMES = frozenset({"denied", "flows", "healthz", "livez", "metrics", "policies", "readyz", "services", "status", "traffic"})
+NAMES = frozenset(
+    {"denied", "flows", "healthz", "livez", "metrics", "policies", "readyz", "routes", "services", "status", "traffic"}
+)
 """The first parts of the paths that there are."""
 DIGITS = 18
 """A number in a path has at most so many."""
@@ -80,6 +84,8 @@ class Reports:
                     return Reply(200, msgspec.json.encode(await self._counted(self._sources.status)))
                 case ["status", "summary"]:
                     return Reply(200, msgspec.json.encode(self._sources.summary()))
+                case ["routes"]:
+                    return Reply(200, msgspec.json.encode(await self._counted(lambda: routes(self._agent.ledger))))
                 case ["metrics"]:
                     policies = await self._thread.run(self._agent.policy_counts())
                     metrics = Metrics(self._sources, await self._counted(self._sources.counts), self.requests, policies)

@@ -36,6 +36,7 @@ COMMANDS = {
     "dns": ("podplane.cli.dns.group", "dns", "The cluster's names: what a pod gets for one, and why."),
     "policy": ("podplane.cli.policy.group", "policy", "NetworkPolicies: who may talk to whom, and which rule decides it."),
     "publish": ("podplane.cli.publish", "publish", "Bring Services to the localhost of this machine."),
+    "routes": ("podplane.cli.routes", "routes", "Show which routes lead to pods of other nodes, and through which tunnels."),
     "backend": ("podplane.cli.backend", "backend", "How packets get from node to node, and another way for all nodes."),
     "fault": ("podplane.cli.fault", "fault", "Let something go wrong on a node, and undo it."),
     "agent": ("podplane.cli.agent", "agent", "Be the agent of this machine as a node of a cluster."),

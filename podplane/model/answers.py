@@ -62,6 +62,22 @@ class RefusedObject(msgspec.Struct, frozen=True):
     next_try_in: float
 
 
+class RouteStatus(msgspec.Struct, frozen=True):
+    """A route of podplane's on a node: `destination` by `link`, to the gateway `via` where there is one.
+
+    `through` is the address of the node at the other end of the tunnel that it leads through ("": none); `wanted_by` are the keys that
+    asked for it, `state` is that of the ledger: done, pending, refused.
+    """
+
+    destination: str
+    kind: str
+    via: str
+    link: str
+    through: str
+    wanted_by: list[str]
+    state: str
+
+
 class BlockedKey(msgspec.Struct, frozen=True):
     """A key that is not planned as its object asks for, and why."""
 

@@ -80,6 +80,20 @@ def test_no_packet_of_pods_is_on_the_network_between_nodes_but_within_udp(lab: P
     assert after["tunnel"] >= before["tunnel"] + 10 and after["bare"] == 0
 
 
+def test_routes_name_who_asked_for_them_and_the_tunnel_that_they_lead_through(lab: Podplane) -> None:
+    rows = [line.split() for line in lab("routes", "--node", "node1").stdout.splitlines()]
+    assert rows[0] == ["NODE", "DESTINATION", "VIA", "LINK", "THROUGH", "WANTED-BY", "STATE"]
+    assert rows[1:] == [
+        ["node1", "10.244.2.0/24", "10.244.2.1", "podplane-vxlan4", "192.168.1.11", "node/node2", "done"],
+        ["node1", "fd00:10:244:2::/64", "fd00:10:244:2::1", "podplane-vxlan4", "192.168.1.11", "node/node2", "done"],
+    ]
+    every = json.loads(lab("routes", "-A", "-o", "json").stdout)["routes"]
+    assert {"pod/default/echo-node2-1"} <= {key for one in every["node2"] for key in one["wanted_by"]}
+    counts = [line.split() for line in lab("routes", "--stats").stdout.splitlines()[1:]]
+    assert counts == [[node, "podplane-vxlan4", "done", "2"] for node in ("node1", "node2")]
+    assert "there is no node 'node9'" in lab("routes", "--node", "node9", code=2).stderr
+
+
 COUNT = """
 nft list table inet seen >/dev/null 2>&1 || nft -f - <<END
 table inet seen {

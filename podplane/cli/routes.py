@@ -1,0 +1,74 @@
+"""`podplane routes`: which routes nodes have, who asked for each, and through which tunnel it leads."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import click
+
+from podplane.cli.names import some
+from podplane.cli.nodes import Question, ask, why_silent
+from podplane.cli.options import connect, lab_name
+from podplane.cli.tables import document_text, table
+from podplane.kubeapi.errors import ApiError
+from podplane.lab.errors import LabError
+from podplane.lab.folder import Folder
+from podplane.model.answers import RouteStatus
+from podplane.model.config import AGENT_PORT
+
+OF_NODES = "node/"
+COLUMNS = ["NODE", "DESTINATION", "VIA", "LINK", "THROUGH", "WANTED-BY", "STATE"]
+
+
+@click.command()
+@lab_name
+@click.option("--node", help="Of this node alone.")
+@click.option("-A", "--all", "everything", is_flag=True, help="Those to the node's own pods and Services, too.")
+@click.option("--stats", is_flag=True, help="How many there are, by link and state.")
+@click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="For programs.")
+def routes(folder: Folder, node: str | None, everything: bool, stats: bool, output: str | None) -> None:
+    """Show the routes that lead to pods of other nodes. Exit status 1 when a node does not answer, or has not got a route of its."""
+    client = connect(folder)
+    nodes = {one["metadata"]["name"]: one for one in client.objects("nodes")}
+    if node is not None and node not in nodes:
+        raise LabError(f"there is no node {node!r}: this lab has {some(list(nodes))}")
+    questions = [Question(name, AGENT_PORT, "routes", list[RouteStatus]) for name in nodes if node in (None, name)]
+    answers = {one.node: answer for one, answer in ask(client, questions).items()}
+    found = {name: _chosen(name, answer, everything) for name, answer in answers.items() if not isinstance(answer, ApiError)}
+    silent = {n: why_silent(nodes[n], a, folder.undo_faults(n)) for n, a in answers.items() if isinstance(a, ApiError)}
+    if output:
+        click.echo(document_text({"routes": found, "errors": silent}, output))
+    elif any(found.values()):
+        click.echo(table(_counts(found) if stats else [COLUMNS, *_rows(found)]))
+    elif found:
+        click.echo("There is no route to another node.")
+    for name, why in silent.items():
+        click.echo(f"{name}: {why}", err=True)
+    missing = any(one["state"] != "done" for rows in found.values() for one in rows)
+    sys.exit(1 if silent or missing else 0)
+
+
+def _chosen(node: str, rows: Sequence[Mapping[str, Any]], everything: bool) -> list[Mapping[str, Any]]:
+    return [one for one in rows if everything or any(_is_peer(key, node) for key in one["wanted_by"])]
+
+
+def _is_peer(key: str, node: str) -> bool:
+    return key.startswith(OF_NODES) and key != f"{OF_NODES}{node}"
+
+
+def _rows(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterable[list[str]]:
+    for node, rows in found.items():
+        for one in rows:
+            link = one["link"] or one["kind"]
+            yield [node, one["destination"], one["via"], link, one["through"], ",".join(one["wanted_by"]), one["state"]]
+
+
+def _counts(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[list[str]]:
+    rows = []
+    for node, routes_ in found.items():
+        counts = Counter((one["link"] or one["kind"], one["state"]) for one in routes_)
+        rows += [[node, link, state, str(count)] for (link, state), count in sorted(counts.items())]
+    return [["NODE", "LINK", "STATE", "ROUTES"], *rows]
