@@ -7,12 +7,13 @@ LAB_PODS ?= 2
 bin := $(VENV)/bin
 ready := $(VENV)/.ready
 
-.PHONY: help lab down test lint bench tools clean
+.PHONY: help lab down test test-vm lint bench tools clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make lab     set up what is missing, start a lab of $(LAB_NODES) nodes with pods, check it'
 	@echo 'make test    set up what is missing, run every check and every test'
+	@echo 'make test-vm run tests on the kernel of Debian, in a virtual machine without network (as root)'
 	@echo 'make bench   measure, and write docs/performance.md'
 	@echo 'make down    stop all labs; make clean also removes the environment'
 
@@ -41,6 +42,14 @@ lint: $(ready)
 test: $(ready) tools
 	@$(bin)/python -m pytest --collect-only -q >/dev/null 2>&1 & $(MAKE) --no-print-directory lint; found=$$?; wait; exit $$found
 	$(bin)/python -m pytest -n 4 --dist loadgroup --no-loadscope-reorder
+
+# What the kernel of this machine may lack is tried on that of Debian's cloud images; its processor is emulated: minutes.
+test-vm: $(ready) tools
+	@missing=$$(for tool in qemu-system-x86_64:qemu-system-x86 busybox:busybox-static; do command -v $${tool%:*} >/dev/null || echo $${tool#*:}; done); \
+	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -q >/dev/null 2>&1; apt-get install -y -q --no-install-recommends $$missing >/dev/null; \
+	fi
+	$(bin)/python -m tools.vm
 
 bench: $(ready) tools
 	$(bin)/python -m bench.run --markdown docs/performance.md

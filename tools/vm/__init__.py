@@ -1,0 +1,1 @@
+"""Tests on the kernel that people run: Debian's, in a virtual machine (`python -m tools.vm`)."""
