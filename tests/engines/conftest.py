@@ -22,6 +22,8 @@ from tests.engines.machine import Machine, Program, booted, why_not
 NODE = "engines"
 PODPLANE = (sys.executable, "-m", "podplane")
 """The command, on the machine."""
+LEAST = ("setpriv", "--bounding-set=-all,+net_admin,+net_raw")
+"""Root has what is left in its bounding set (capabilities(7))."""
 JOURNAL = "/run/podplane/attachments.journal"
 
 
@@ -52,9 +54,9 @@ class Site:
         self.lab.api.create("nodes", "", body | {"status": {"addresses": addresses, "conditions": [ready]}})
 
     def start_agent(self) -> None:
-        """Start the agent, and wait until it can attach pods."""
+        """Start the agent with the capabilities that it needs, and wait until it can attach pods."""
         files = [f"--{name}={self._folder / name}" for name in ("kubeconfig", "config")]
-        self.agent = self.machine.start(*PODPLANE, "agent", *files, "--node-name", NODE)
+        self.agent = self.machine.start(*LEAST, *PODPLANE, "agent", *files, "--node-name", NODE)
         until(lambda: self.status() == "")
 
     def kill_agent(self) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -79,6 +80,12 @@ def client(site: Site, engine: Containerd) -> Iterator[Sandbox]:
 
 def test_the_engine_takes_the_network_as_it_was_installed(engine: Containerd) -> None:
     assert engine.conditions().items() >= {"RuntimeReady": True, "NetworkReady": True}.items()
+
+
+def test_the_agent_has_two_capabilities_and_no_more(site: Site) -> None:
+    """All tests of this folder are of such an agent."""
+    status = Path(f"/proc/{site.agent.pid}/status").read_text()
+    assert "CapPrm:\t0000000000003000\n" in status, "CAP_NET_ADMIN (12), CAP_NET_RAW (13)"
 
 
 def test_sandboxes_and_pods_of_the_lab_reach_each_other_with_their_own_addresses(
