@@ -28,7 +28,19 @@ from typing import NamedTuple
 
 import msgspec
 
-from podplane.kernel import cgroups, ids, leftovers, process_title, rootfs, sandbox, seccomp, syscalls, user_limits, volumes
+from podplane.kernel import (
+    cgroups,
+    ids,
+    leftovers,
+    process_title,
+    rootfs,
+    sandbox,
+    seccomp,
+    syscalls,
+    user_limits,
+    volumes,
+    zygote_spare,
+)
 from podplane.kernel.sandbox import Sandbox
 from podplane.kernel.zygote_child import Child, InContainer, InLab, InSandbox, Place, Program, Share
 from podplane.kernel.zygote_messages import (
@@ -46,6 +58,7 @@ from podplane.kernel.zygote_messages import (
     Spawn,
     receive,
 )
+from podplane.kernel.zygote_spare import Spare
 
 SHORT_TRIES, SHORT_PAUSE = 200, 0.05
 """How often, and after how many seconds again, the zygote sends its news where the machine is short of what a message needs."""
@@ -99,6 +112,9 @@ class Zygote:
         """The groups that it is in, with all that it starts."""
         self._contained: set[int] = set()
         self._shares: dict[int, Share] = {}
+        self._spare: Spare | None = None
+        self._lacks_spare = False
+        """Is one to be made when there is nothing else to do?"""
         self._own_mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         self._users = ids.of_pods()
         self._limits = user_limits.here()
@@ -125,7 +141,10 @@ class Zygote:
             selector.register(self._connection, selectors.EVENT_READ)
             selector.register(self._wake, selectors.EVENT_READ)
             while True:
-                for key, _ in selector.select():
+                ready = selector.select(zygote_spare.REST_SECONDS if self._lacks_spare else None)
+                if not ready:
+                    self._make_spare()
+                for key, _ in ready:
                     if key.fileobj is self._wake:
                         self._reap()
                     elif not self._serve_one():
@@ -144,6 +163,8 @@ class Zygote:
             if pid == 0:
                 return
             number = self._ids.pop(pid, 0)
+            if self._spare is not None and self._spare.pid == pid:
+                self._spare = None
             if not number:
                 continue  # it was born in the namespaces of a sandbox, and had nothing else to do
             self._children.pop(number, None)
@@ -241,7 +262,7 @@ class Zygote:
             place = self._place(command, descriptors[1:], container)
             self._move_to(command.group.common if command.group is not None else ())
             share = self._shares.get(command.join) if command.join else Share(command.group, command.oom)
-            pid = self._fork(container)
+            pid = self._taken_by_spare(command, descriptors, place) or self._fork(container)
             if pid == 0:
                 Child(command, descriptors, place, share, self._connection, self._programs).become()
         except (OSError, LookupError) as error:
@@ -258,6 +279,24 @@ class Zygote:
         if command.sandbox or command.join in self._contained:
             self._contained.add(command.id)
         self._tell(Event(command.id, pid=pid))
+
+    def _taken_by_spare(self, command: Spawn, descriptors: list[int], place: Place) -> int:
+        """The process id of the child that waited for this, 0 when none did; another one is made later."""
+        if not isinstance(place, InSandbox) or place.mounts >= 0 or command.pids:
+            return 0
+        spare, self._spare, self._lacks_spare = self._spare, None, True
+        is_taken = spare is not None and spare.common == self._common and spare.take(command, descriptors)
+        return spare.pid if spare is not None and is_taken else 0
+
+    def _make_spare(self) -> None:
+        self._lacks_spare = False
+        self._spare = zygote_spare.make(
+            lambda: self._fork(-1),
+            frozenset(self._common),
+            self._connection,
+            self._programs,
+            lambda namespaces: InSandbox(namespaces, -1, self._users, self._limits),
+        )
 
     def _fork(self, container: int) -> int:
         """Fork into the PID namespace of a container (a pidfd), or into a new one with -1. What nobody may look into: OSError."""
