@@ -77,6 +77,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(f"{item.path.parent.name}.{item.path.stem}"))
+        if item.get_closest_marker("kernel") is not None and isinstance(item, pytest.Function):
+            _refuse_fixtures(item)
+
+
+def _refuse_fixtures(item: pytest.Function) -> None:
+    """Fixtures run before the fork, in the machine's own namespaces: what one of a kernel test did there would be done to the machine."""
+    for name, definitions in item._fixtureinfo.name2fixturedefs.items():
+        if definitions[-1].baseid and definitions[-1].scope != "function":
+            raise pytest.UsageError(f"{item.nodeid}: {name} would make it for all tests: have each test call a function")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,0 +1,112 @@
+"""VXLAN on the real kernel: a node that somebody else made by hand with `ip`, as Flannel does, talks to one of podplane's."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+import subprocess
+
+import pytest
+
+from podplane.agent.agent import Agent
+from podplane.cni.network import Attachment
+from podplane.kernel.door import Kernel
+from podplane.kernel.namespace import CurrentNamespace, Namespace, NetworkNamespace, Workers
+from podplane.kernel.opener import KernelOpener
+from podplane.routes.vxlan import device_mac
+from podplane.state.network import Link, Peer, Sysctl
+from podplane.state.operations import Operation
+from tests.fake_cluster import uplink, uplink_mac
+from tests.plans import agent_settings, node
+from tests.unit.agent.rig import DUAL, caches_of
+
+pytestmark = pytest.mark.kernel
+BY_HAND = """
+ip link set lo up
+ip link set eth0 up
+ip address add 192.168.1.11/24 dev eth0
+ip address add fd00:192:168:1::11/64 dev eth0 nodad
+ip link add flannel.1 address {own} type vxlan id 1 local 192.168.1.11 dev eth0 dstport 8472 nolearning
+ip address add 10.244.2.0/32 dev flannel.1
+ip link set flannel.1 up
+ip route add 10.244.1.0/24 via 10.244.1.0 dev flannel.1 onlink
+ip neighbour add 10.244.1.0 lladdr {peer} dev flannel.1 nud permanent
+bridge fdb add {peer} dev flannel.1 dst 192.168.1.10
+ip -6 route add fd00:10:244:1::/64 via fd00:10:244:1:: dev flannel.1 onlink
+ip -6 neighbour add fd00:10:244:1:: lladdr {peer} dev flannel.1 nud permanent
+ip address add 10.244.2.5/32 dev lo
+ip address add fd00:10:244:2::5/128 dev lo nodad
+sysctl -qw net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.default.rp_filter=1
+"""
+"""A strict filter of reverse paths drops what would not be answered by the way it came."""
+PORT = 7070
+THEIR_PODS = ("10.244.2.5", "fd00:10:244:2::5")
+
+
+class Two:
+    """node1 is podplane's, in this namespace, with a pod; node2 is somebody else's, at the other end of its uplink."""
+
+    def __init__(self) -> None:
+        workers, opener = Workers(1), KernelOpener()
+        self.theirs, self.pod = NetworkNamespace.create(workers), NetworkNamespace.create(workers)
+        own = Kernel(CurrentNamespace(), opener)
+        own.attach("theirs", self.theirs)
+        cable = Link(name="eth0", kind="veth", mac=uplink_mac(1), peer=Peer(netns="theirs", name="eth0", mac=uplink_mac(2)))
+        rest = [value for value in uplink(1) if not isinstance(value, Link)]
+        quiet = Sysctl(name="net.ipv6.conf.default.accept_dad", value="0")
+        assert not own.apply([Operation(None, value) for value in (quiet, Link(name="lo"), cable, *rest)]).failed
+        script = BY_HAND.format(own=device_mac("node2"), peer=device_mac("node1"))
+        self.theirs.run(lambda: subprocess.run(["sh", "-ec", script], check=True))
+        asyncio.run(self._start(own))
+
+    async def _start(self, kernel: Kernel) -> None:
+        settings = agent_settings(DUAL, backend="vxlan", vxlan_port=8472)
+        agent = Agent("node1", settings, kernel, caches_of(node(1, DUAL), node(2, DUAL)))
+        await agent.start()
+        self.ips = (await agent.network.add(Attachment("a", "a", "default", "a", self.pod))).ips
+        assert not agent.ledger.refused, [str(refused.error) for refused in agent.ledger.refused.values()]
+
+
+def made() -> Two:
+    """Both nodes."""
+    for program in ("ip", "bridge", "sysctl"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+    return Two()
+
+
+def exchange(client: Namespace, server: Namespace, ip: str) -> str:
+    """A line over TCP to a server at this address; the client's address as the server sees it."""
+    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+    with server.run(lambda: socket.create_server((ip, PORT), family=family)) as listener:
+        listener.settimeout(3)
+        with client.run(lambda: socket.create_connection((ip, PORT), timeout=3)) as near:
+            far, (source, *_) = listener.accept()
+            with far:
+                near.sendall(b"x" * 100_000)
+                received = 0
+                while received < 100_000:
+                    received += len(far.recv(65536))
+    return str(source)
+
+
+def test_pods_reach_those_of_a_node_of_others_and_are_seen_with_their_own_address() -> None:
+    two = made()
+    assert [exchange(two.pod, two.theirs, ip) for ip in THEIR_PODS] == list(two.ips)
+
+
+def test_a_node_of_others_reaches_pods() -> None:
+    two = made()
+    assert [exchange(two.theirs, two.pod, ip) for ip in two.ips] == ["10.244.2.0", "fd00:10:244:2::5"]
+
+
+def test_what_a_node_itself_sends_to_others_comes_from_its_address_on_the_tunnel() -> None:
+    two = made()
+    assert [exchange(CurrentNamespace(), two.theirs, ip) for ip in THEIR_PODS] == ["10.244.1.1", "fd00:10:244:1::1"]
+
+
+def test_a_pod_that_talks_to_another_nodes_own_address_is_seen_with_its_nodes() -> None:
+    two = made()
+    addresses = {"192.168.1.11": "192.168.1.10", "fd00:192:168:1::11": "fd00:192:168:1::10"}
+    assert {ip: exchange(two.pod, two.theirs, ip) for ip in addresses} == addresses
