@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from typing import Protocol
 
 import msgspec
@@ -457,6 +457,7 @@ class Attachments:
         if self._sandboxes.get(request.id) is not sandbox:
             raise NetworkError(f"{pod} was detached meanwhile")
         found |= self._kernel.read_namespace(sandbox.netns)
+        _allow_new_mtu(sandbox, wanted, found)
         faults = [fault for identity, value in wanted.items() if (fault := self._fault(identity, value, found.get(identity)))]
         if faults:
             more = f" (and {len(faults) - MOST_FAULTS} more)" if len(faults) > MOST_FAULTS else ""
@@ -525,6 +526,14 @@ class Attachments:
                 await self.delete(attached[0])
         for owner in leaked - self._attached.keys():
             self._addresses.release(owner)
+
+
+def _allow_new_mtu(sandbox: Sandbox, wanted: dict[Identity, Value], found: Mapping[Identity, Value]) -> None:
+    """An MTU inside of the pod that has changed with the node's is no fault, whatever a `prevResult` of before says."""
+    near = wanted.get(Link(name=veth_name(sandbox.container_id, sandbox.ifname)).identity)
+    inside = found.get(Link(netns=sandbox.netns, name=sandbox.ifname).identity)
+    if isinstance(near, Link) and isinstance(inside, Link) and inside.identity in wanted and inside.mtu == near.mtu:
+        wanted[inside.identity] = Link(netns=inside.netns, name=inside.name, mtu=near.mtu)
 
 
 def _netns(request: Attachment) -> str:

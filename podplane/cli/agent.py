@@ -86,7 +86,7 @@ def unit(context: click.Context, install: bool) -> None:
     words += ["--node-name", given["node_name"]] if given["node_name"] else []
     words += ["--run-dir", given["run_dir"]] if given["run_dir"] else []
     try:
-        text = text_of(words, given["run_dir"] or found.run_dir)
+        text = text_of(words, given["run_dir"] or found.run_dir, found.cni_conf_dir)
     except ValueError as error:
         raise MachineError(str(error)) from None
     own = (sys.executable, __file__, given["kubeconfig"], given["config"])
@@ -96,6 +96,8 @@ def unit(context: click.Context, install: bool) -> None:
         click.echo(text, nl=False)
         return
     path = Path(UNIT_FOLDER, NAME)
+    if found.cni_conf_dir:  # the unit can write to it, and not make it
+        Path(found.cni_conf_dir).mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     click.echo(f"{path} is written: systemctl daemon-reload && systemctl enable --now {NAME}")
 
@@ -107,6 +109,7 @@ def uninstall(context: click.Context, detach: bool) -> None:
     """Remove all that is podplane's from this machine, and compare it with what it was before the agent's first start."""
     from pathlib import Path
 
+    from podplane.cni.install import own_configuration
     from podplane.machine import capabilities, configuration
     from podplane.machine import uninstall as module
     from podplane.machine.alone import alone
@@ -115,16 +118,18 @@ def uninstall(context: click.Context, detach: bool) -> None:
 
     given = context.parent.params if context.parent is not None else {}
     found = configuration.read(given["config"]) if given["config"] else configuration.Configuration()
-    path = Path(UNIT_FOLDER, NAME)
+    files = [Path(UNIT_FOLDER, NAME)]
+    if found.cni_conf_dir and (path := own_configuration(Path(found.cni_conf_dir))):
+        files.append(path)
     check_root()
     capabilities.prepare(found.sysctl_dir)
     with run_folder(given["run_dir"] or found.run_dir) as folder, alone():
-        done = module.uninstall(folder, found.network(), (path,), detach=detach, plugin_path=found.plugin_path)
+        done = module.uninstall(folder, found.network(), files, detach=detach, plugin_path=found.plugin_path)
     if done.is_clean:
         with contextlib.suppress(OSError):  # something else is in it
             folder.rmdir()
     for line in done.lines:
         click.echo(line)
-    click.echo("The CNI plugin and its configuration: `podplane cni uninstall`.")
+    click.echo("The CNI plugin, and the configuration that it came with: `podplane cni uninstall`.")
     if not done.is_clean:
         context.exit(1)

@@ -33,9 +33,13 @@ def cni() -> None:
 @cni.command()
 @bin_dir
 @conf_dir
-def install(bin_dir: Path, conf_dir: Path) -> None:
+@click.option(
+    "--programs-only", is_flag=True, help="Without the configuration: an agent with `cni_conf_dir` writes it when it is ready."
+)
+def install(bin_dir: Path, conf_dir: Path, programs_only: bool) -> None:
     """Put the plugin and its configuration where container engines find them; again after an upgrade."""
-    for line in (*installation.install(bin_dir, conf_dir), *engines.notes(bin_dir, conf_dir)):
+    lines = installation.install(bin_dir, None if programs_only else conf_dir)
+    for line in (*lines, *engines.notes(bin_dir, conf_dir)):
         click.echo(line)
 
 

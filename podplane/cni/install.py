@@ -49,23 +49,37 @@ def configuration() -> bytes:
     return msgspec.json.format(msgspec.json.encode(network), indent=2) + b"\n"
 
 
-def install(bin_dir: Path, conf_dir: Path) -> list[str]:
-    """Install; a line about each file. InstallError, before anything is changed, when an engine would take another network."""
-    if others := list(_before_ours(conf_dir)):
-        raise InstallError(
-            f"{others[0]} comes before {CONFLIST}, and engines take the first network: move it away, then install again"
-        )
-    if _is_anothers(conf_dir / CONFLIST):
-        raise InstallError(f"{conf_dir / CONFLIST} is another network's: move it away, then install again")
+def install(bin_dir: Path, conf_dir: Path | None) -> list[str]:
+    """Install; a line about each file. Without `conf_dir` the programs alone. InstallError, before anything is changed, when an engine
+    would take another network."""
+    if conf_dir is not None:
+        _check_free(conf_dir)
     bin_dir.mkdir(parents=True, exist_ok=True)
-    conf_dir.mkdir(parents=True, exist_ok=True)
     program, kind = _program()
     done = [_written(bin_dir / NAME, program, 0o755, kind)]
     if not (bin_dir / LOOPBACK).exists() or _is_ours(bin_dir / LOOPBACK):
         done.append(_written(bin_dir / LOOPBACK, program, 0o755, kind))
     else:
         done.append(f"kept {bin_dir / LOOPBACK}: it is another's, and does the same")
-    return [*done, _configured(conf_dir / CONFLIST)]
+    return [*done, *([configure(conf_dir)] if conf_dir is not None else [])]
+
+
+def configure(conf_dir: Path) -> str:
+    """Write the configuration, unless somebody has changed it for a network of podplane's own; a line about it. InstallError when an engine
+    would take another network."""
+    _check_free(conf_dir)
+    conf_dir.mkdir(parents=True, exist_ok=True)
+    path = conf_dir / CONFLIST
+    if path.exists() and path.read_bytes() != configuration() and _names_our_plugin(path):
+        return f"kept {path}: it is not as it would be written; remove it to have it written anew"
+    return _written(path, configuration(), 0o644, "the network's configuration")
+
+
+def _check_free(conf_dir: Path) -> None:
+    if others := list(_before_ours(conf_dir)):
+        raise InstallError(f"{others[0]} comes before {CONFLIST}, and engines take the first network: move it away")
+    if _is_anothers(conf_dir / CONFLIST):
+        raise InstallError(f"{conf_dir / CONFLIST} is another network's: move it away")
 
 
 def uninstall(bin_dir: Path, conf_dir: Path) -> list[str]:
@@ -102,13 +116,6 @@ def _written(path: Path, content: bytes, mode: int, kind: str) -> str:
     return f"wrote {path}, {kind}"
 
 
-def _configured(path: Path) -> str:
-    """Write the configuration, unless somebody has changed it for a network of podplane's own."""
-    if path.exists() and path.read_bytes() != configuration() and _names_our_plugin(path):
-        return f"kept {path}: it is not as it would be written; remove it to have it written anew"
-    return _written(path, configuration(), 0o644, "the network's configuration")
-
-
 def _write(path: Path, content: bytes, mode: int) -> None:
     """Write a file so that it is there as a whole or not at all. OSError names the file."""
     _clean(path.parent)
@@ -141,6 +148,12 @@ def _before_ours(conf_dir: Path) -> Iterator[Path]:
 
 def _is_ours(path: Path) -> bool:
     return path.is_file() and MARK in path.read_bytes()
+
+
+def own_configuration(conf_dir: Path) -> Path | None:
+    """The configuration of this folder, if it is podplane's."""
+    path = conf_dir / CONFLIST
+    return path if path.is_file() and _names_our_plugin(path) else None
 
 
 def _names_our_plugin(path: Path) -> bool:

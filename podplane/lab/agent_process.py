@@ -271,6 +271,6 @@ def _kubeconfig(access: Access) -> dict[str, Any]:
 def _configuration(settings: Settings) -> dict[str, Any]:
     """A configuration file: what all nodes have in common. What an agent finds out by itself is not in it."""
     content: dict[str, Any] = msgspec.to_builtins(settings)
-    for name in ("uplink", "mtu", "permanent_neighbours"):
+    for name in ("uplink", "mtu", "permanent_neighbours", "cluster_cidrs", "service_cidrs"):
         del content["network"][name]
     return content

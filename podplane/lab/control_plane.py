@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from podplane.apiserver.controllers.endpoint_slices import SERVICES, SLICES
 from podplane.apiserver.controllers.endpoints import ENDPOINTS
 from podplane.apiserver.controllers.kubernetes_service import Published
@@ -13,7 +15,7 @@ from podplane.ipam.plan import Plan
 from podplane.lab import node_report, underlay
 from podplane.lab.manifests import node_name
 from podplane.lab.spec import DEFAULT_PORT, OUTSIDE_ZONE
-from podplane.model.config import BACKENDS, UNDERLAY_MAC
+from podplane.model.config import BACKENDS, CLUSTER_DOMAIN, UNDERLAY_MAC
 from podplane.runtime.heartbeat import with_own
 from podplane.services import pools
 from podplane.state.mac import mac_of
@@ -83,6 +85,17 @@ def dns_config(plan: Plan) -> dict[str, Any]:
     return {"metadata": {"name": config.NAME}, "data": {config.KEY: default_config.text({OUTSIDE_ZONE: servers})}}
 
 
+def kubeadm_config(plan: Plan) -> dict[str, Any]:
+    """The networks of the cluster, where clusters that kubeadm made have them, and programs look for them."""
+    networking = {
+        "podSubnet": ",".join(map(str, plan.cluster)),
+        "serviceSubnet": ",".join(map(str, plan.service)),
+        "dnsDomain": CLUSTER_DOMAIN,
+    }
+    content = {"apiVersion": "kubeadm.k8s.io/v1beta4", "kind": "ClusterConfiguration", "networking": networking}
+    return {"metadata": {"name": "kubeadm-config"}, "data": {"ClusterConfiguration": msgspec.json.encode(content).decode()}}
+
+
 def published(plan: Plan) -> Published:
     """How pods reach the API: by the cluster's first family, at the lab's gateway."""
     cidrs = tuple(str(network) for version in plan.versions for network in plan.service if network.version == version)
@@ -118,6 +131,7 @@ def bootstrap(plan: Plan, *, is_first: bool) -> list[tuple[str, dict[str, Any]]]
         *((IN_DEFAULT[resource], object_) for resource, object_ in api.objects()),
         ("/api/v1/namespaces/kube-system/services", dns_service(plan)),
         ("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", pools.definition()),
+        ("/api/v1/namespaces/kube-system/configmaps", kubeadm_config(plan)),
         *([("/api/v1/namespaces/kube-system/configmaps", dns_config(plan))] if is_first else ()),
         *([(f"/apis/{pools.GROUP}/{pools.VERSION}/{pools.PLURAL}", pool)] if is_first and balancers else ()),
     ]

@@ -55,14 +55,14 @@ class Cluster:
         self._client, self._kept = client, kept
         self.caches = self.informers.caches
         self._supervisor = supervisor
-        self._node_name = node_name
+        self.node_name = node_name
         self._waiting = waiting
 
     async def known(self) -> None:
         """Wait until everything was listed once, or, while the API is away, have what was known of it last; from then on it is watched."""
         backoff, loop = Backoff(highest=HIGHEST_SECONDS), asyncio.get_running_loop()
         former = await asyncio.to_thread(self._kept.read)
-        if former is not None and self._node_name not in former[NODES]:
+        if former is not None and self.node_name not in former[NODES]:
             former = None
         self._kept.begin()
         while (error := await self._sync(AWAY_SECONDS if former is not None else None)) is not None:
@@ -104,11 +104,11 @@ class Cluster:
         came = asyncio.Event()
         self.caches.nodes.subscribe(lambda old, new: came.set())
         while True:
-            node = self.caches.nodes.objects.get(self._node_name)
+            node = self.caches.nodes.objects.get(self.node_name)
             if node is not None and node.internal_ips:
                 return node
             what = "has no InternalIP" if node is not None else "does not exist: is its kubelet registered, is this its name?"
-            self._waiting.says(f"waiting for the Node: {self._node_name} {what}")
+            self._waiting.says(f"waiting for the Node: {self.node_name} {what}")
             came.clear()
             try:
                 await asyncio.wait_for(came.wait(), SAID_SECONDS)

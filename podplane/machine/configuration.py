@@ -5,12 +5,13 @@
     log_level: warning                debug, info, warning or error
     plugin_path: [/opt/cni/bin, …]    where plugins are that networks of further interfaces name
     sysctl_dir: /proc/sys/net         where sysctls can be set: in a container, another mount of the machine's
+    cni_conf_dir: /etc/cni/net.d      where container engines are told of the network once pods can be attached; default: nowhere
     network:                          what all nodes of the cluster have in common; and what is not found on the machine
       cluster_cidrs: [10.244.0.0/16]
       service_cidrs: [10.96.0.0/16]
     services: {…}                     settings of a feature, as `agent.settings` has them
 
-What is left out of `network` and can be found on the machine is found there: `uplink` and `mtu` (`machine.uplink`).
+What is left out of `network` is found out: `uplink` and `mtu` on the machine (`machine.uplink`), CIDRs in the cluster (`machine.cidrs`).
 """
 
 from __future__ import annotations
@@ -26,16 +27,17 @@ import msgspec
 from podplane.agent import settings
 from podplane.agent.settings import Settings, SettingsError
 from podplane.kernel.sysctl import NET
+from podplane.machine.cidrs import Cidrs
 from podplane.machine.errors import MachineError
 from podplane.machine.uplink import Uplink
 from podplane.model.config import NetworkConfig
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-OWN = ("node_name", "run_dir", "log_level", "plugin_path", "sysctl_dir")
+OWN = ("node_name", "run_dir", "log_level", "plugin_path", "sysctl_dir", "cni_conf_dir")
 PLUGIN_PATH = ("/opt/cni/bin", "/usr/lib/cni")
 MTU = range(576, 65537)
 RUN_DIR = "/run/podplane"
-NO_UPLINK = Uplink("", 1500)
+NO_UPLINK, NO_CIDRS = Uplink("", 1500), Cidrs()
 
 
 class Configuration(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,17 +48,31 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     log_level: str = "warning"
     plugin_path: tuple[str, ...] = PLUGIN_PATH
     sysctl_dir: str = NET
+    cni_conf_dir: str = ""
     features: Mapping[str, Any] = {}
 
-    def settings(self, uplink: Uplink) -> Settings:
-        """The agent's, on a machine with this uplink. MachineError when they can't be that."""
-        if not self.features.get("network", {}).get("cluster_cidrs"):
-            raise MachineError(
-                "the networks of the cluster's pods are to be named: `network: {cluster_cidrs: [10.244.0.0/16]}` in --config FILE"
-            )
-        network = {"permanent_neighbours": False, "uplink": uplink.name, "mtu": uplink.mtu}
+    @property
+    def names_cluster(self) -> bool:
+        """Does it name the networks of pods?"""
+        return bool(self._network.get("cluster_cidrs"))
+
+    @property
+    def needs_cidrs(self) -> bool:
+        """Is there a network of the cluster that it does not name? `service_cidrs: []` says that there are no Services."""
+        return not self.names_cluster or "service_cidrs" not in self._network
+
+    @property
+    def _network(self) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self.features.get("network", {})
+        return found
+
+    def settings(self, uplink: Uplink, cidrs: Cidrs = NO_CIDRS) -> Settings:
+        """The agent's, on a machine with this uplink, in a cluster with these networks. MachineError when they can't be that."""
+        found_out = {"cluster_cidrs": cidrs.cluster, "service_cidrs": cidrs.service}
+        network = {"permanent_neighbours": False, "uplink": uplink.name, "mtu": uplink.mtu} | found_out
+        own = {name: value for name, value in self._network.items() if name != "cluster_cidrs" or value}
         try:
-            found = settings.decode({**self.features, "network": network | self.features.get("network", {})})
+            found = settings.decode({**self.features, "network": network | own})
         except SettingsError as error:
             raise MachineError(str(error)) from None
         _check(found.network)
@@ -64,8 +80,6 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
 
     def network(self) -> NetworkConfig:
         """What tells podplane's objects in the kernel from others."""
-        if not self.features.get("network", {}).get("cluster_cidrs"):
-            return NetworkConfig(cluster_cidrs=())
         return self.settings(NO_UPLINK).network
 
 

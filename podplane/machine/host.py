@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from podplane.agent.attachments import AttachedPod
 from podplane.agent.kernel import Kernel
@@ -45,6 +45,9 @@ class MachineHost:
         serves the runtime lets go of them."""
         self._namespaces: dict[tuple[str, str], NetworkNamespace] = {}
         self._attached = self._reopened()
+        self.present: Callable[[], Iterable[AttachedPod]] | None = None
+        """What the agent of this process has attached, once there is one."""
+        self.links_changed: Callable[[], None] = lambda: None
 
     @property
     def namespace(self) -> Namespace:
@@ -65,8 +68,8 @@ class MachineHost:
             kernel.close()
 
     def attached(self) -> Iterable[AttachedPod]:
-        """What the journal says, where the namespace is still there."""
-        return self._attached
+        """What the agent of this process has attached; before there is one, what the journal says, where the namespace is still there."""
+        return self._attached if self.present is None else self.present()
 
     def last_ips(self) -> tuple[str, ...]:
         """As the journal has it."""
@@ -154,6 +157,7 @@ class MachineHost:
     def link_changed(self, name: str, event: LinkEvent) -> None:
         """Who configures the machine's network sees to its links."""
         log.info("link name=%s present=%s up=%s", name, event.is_present, event.is_up)
+        self.links_changed()
 
 
 def _cookie(namespace: Namespace) -> int:

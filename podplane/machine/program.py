@@ -27,6 +27,7 @@ from podplane import loop_turns, pauses
 from podplane.agent.caches import KEPT
 from podplane.agent.delegation import Plugins
 from podplane.agent.feature import Kind
+from podplane.agent.keys import NodeKey
 from podplane.agent.node import Concern, NodeAgent
 from podplane.agent.object_events import ObjectEvents
 from podplane.agent.peer_plans import PeerPlans
@@ -38,10 +39,12 @@ from podplane.kubeapi.client import Client
 from podplane.kubeapi.events import Recorder
 from podplane.kubeapi.supervise import Supervisor
 from podplane.kubeapi.transport import HttpTransport
-from podplane.machine import capabilities, snapshot, uplink
+from podplane.machine import capabilities, snapshot
 from podplane.machine.alone import alone
+from podplane.machine.cidrs import KeptCidrs
 from podplane.machine.cluster import Cluster, Waiting
 from podplane.machine.configuration import LEVELS, Configuration
+from podplane.machine.conflist import NetworkFile
 from podplane.machine.errors import MachineError
 from podplane.machine.fd_store import FdStore
 from podplane.machine.host import MachineHost
@@ -50,8 +53,8 @@ from podplane.machine.known import KnownCluster, Whose
 from podplane.machine.name_server import NameServerWatch
 from podplane.machine.network import Front
 from podplane.machine.notify import Notifier
+from podplane.machine.surroundings import Surroundings
 from podplane.machine.waiting_port import WaitingPort
-from podplane.model.objects import Node
 from podplane.model.pod_info import PodInfo
 from podplane.model.words import counted
 from podplane.policy.index import Change
@@ -194,12 +197,18 @@ class Program:
     async def _started(self, host: MachineHost, supervisor: Supervisor) -> NodeAgent:
         """The agent, whose network is in place."""
         client = Client(HttpTransport(self._access), "")
-        kept = KnownCluster(self._folder, Whose.of(self._node_name, self._access), KEPT)
+        whose = Whose.of(self._node_name, self._access)
+        kept = KnownCluster(self._folder, whose, KEPT)
         cluster = Cluster(client, supervisor, self._node_name, self._waiting, kept)
         await cluster.known()
         self._remember(host)
-        settings = self._configuration.settings(self._uplink(host, await cluster.node()))
         events = ObjectEvents(Recorder(client, "podplane", now, one_of_many=True), cluster.caches)
+        own = NodeKey(self._node_name)
+        networks = KeptCidrs(self._folder, whose)
+        surroundings = Surroundings(
+            self._configuration, host.values, client, cluster, self._waiting, networks, lambda why: events(own, why)
+        )
+        settings = await surroundings.settings()
         agent = NodeAgent(
             self._node_name,
             host,
@@ -215,6 +224,10 @@ class Program:
         cluster.caches.subscribe(lambda kind, old, new: _told(agent, kind, old, new))
         cluster.caches.pods.subscribe(lambda old, new: _pod_went(agent, old, new))
         started = await agent.start()
+        host.present, host.links_changed = lambda: agent.agent.network.attached, surroundings.changed
+        supervisor.add("surroundings", lambda: surroundings.follow(agent.restart))
+        if folder := self._configuration.cni_conf_dir:
+            supervisor.add("network file", NetworkFile(Path(folder), agent.unready, lambda why: events(own, why)).run)
         if settings.dns.ips:
             watch = NameServerWatch(lambda: agent.agent.view, lambda answers: agent.name_server_changed(answers=answers))
             supervisor.add("name server", watch.run)
@@ -235,10 +248,6 @@ class Program:
             snapshot.save(self._folder, snapshot.take(host.namespace))
         except (OSError, KernelError) as error:
             log.warning("how this machine is can't be kept: %s", error)
-
-    def _uplink(self, host: MachineHost, node: Node) -> uplink.Uplink:
-        name = self._configuration.features.get("network", {}).get("uplink", "")
-        return uplink.find(host.values(), node.internal_ips, name)
 
     def _reserve(self, agent: NodeAgent, pods: Any) -> None:
         """Pods of this node that are not attached, as after a reboot, get the addresses again that they had."""

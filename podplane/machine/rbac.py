@@ -10,19 +10,22 @@ from typing import Any
 
 import msgspec
 
+from podplane.machine.cidrs import KUBEADM
+
 ACCOUNT, NAMESPACE = "podplane-agent", "kube-system"
 HEARTBEATS = "kube-node-lease"
 READ = ("list", "watch")
 
 
 class Rule(msgspec.Struct, frozen=True):
-    """Verbs on resources of an API group, and what for; in one namespace, or in all ("")."""
+    """Verbs on resources of an API group, and what for; in one namespace, or in all (""); of objects with these names, or of any."""
 
     group: str
     resources: tuple[str, ...]
     verbs: tuple[str, ...]
     why: str
     namespace: str = ""
+    names: tuple[str, ...] = ()
 
 
 RULES: tuple[Rule, ...] = (
@@ -34,6 +37,13 @@ RULES: tuple[Rule, ...] = (
     Rule("policy.networking.k8s.io", ("clusternetworkpolicies",), READ, "what policies of the cluster allow"),
     Rule("coordination.k8s.io", ("leases",), (*READ, "create", "patch"), "which node advertises a load balancer"),
     Rule("coordination.k8s.io", ("leases",), ("get",), "whether another node's heartbeat stopped", HEARTBEATS),
+    Rule(
+        "networking.k8s.io",
+        ("servicecidrs",),
+        ("list",),
+        "the networks of Services, where the configuration does not name them",
+    ),
+    Rule("", ("configmaps",), ("get",), "the networks of pods, likewise", NAMESPACE, (KUBEADM,)),
     Rule("k8s.cni.cncf.io", ("network-attachment-definitions",), ("get",), "further networks that pods ask for"),
     Rule("", ("pods",), ("patch",), "a pod is told which further interfaces it got"),
     Rule("", ("events",), ("create", "get", "patch"), "what can't be done is told to users"),
@@ -72,6 +82,7 @@ def manifests() -> list[dict[str, Any]]:
         metadata = {"name": ACCOUNT} | ({"namespace": namespace} if namespace else {})
         rules = [
             {"apiGroups": [rule.group], "resources": list(rule.resources), "verbs": list(rule.verbs)}
+            | ({"resourceNames": list(rule.names)} if rule.names else {})
             for rule in RULES
             if rule.namespace == namespace
         ]

@@ -33,7 +33,16 @@ from podplane.state.network import Link
 from podplane.state.operations import Operation
 from podplane.state.value import Value
 
-OWN_FILES = ("cni.sock*", "attachments.journal*", "delegated-*", "before.json*", "cluster", "cluster.new", "lock")
+OWN_FILES = (
+    "cni.sock*",
+    "networks.json*",
+    "attachments.journal*",
+    "delegated-*",
+    "before.json*",
+    "cluster",
+    "cluster.new",
+    "lock",
+)
 """Of a run folder: what else is in it is not the agent's."""
 ENTAILED = ("forwarding", "accept_redirects")
 """Leaves of sysctls that the kernel changes with the one for forwarding."""

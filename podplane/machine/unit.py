@@ -43,7 +43,7 @@ FileDescriptorStoreMax=16384
 CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW
 NoNewPrivileges=yes
 ProtectSystem=strict
-ProtectHome=read-only
+{paths}ProtectHome=read-only
 PrivateDevices=yes
 ProtectControlGroups=yes
 ProtectKernelModules=yes
@@ -71,8 +71,9 @@ def quoted(word: str, as_it_is: str = "") -> str:
     return '"' + "".join(one if one in as_it_is else ESCAPES.get(one, one) for one in word) + '"'
 
 
-def unit(words: Sequence[str], folder: str) -> str:
-    """The text of the unit that runs this command, whose run folder is below /run. ValueError when it is not."""
+def unit(words: Sequence[str], folder: str, written: str = "") -> str:
+    """The text of the unit that runs this command. Its run folder is below /run, or ValueError is raised; `written` is another folder that
+    it writes to, "" for none."""
     above, run, name = folder.rstrip("/").partition("/run/")
     if above or not run or not name or ".." in name.split("/"):
         raise ValueError(f"{folder} is not below /run")
@@ -80,4 +81,5 @@ def unit(words: Sequence[str], folder: str) -> str:
         raise ValueError(f"{folder} has a colon in its name: a unit can't make such a folder")
     program, *arguments = words
     command = " ".join([quoted(program, VARIABLE), *map(quoted, arguments)])
-    return TEXT.format(command=command, watchdog=WATCHDOG_SECONDS, folder=quoted(name, VARIABLE))
+    paths = f"ReadWritePaths={quoted(f'-{written}', VARIABLE)}\n" if written else ""
+    return TEXT.format(command=command, watchdog=WATCHDOG_SECONDS, folder=quoted(name, VARIABLE), paths=paths)

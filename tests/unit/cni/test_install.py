@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from podplane.cli.cni import cni
 from podplane.cni import install as installation
-from podplane.cni.install import CONFLIST, MARK, InstallError, install, uninstall
+from podplane.cni.install import CONFLIST, MARK, InstallError, configure, install, uninstall
 from podplane.cni.plugin import build
 from podplane.cni.result import VERSIONS
 from tests.unit.cni import programs
@@ -54,6 +54,21 @@ def test_programs_and_configuration_are_there_and_go_again(places: tuple[Path, P
     assert len(uninstall(bin_dir, conf_dir)) == 3
     assert not files(bin_dir) and not files(conf_dir)
     assert uninstall(bin_dir, conf_dir) == ["nothing of podplane's is there"]
+
+
+def test_programs_alone_and_the_configuration_later(places: tuple[Path, Path]) -> None:
+    bin_dir, conf_dir = places
+    assert len(install(bin_dir, None)) == 2 and not conf_dir.exists()
+    assert installation.own_configuration(conf_dir) is None
+    assert configure(conf_dir).startswith(f"wrote {conf_dir / CONFLIST}")
+    assert configure(conf_dir) == f"{conf_dir / CONFLIST} is current"
+    assert installation.own_configuration(conf_dir) == conf_dir / CONFLIST
+    (conf_dir / "00-other.conflist").write_text("{}")
+    with pytest.raises(InstallError, match=r"00-other\.conflist comes before"):
+        configure(conf_dir)
+    install(bin_dir, None)
+    (conf_dir / CONFLIST).write_text('{"plugins":[{"type":"bridge"}]}')
+    assert installation.own_configuration(conf_dir) is None
 
 
 def test_the_configuration_is_one_that_all_engines_read(places: tuple[Path, Path]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from podplane.machine import configuration
-from podplane.machine.configuration import Configuration
+from podplane.machine.cidrs import Cidrs
 from podplane.machine.errors import MachineError
 from podplane.machine.uplink import Uplink
 
@@ -56,7 +56,6 @@ def test_what_is_said_counts_before_what_is_found() -> None:
         ({"network": NETWORK, "node_name": 7}, "node_name"),
         ({"network": []}, "mapping"),
         ([], "mapping"),
-        ({}, "are to be named: .*cluster_cidrs"),
     ],
 )
 def test_what_makes_no_sense_is_refused_by_name(content: object, why: str) -> None:
@@ -74,7 +73,16 @@ def test_a_file_that_is_no_configuration_is_refused_by_its_path(tmp_path: Path, 
         configuration.read(str(tmp_path / "none"))
 
 
-def test_without_a_file_the_missing_networks_are_asked_for() -> None:
-    with pytest.raises(MachineError, match="cluster_cidrs"):
-        configuration.read("")
-    assert Configuration().run_dir == "/run/podplane"
+def test_networks_that_are_not_named_are_those_that_were_found() -> None:
+    found = Cidrs(("10.244.0.0/16",), ("10.96.0.0/16",))
+    for content, needs, cluster, service in (
+        ({}, True, found.cluster, found.service),
+        ({"network": {"cluster_cidrs": []}}, True, found.cluster, found.service),
+        ({"network": {"cluster_cidrs": ["10.0.0.0/8"]}}, True, ("10.0.0.0/8",), found.service),
+        ({"network": {"service_cidrs": []}}, True, found.cluster, ()),
+        ({"network": {"cluster_cidrs": ["10.0.0.0/8"], "service_cidrs": []}}, False, ("10.0.0.0/8",), ()),
+    ):
+        parsed = configuration.parsed(content)
+        network = parsed.settings(Uplink("ens3", 1450), found).network
+        assert (parsed.needs_cidrs, network.cluster_cidrs, network.service_cidrs) == (needs, cluster, service)
+    assert configuration.read("").run_dir == "/run/podplane"

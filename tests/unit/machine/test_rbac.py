@@ -10,6 +10,7 @@ def test_every_rule_is_in_the_role_of_its_namespace() -> None:
     for rule in rbac.RULES:
         kind = "Role" if rule.namespace else "ClusterRole"
         given = {"apiGroups": [rule.group], "resources": list(rule.resources), "verbs": list(rule.verbs)}
+        given |= {"resourceNames": list(rule.names)} if rule.names else {}
         assert given in objects[kind, rule.namespace]["rules"]
         binding = objects[f"{kind}Binding", rule.namespace]
         assert binding["roleRef"]["kind"] == kind

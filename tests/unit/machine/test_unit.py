@@ -33,7 +33,7 @@ def test_the_manager_knows_what_it_is_told(tmp_path: Path) -> None:
     if program is None:
         pytest.skip("systemd is not installed")
     path = tmp_path / "podplane-agent.service"
-    path.write_text(unit(["/bin/true"], "/run/podplane"))
+    path.write_text(unit(["/bin/true", "$a b%"], "/run/pod plane", "/etc/cni/net.d"))
     done = subprocess.run([program, "verify", "--man=no", str(path)], capture_output=True, text=True, check=False)
     assert "podplane-agent.service:" not in done.stderr
 
@@ -62,6 +62,11 @@ def test_a_program_has_no_variables() -> None:
     lines = unit(["/opt/$x 1/python", "$x"], "/run/a $x %n").splitlines()
     assert 'ExecStart="/opt/$x 1/python" "$$x"' in lines
     assert 'RuntimeDirectory="a $x %%n"' in lines
+
+
+def test_it_may_write_to_the_folder_of_networks_where_it_is_to() -> None:
+    assert "ReadWritePaths=-/etc/cni/net.d" in unit(["true"], "/run/podplane", "/etc/cni/net.d").splitlines()
+    assert "ReadWritePaths" not in unit(["true"], "/run/podplane")
 
 
 def test_a_folder_with_a_colon_is_refused() -> None:

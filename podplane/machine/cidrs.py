@@ -1,0 +1,151 @@
+"""The networks of a cluster's pods and Services, where the configuration does not name them: found in what the cluster says of itself.
+
+    pods      ConfigMap kube-system/kubeadm-config (networking.podSubnet) ── else ──► the blocks of all Nodes (spec.podCIDRs)
+    Services  ServiceCIDRs (networking.k8s.io/v1) ── else ──► kubeadm-config (networking.serviceSubnet)
+
+Blocks say less than the network that they are taken from. So the least network that holds all of them counts, and it grows when a Node
+comes whose block is not in it, each time to twice its size at the least.
+
+Sources: kubeadm, cmd/kubeadm/app/apis/kubeadm/v1beta4, ClusterConfiguration; KEP-1880 (ServiceCIDR).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from podplane.kubeapi.client import Client
+from podplane.kubeapi.errors import ApiError
+from podplane.machine.known import Whose
+from podplane.model.objects import Node
+from podplane.state.value import IPNetwork, network_of
+
+RANGES = "servicecidrs.networking.k8s.io"
+NAMESPACE, KUBEADM, KEY = "kube-system", "kubeadm-config", "ClusterConfiguration"
+WIDEST = {4: 8, 6: 32}
+"""No network of pods is wider: blocks that have no narrower one in common are of several."""
+HIDDEN = (403, 404)
+"""What is not there, or may not be seen."""
+BLOCKS = "the blocks of Nodes"
+FILE = "networks.json"
+log = logging.getLogger(__name__)
+
+
+class Cidrs(msgspec.Struct, frozen=True):
+    """The networks of pods and of Services, each with where it was found; () for none."""
+
+    cluster: tuple[str, ...] = ()
+    service: tuple[str, ...] = ()
+    cluster_from: str = ""
+    service_from: str = ""
+
+    def __str__(self) -> str:
+        pods = f"pods {', '.join(self.cluster)} (by {self.cluster_from})" if self.cluster else "pods none"
+        return f"{pods}, Services " + (f"{', '.join(self.service)} (by {self.service_from})" if self.service else "none")
+
+
+class KeptCidrs:
+    """What was found last, in a file of the run folder, for an agent that starts while the API is away."""
+
+    def __init__(self, folder: Path, whose: Whose) -> None:
+        self._path = folder / FILE
+        self._whose = whose
+
+    def load(self) -> Cidrs | None:
+        """None when nothing of this cluster is there."""
+        try:
+            found = msgspec.json.decode(self._path.read_bytes(), type=_Kept)
+        except (OSError, msgspec.MsgspecError, RecursionError):
+            return None
+        return found.cidrs if found.whose == self._whose else None
+
+    def save(self, cidrs: Cidrs) -> None:
+        """Replace it. What the disk does not take is in the log: an agent that starts without the API waits then."""
+        draft = self._path.with_name(f"{FILE}.new")
+        try:
+            draft.write_bytes(msgspec.json.encode(_Kept(self._whose, cidrs)))
+            draft.replace(self._path)
+        except OSError as error:
+            log.warning("networks path=%s error=%s", self._path, error.strerror)
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    whose: Whose
+    cidrs: Cidrs
+
+
+async def find(client: Client, nodes: Iterable[Node]) -> Cidrs:
+    """What the cluster says now. ApiError when it does not answer."""
+    kubeadm = of_kubeadm(await _kubeadm_config(client))
+    service, service_from = await _ranges(client), "ServiceCIDRs"
+    if not service:
+        service, service_from = kubeadm.service, kubeadm.service_from
+    cluster = kubeadm.cluster or covering(block for node in nodes for block in node.spec.pod_cidrs)
+    return Cidrs(cluster, service, kubeadm.cluster_from or BLOCKS, service_from)
+
+
+async def _kubeadm_config(client: Client) -> Mapping[str, Any]:
+    try:
+        return await client.get("configmaps", NAMESPACE, KUBEADM)
+    except ApiError as error:
+        if error.code not in HIDDEN:
+            raise
+        return {}
+
+
+async def _ranges(client: Client) -> tuple[str, ...]:
+    try:
+        found = msgspec.json.decode(await client.list(RANGES))["items"]
+    except ApiError as error:
+        if error.code not in HIDDEN:
+            raise
+        return ()
+    texts = (text for one in found for text in one.get("spec", {}).get("cidrs", ()))
+    return _networks(texts)
+
+
+def of_kubeadm(config_map: Mapping[str, Any]) -> Cidrs:
+    """What kubeadm's ConfigMap says; nothing where it makes no sense."""
+    import yaml  # where the configuration names the networks, nobody needs it
+
+    try:
+        content = yaml.load(str((config_map.get("data") or {}).get(KEY, "")), Loader=yaml.CSafeLoader)
+    except (yaml.YAMLError, ValueError):
+        return Cidrs()
+    networking = content.get("networking") if isinstance(content, dict) else None
+    if not isinstance(networking, dict):
+        return Cidrs()
+    cluster, service = (_networks(str(networking.get(name) or "").split(",")) for name in ("podSubnet", "serviceSubnet"))
+    where = f"the ConfigMap {KUBEADM}"
+    return Cidrs(cluster, service, where if cluster else "", where if service else "")
+
+
+def _networks(texts: Iterable[str]) -> tuple[str, ...]:
+    """Those of these that are networks."""
+    found = []
+    for text in texts:
+        try:
+            found.append(str(ipaddress.ip_network(text.strip())))
+        except ValueError:
+            continue
+    return tuple(dict.fromkeys(found))
+
+
+def covering(blocks: Iterable[str]) -> tuple[str, ...]:
+    """The least network of each IP version that holds all of these blocks; none of a version whose blocks have no narrow one in common."""
+    widest: dict[int, IPNetwork] = {}
+    for block in map(network_of, blocks):
+        known = widest.get(block.version, block)
+        while not _holds(known, block):
+            known = known.supernet()
+        widest[block.version] = known
+    return tuple(str(one) for one in widest.values() if one.prefixlen >= WIDEST[one.version])
+
+
+def _holds(network: IPNetwork, block: IPNetwork) -> bool:
+    return block.prefixlen >= network.prefixlen and block.network_address in network

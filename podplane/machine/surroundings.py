@@ -1,0 +1,173 @@
+"""What an agent's settings are made of beside its configuration, on this machine and in its cluster; and the agent that follows them.
+
+    the Node's addresses, links of the machine, blocks of Nodes ── one changed ──► look ──► settings differ ──► the agent starts anew
+
+An agent that starts anew in the same process writes what differs, and no packet of others is lost. What can't be found any more (no link
+has the Node's address, say) leaves the agent as it is, and is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+
+import msgspec
+
+from podplane.agent.settings import Settings
+from podplane.kubeapi.client import Client
+from podplane.kubeapi.errors import ApiError
+from podplane.machine import cidrs, uplink
+from podplane.machine.cidrs import BLOCKS, Cidrs, KeptCidrs
+from podplane.machine.cluster import Cluster, Waiting
+from podplane.machine.configuration import Configuration
+from podplane.machine.errors import MachineError
+from podplane.machine.uplink import Uplink
+from podplane.model.objects import Node
+from podplane.state.value import Value
+
+log = logging.getLogger(__name__)
+SETTLE_SECONDS = 1.0
+"""After a change: an address that moves is on no link for a moment."""
+LOOK_SECONDS = 60.0
+"""Between two looks without a change: of another MTU nothing is told."""
+RETRY_SECONDS = 5.0
+"""From one try to find out the networks of the cluster to the next."""
+
+
+class Surroundings:
+    """Of the machine whose kernel has `values()`; its methods run on one event loop, `values` in another thread."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        values: Callable[[], Iterable[Value]],
+        client: Client,
+        cluster: Cluster,
+        waiting: Waiting,
+        kept: KeptCidrs,
+        tell: Callable[[str], None],
+    ) -> None:
+        """`kept` has what was found last, `tell` is told what can't be found any more."""
+        self._configuration = configuration
+        self._values = values
+        self._client = client
+        self._cluster = cluster
+        self._waiting = waiting
+        self._tell = tell
+        self._kept = kept
+        self._cidrs = Cidrs()
+        self._is_kept = False
+        """Are these what an agent before this one found?"""
+        self._settings: Settings | None = None
+        self._changed = asyncio.Event()
+
+    async def settings(self) -> Settings:
+        """Those that the agent begins with, once its Node and the networks of the cluster are known. MachineError without an uplink."""
+        node = await self._cluster.node()
+        if self._configuration.needs_cidrs:
+            await self._find_cidrs()
+        self._settings = self._made(await self._uplink(node))
+        self._cluster.caches.nodes.subscribe(self._node_changed)
+        return self._settings
+
+    async def _find_cidrs(self) -> None:
+        while True:
+            try:
+                await self._ask_for_cidrs()
+            except ApiError as error:
+                if (kept := self._kept.load()) is not None:
+                    self._cidrs, self._is_kept = kept, True
+                    break
+                self._waiting.says(f"waiting for the API: {error}")
+            else:
+                if self._configuration.names_cluster or self._cidrs.cluster:
+                    break
+                self._waiting.says(
+                    "waiting for the networks of pods: neither `network.cluster_cidrs` in --config FILE, nor kubeadm's ConfigMap, nor "
+                    "spec.podCIDRs of a Node names one"
+                )
+            await asyncio.sleep(RETRY_SECONDS)
+        log.warning("the configuration does not name all networks of the cluster: %s", self._cidrs)
+
+    async def _ask_for_cidrs(self) -> None:
+        self._cidrs = await cidrs.find(self._client, self._cluster.caches.nodes.objects.values())
+        self._is_kept = False
+        self._kept.save(self._cidrs)
+
+    def _made(self, found: Uplink) -> Settings:
+        return self._configuration.settings(found, self._cidrs)
+
+    async def _uplink(self, node: Node) -> Uplink:
+        name = self._configuration.features.get("network", {}).get("uplink", "")
+        return uplink.find(await asyncio.to_thread(self._values), node.internal_ips, name)
+
+    def changed(self) -> None:
+        """Something of the machine's links changed: look again, soon."""
+        self._changed.set()
+
+    def _node_changed(self, old: Node | None, new: Node | None) -> None:
+        one = new or old
+        if one is None:
+            return
+        is_own = one.metadata.name == self._cluster.node_name
+        if (is_own and (old is None or new is None or old.internal_ips != new.internal_ips)) or self._is_outside(new):
+            self._changed.set()
+
+    def _is_outside(self, node: Node | None) -> bool:
+        """Has it a block of which the network of pods is not known yet?"""
+        return node is not None and self._wider(node.spec.pod_cidrs) != self._cidrs.cluster
+
+    def _wider(self, blocks: Iterable[str]) -> tuple[str, ...]:
+        """The networks of pods when there are these blocks, too."""
+        if not self._configuration.needs_cidrs or self._cidrs.cluster_from != BLOCKS:
+            return self._cidrs.cluster
+        return cidrs.covering((*self._cidrs.cluster, *blocks))
+
+    async def follow(self, restart: Callable[[Settings], Awaitable[object]]) -> None:
+        """Start the agent anew whenever its settings are others, until cancelled."""
+        told = ""
+        while True:
+            try:
+                await asyncio.wait_for(self._changed.wait(), LOOK_SECONDS)
+                await asyncio.sleep(SETTLE_SECONDS)
+            except TimeoutError:
+                pass
+            self._changed.clear()
+            try:
+                told = await self._look(restart, told)
+            except BaseException:
+                self._changed.set()
+                raise
+
+    async def _look(self, restart: Callable[[Settings], Awaitable[object]], told: str) -> str:
+        """What is in the way, once it was told; "" for nothing."""
+        node = self._cluster.caches.nodes.objects.get(self._cluster.node_name)
+        if node is None or not node.internal_ips:
+            return told
+        if self._is_kept:
+            with contextlib.suppress(ApiError):  # it is asked again at the next look
+                await self._ask_for_cidrs()
+        blocks = [block for one in self._cluster.caches.nodes.objects.values() for block in one.spec.pod_cidrs]
+        if (wider := self._wider(blocks)) != self._cidrs.cluster:
+            self._cidrs = msgspec.structs.replace(self._cidrs, cluster=wider)
+            self._kept.save(self._cidrs)
+        try:
+            wanted = self._made(await self._uplink(node))
+        except MachineError as error:
+            if str(error) != told:
+                log.warning("uplink: %s", error)
+                self._tell(f"the agent goes on with uplink {self._settings.network.uplink if self._settings else ''}: {error}")
+            return str(error)
+        if wanted != self._settings:
+            log.warning("starts anew: %s", _differences(self._settings, wanted))
+            await restart(wanted)
+            self._settings = wanted
+        return ""
+
+
+def _differences(old: Settings | None, new: Settings) -> str:
+    before = msgspec.structs.asdict(old.network) if old is not None else {}
+    now = msgspec.structs.asdict(new.network)
+    return ", ".join(f"{name} is {value}, was {before.get(name)}" for name, value in now.items() if before.get(name) != value)

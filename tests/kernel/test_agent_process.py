@@ -1,0 +1,128 @@
+"""`podplane agent` on a machine, with an API that has what a small cluster has: what it finds out, tells engines of, and follows."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.simulated_api import SimulatedApi, credentials, node
+from podplane.apiserver.asgi import serve
+from podplane.cni.client import PluginNetwork
+from podplane.cni.install import CONFLIST
+from podplane.cni.network import Attached, Attachment
+from podplane.kernel.namespace import CurrentNamespace, NetworkNamespace, Workers
+from podplane.kubeapi.messages import Answer, Request, Response
+from tests.kernel.cluster import Talk
+from tests.kernel.test_foreign import run
+
+pytestmark = pytest.mark.kernel
+KUBEADM = {"networking": {"podSubnet": "10.128.0.0/9", "serviceSubnet": "10.96.0.0/12"}}
+UPLINK = """
+ip link set lo up
+ip link add eth0 type bridge; ip addr add 192.168.1.10/16 dev eth0; ip link set eth0 up
+ip link add eth1 mtu 1400 type bridge; ip link set eth1 up
+"""
+SECONDS = 60
+
+
+class Cluster(SimulatedApi):
+    """An API with a node without a block, one other node, and kubeadm's ConfigMap."""
+
+    def __init__(self) -> None:
+        super().__init__(1, 0, peers=1, own_pods=3)
+        self.events: list[str] = []
+        self.changed("nodes", node(0) | {"spec": {}})
+
+    async def handle(self, request: Request) -> Answer:
+        if request.method == "GET" and request.path.endswith("/configmaps/kubeadm-config"):
+            config = {"metadata": {"name": "kubeadm-config"}, "data": {"ClusterConfiguration": json.dumps(KUBEADM)}}
+            return Response(200, json.dumps(config).encode())
+        if request.method == "POST" and request.path.endswith("/events"):
+            event = json.loads(request.body or b"{}")
+            event["metadata"]["uid"] = f"event-{len(self.events)}"
+            self.events.append(json.dumps(event))
+            return Response(201, json.dumps(event).encode())
+        return await super().handle(request)
+
+
+class Machine:
+    """This network namespace, with an agent's process."""
+
+    def __init__(self, folder: Path, api: Cluster) -> None:
+        self.api = api
+        self.conflist = folder / "net.d" / CONFLIST
+        self.network = PluginNetwork(folder / "run" / "cni.sock")
+        self._workers = Workers(1)
+
+    async def attach(self, name: str) -> tuple[Attachment, Attached]:
+        """A pod."""
+        request = Attachment(f"c-{name}", name, "default", name, NetworkNamespace.create(self._workers))
+        return request, await self.network.add(request)
+
+
+@contextlib.asynccontextmanager
+async def machine(folder: Path) -> AsyncIterator[Machine]:
+    """An agent, started with a configuration that names no network of the cluster."""
+    api, listener = Cluster(), socket.create_server(("127.0.0.1", 0))
+    certificates, kubeconfig = credentials(folder, *listener.getsockname())
+    served = asyncio.create_task(serve(api.handle, [listener], certificates.certificate, certificates.key))
+    (folder / "config").write_text(json.dumps({"cni_conf_dir": str(folder / "net.d")}))
+    words = ["agent", "--kubeconfig", str(kubeconfig), "--config", str(folder / "config"), "--node-name", "node1"]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "podplane", *words, "--run-dir", str(folder / "run"), env=os.environ
+    )
+    try:
+        yield Machine(folder, api)
+    finally:
+        process.terminate()
+        await process.wait()
+        served.cancel()
+        await asyncio.wait([served])
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end, "it never came true"
+        await asyncio.sleep(0.05)
+
+
+async def life(folder: Path) -> None:
+    """What an agent does from a Node without a block to an uplink that is another link."""
+    async with machine(folder) as here:
+        await here.api.watched("nodes")
+        assert not here.conflist.exists(), "no pod could be attached yet"
+        here.api.changed("nodes", node(0))
+        await until(here.conflist.exists)
+        (pod, attached), (other, its) = await here.attach("own-0"), await here.attach("own-1")
+        inside = run("nft list set inet podplane-nodes inside4")
+        assert "10.128.0.0/9" in inside, "by kubeadm's ConfigMap"
+        assert "dev eth0" in run("ip route show 10.128.1.0/24")
+        talk = Talk(pod.netns, (its.ips[0], 80), other.netns, (its.ips[0], 80))
+        outward = Talk(CurrentNamespace(), (attached.ips[0], 81), pod.netns, (attached.ips[0], 81))
+        run("ip addr del 192.168.1.10/16 dev eth0; ip addr add 192.168.1.10/16 dev eth1")
+        await until(lambda: "dev eth1" in run("ip route show 10.128.1.0/24"))
+        for one in (talk, outward):
+            one.exchange()
+            one.close()
+        _, late = await here.attach("own-2")
+        assert (attached.mtu, late.mtu) == (1500, 1400)
+        await here.network.check(pod)
+        run("ip addr del 192.168.1.10/16 dev eth1")
+        await until(lambda: any("goes on with uplink eth1" in event for event in here.api.events))
+    assert here.conflist.exists(), "pods could neither start nor end without it"
+
+
+def test_an_agent_finds_out_its_networks_tells_engines_of_itself_and_follows_its_uplink(tmp_path: Path) -> None:
+    run(UPLINK)
+    asyncio.run(life(tmp_path))

@@ -1,0 +1,216 @@
+"""An agent whose machine or cluster is otherwise than at its start goes on with what is so now."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from podplane.agent.settings import Settings
+from podplane.kubeapi.errors import ApiError
+from podplane.machine import configuration, surroundings
+from podplane.machine.cidrs import FILE, Cidrs, KeptCidrs
+from podplane.machine.cluster import Cluster, Waiting
+from podplane.machine.known import Whose
+from podplane.machine.surroundings import Surroundings
+from podplane.model.objects import Node, NodeAddress
+from podplane.state.network import Address, Link
+from podplane.state.value import Value, address_of
+from tests.plans import node
+from tests.unit.agent.rig import caches_of
+from tests.unit.machine.test_cidrs import AWAY, KUBEADM, MISSING, FakeApi
+
+V4 = (4,)
+WHOSE = Whose("node1", "cluster", "boot", "models")
+
+
+class FakeCluster(Cluster):
+    """One that is known."""
+
+    def __init__(self, *nodes: Node) -> None:
+        self.node_name, self.caches = "node1", caches_of(*nodes)
+
+    async def node(self) -> Node:
+        return self.caches.nodes.objects["node1"]
+
+
+class Rig:
+    """The surroundings of an agent on a machine with a link that has the Node's address."""
+
+    def __init__(self, folder: Path, api: FakeApi, content: dict[str, Any] | None = None) -> None:
+        self.links = {"eth0": ("192.168.1.10", 1500)}
+        self.cluster = FakeCluster(node(1, V4), node(2, V4))
+        self.told: list[str] = []
+        self.waited: list[str] = []
+        self.restarts: list[Settings] = []
+        self.fails: Exception | None = None
+        self.tried = 0
+        waiting = Waiting(self.waited.append)
+        self.tested = Surroundings(
+            configuration.parsed(content or {}),
+            self.values,
+            api,
+            self.cluster,
+            waiting,
+            KeptCidrs(folder, WHOSE),
+            self.told.append,
+        )
+
+    def values(self) -> list[Value]:
+        links = [Link(name=name, mtu=mtu) for name, (_, mtu) in self.links.items()]
+        return [*links, *(Address(link=name, ip=address_of(ip), prefix_length=24) for name, (ip, _) in self.links.items())]
+
+    async def restart(self, settings: Settings) -> None:
+        self.tried += 1
+        if self.fails is not None:
+            raise self.fails
+        self.restarts.append(settings)
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SETTLE_SECONDS", "RETRY_SECONDS"):
+        monkeypatch.setattr(surroundings, name, 0.001)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    for _ in range(60_000):
+        if condition():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("it did not happen within a minute")
+
+
+def with_ip(ip: str) -> Node:
+    own = node(1, V4)
+    return msgspec.structs.replace(own, status=msgspec.structs.replace(own.status, addresses=(NodeAddress("InternalIP", ip),)))
+
+
+async def test_an_uplink_that_moves_is_followed_and_one_that_is_gone_is_told_of_once(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FakeApi({"data": {"ClusterConfiguration": KUBEADM}}, []))
+    first = await rig.tested.settings()
+    assert (first.network.uplink, first.network.mtu) == ("eth0", 1500)
+    following = asyncio.create_task(rig.tested.follow(rig.restart))
+    rig.links = {"bond0": ("192.168.1.10", 9000)}
+    rig.tested.changed()
+    await until(lambda: bool(rig.restarts))
+    assert (rig.restarts[0].network.uplink, rig.restarts[0].network.mtu) == ("bond0", 9000)
+    rig.links = {"bond0": ("192.0.2.1", 9000)}
+    for _ in range(2):
+        rig.tested.changed()
+        await until(lambda: bool(rig.told))
+        await asyncio.sleep(0.01)
+    assert rig.told == [
+        "the agent goes on with uplink bond0: no link of this machine has an address of its Node (192.168.1.10): "
+        "give the Node's name, or the link as `network.uplink`"
+    ]
+    rig.links |= {"eth9": ("192.168.1.77", 1500)}
+    rig.cluster.caches.nodes.set(with_ip("192.168.1.77"))
+    await until(lambda: len(rig.restarts) == 2)
+    assert rig.restarts[1].network.uplink == "eth9"
+    following.cancel()
+
+
+async def test_nothing_is_started_anew_while_nothing_differs(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FakeApi({"data": {"ClusterConfiguration": KUBEADM}}, []))
+    await rig.tested.settings()
+    following = asyncio.create_task(rig.tested.follow(rig.restart))
+    for _ in range(3):
+        rig.tested.changed()
+        await asyncio.sleep(0.01)
+    rig.cluster.caches.nodes.remove("node1")
+    await asyncio.sleep(0.01)
+    rig.cluster.caches.nodes.set(node(1, V4))
+    await asyncio.sleep(0.01)
+    assert not rig.restarts and not rig.told
+    following.cancel()
+
+
+async def test_a_start_that_fails_is_tried_again_with_the_task(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FakeApi({"data": {"ClusterConfiguration": KUBEADM}}, []))
+    await rig.tested.settings()
+    rig.links = {"bond0": ("192.168.1.10", 9000)}
+    rig.fails = OSError("the kernel refuses")
+    rig.tested.changed()
+    with pytest.raises(OSError, match="the kernel refuses"):
+        await rig.tested.follow(rig.restart)
+    rig.fails = None
+    following = asyncio.create_task(rig.tested.follow(rig.restart))  # as a supervisor does
+    await until(lambda: bool(rig.restarts))
+    assert rig.tried == 2
+    following.cancel()
+
+
+async def test_networks_made_of_blocks_grow_when_a_node_is_outside(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FakeApi(MISSING, MISSING))
+    first = await rig.tested.settings()
+    assert (first.network.cluster_cidrs, first.network.service_cidrs) == (("10.244.0.0/22",), ())
+    following = asyncio.create_task(rig.tested.follow(rig.restart))
+    rig.cluster.caches.nodes.set(node(3, V4))
+    await asyncio.sleep(0.01)
+    assert not rig.restarts, "its block is in there"
+    rig.cluster.caches.nodes.set(node(4, V4))
+    await until(lambda: bool(rig.restarts))
+    assert rig.restarts[0].network.cluster_cidrs == ("10.244.0.0/21",)
+    for number in (4, 3, 2):
+        rig.cluster.caches.nodes.remove(f"node{number}")
+    rig.tested.changed()
+    await asyncio.sleep(0.01)
+    assert len(rig.restarts) == 1, "it does not shrink"
+    following.cancel()
+
+
+async def test_named_networks_are_not_asked_for(tmp_path: Path) -> None:
+    named = {"network": {"cluster_cidrs": ["10.0.0.0/8"], "service_cidrs": []}}
+    rig = Rig(tmp_path, FakeApi(AWAY, AWAY), named)
+    assert (await rig.tested.settings()).network.cluster_cidrs == ("10.0.0.0/8",)
+    assert not rig.waited
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [(ApiError(503, "", "the API does not answer"), "waiting for the API"), (MISSING, "waiting for the networks of pods")],
+)
+async def test_what_is_not_known_yet_is_waited_for(tmp_path: Path, error: ApiError, why: str) -> None:
+    api = FakeApi(error, [])
+    rig = Rig(tmp_path, api)
+    for number in (1, 2):
+        own = rig.cluster.caches.nodes.objects[f"node{number}"]
+        rig.cluster.caches.nodes.set(msgspec.structs.replace(own, spec=msgspec.structs.replace(own.spec, pod_cidrs=())))
+    finding = asyncio.create_task(rig.tested.settings())
+    await until(lambda: bool(rig.waited))
+    assert rig.waited[0].startswith(why)
+    api._config_map = {"data": {"ClusterConfiguration": KUBEADM}}
+    assert (await finding).network.cluster_cidrs[0] == "10.244.0.0/16"
+
+
+async def test_while_the_api_is_away_what_was_found_last_counts(tmp_path: Path) -> None:
+    api = FakeApi({"data": {"ClusterConfiguration": KUBEADM}}, [])
+    first = await Rig(tmp_path, api).tested.settings()
+    away = FakeApi(AWAY, AWAY)
+    rig = Rig(tmp_path, away)
+    assert await rig.tested.settings() == first and not rig.waited
+    following = asyncio.create_task(rig.tested.follow(rig.restart))
+    away._config_map, away._ranges = {}, MISSING
+    rig.tested.changed()
+    await until(lambda: bool(rig.restarts))
+    assert rig.restarts[0].network.cluster_cidrs == ("10.244.0.0/22",), "it is back, and says something else"
+    following.cancel()
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[" * 100_000])
+async def test_a_file_that_makes_no_sense_says_nothing(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / FILE).write_bytes(content)
+    assert KeptCidrs(tmp_path, WHOSE).load() is None
+
+
+async def test_what_was_found_in_another_cluster_says_nothing(tmp_path: Path) -> None:
+    found = Cidrs(("10.0.0.0/8",))
+    KeptCidrs(tmp_path, WHOSE).save(found)
+    assert KeptCidrs(tmp_path, WHOSE).load() == found
+    assert KeptCidrs(tmp_path, msgspec.structs.replace(WHOSE, cluster="another")).load() is None
+    KeptCidrs(tmp_path / "none", WHOSE).save(found)
