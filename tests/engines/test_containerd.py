@@ -19,6 +19,7 @@ from tests.engines.machine import needing
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("engines"), needing(NEEDED)]
 LAB_POD, OTHER_LAB_POD = "echo-node1-1", "echo-node1-2"
+POLICIES = "networkpolicies.networking.k8s.io"
 LIMITS = {"kubernetes.io/ingress-bandwidth": "20M", "kubernetes.io/egress-bandwidth": "10M"}
 
 
@@ -60,7 +61,7 @@ def detach(site: Site, engine: Containerd, *sandboxes: Sandbox) -> None:
         for end in (engine.stop, engine.stop, engine.remove):
             end(one.id)
         assert one.id not in site.attached()
-        site.kubectl("delete", "pod", one.name, "--force", "--grace-period=0", "--wait=false", code=None)
+        site.api.delete("pods", "default", one.name, grace=0)
 
 
 @pytest.fixture(scope="module")
@@ -101,13 +102,14 @@ def test_sandboxes_and_pods_of_the_lab_reach_each_other_with_their_own_addresses
 
 
 def test_a_service_of_the_cluster_leads_to_the_sandbox(site: Site, engine: Containerd, web: Sandbox, client: Sandbox) -> None:
-    site.kubectl("expose", "pod", "web", "--port=80", "--target-port=8080", "--name=engine-web")
-    ip = site.kubectl("get", "service", "engine-web", "-o", "jsonpath={.spec.clusterIP}")
+    spec = {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]}
+    body = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "engine-web"}, "spec": spec}
+    ip = site.api.create("services", "default", body)["spec"]["clusterIP"]
     try:
-        until(lambda: site.from_lab(LAB_POD, url(ip, 80), code=None) == site.pod_ips(LAB_POD)[:1])
+        until(lambda: site.from_lab(LAB_POD, url(ip, 80)) == site.pod_ips(LAB_POD)[:1])
         until(lambda: engine.ask(client.container, ip, 80) == client.ips[0])
     finally:
-        site.kubectl("delete", "service", "engine-web")
+        site.api.delete("services", "default", "engine-web")
 
 
 def test_a_port_of_the_machine_leads_to_the_sandbox(site: Site, web: Sandbox) -> None:
@@ -130,25 +132,25 @@ def policy(name: str, whose: dict[str, str], peers: dict[str, str]) -> dict[str,
 def test_policies_know_the_sandbox_as_the_pod_that_it_is(site: Site, engine: Containerd, web: Sandbox, client: Sandbox) -> None:
     def denied() -> list[Any]:
         """What comes of connections that are not allowed, all at one time."""
-        tries: list[Callable[[], Any]] = [
-            partial(site.from_lab, OTHER_LAB_POD, url(ip), seconds=1, code=None) for ip in web.ips
-        ]
+        tries: list[Callable[[], Any]] = [partial(site.from_lab, OTHER_LAB_POD, url(ip), seconds=1) for ip in web.ips]
         tries += [partial(engine.ask, client.container, ip, seconds=1) for ip in web.ips]
         tries += [partial(engine.ask, web.container, ip, seconds=1) for ip in of_lab]
         with ThreadPoolExecutor(len(tries)) as pool:
             return list(pool.map(lambda one: one(), tries))
 
     of_lab, allowed = site.pod_ips(LAB_POD), {"side": "allowed"}
-    site.kubectl("label", "pod", LAB_POD, "side=allowed")
+    site.api.patch("pods", "default", LAB_POD, {"metadata": {"labels": allowed}})
     policies = [policy("to-web", {"app": "web"}, allowed), policy("to-lab-pod", allowed, {"app": "client"})]
-    site.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": policies}))
     try:
+        for one in policies:
+            site.api.create(POLICIES, "default", one)
         until(lambda: not any(denied()))
         assert site.from_lab(LAB_POD, *map(url, web.ips)) == of_lab
         assert [json.loads(engine.ask(client.container, ip))["source"] for ip in of_lab] == client.ips
     finally:
-        site.kubectl("delete", "networkpolicy", "to-web", "to-lab-pod")
-        site.kubectl("label", "pod", LAB_POD, "side-")
+        for one in policies:
+            site.api.delete(POLICIES, "default", one["metadata"]["name"])
+        site.api.patch("pods", "default", LAB_POD, {"metadata": {"labels": dict.fromkeys(allowed)}})
 
 
 def test_sandboxes_come_and_go_when_the_agent_is_back(site: Site, engine: Containerd, web: Sandbox, client: Sandbox) -> None:

@@ -47,7 +47,7 @@ def test_a_published_port_leads_to_the_container(site: Site, served: list[str]) 
 
 
 def test_a_container_gets_the_address_and_the_mac_that_it_asks_for(site: Site, podman: Podman) -> None:
-    blocks = map(ipaddress.ip_network, site.lab.api.get("nodes", "", NODE)["spec"]["podCIDRs"])
+    blocks = map(ipaddress.ip_network, site.api.get("nodes", "", NODE)["spec"]["podCIDRs"])
     four, six = (str(block[77]) for block in blocks)
     podman.run("asking", "--ip", four, "--ip6", six, "--mac-address", "0a:58:00:00:00:4d")
     assert podman.ips("asking") == [four, six]
