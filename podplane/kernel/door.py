@@ -146,6 +146,7 @@ class Kernel:
         self._nft: NftPart | None = None
         self._tracked = Kept(lambda: opener.conntrack(namespace))
         self._former = FormerSysctls() if former is None else former
+        self._sysctls = opener.node_sysctls(namespace)
 
     def attach(self, name: str, namespace: Namespace) -> None:
         """Give a network namespace the name by which values speak of it."""
@@ -207,6 +208,7 @@ class Kernel:
         if self._nft is not None:
             self._nft.close()
         self._tracked.close()
+        self._sysctls.close()
 
     def _fd(self, name: str) -> int:
         if name not in self._namespaces:
@@ -359,7 +361,7 @@ class Kernel:
     def _apply_sysctls(
         self, name: str, operations: list[Operation], late: dict[str, list[Operation]] | None, report: Report
     ) -> None:
-        part = self._opener.sysctls(self._namespaces[name])
+        part = self._sysctls if name == HOST else self._opener.sysctls(self._namespaces[name])
         self._report_sysctls(name, operations, part.set(self._wanted(part, operations)), late, report)
 
     @staticmethod
@@ -526,7 +528,7 @@ class Kernel:
             part.close()
         yield
         names = list(sysctls)
-        values = self._opener.sysctls(self._namespaces[HOST]).read(names) if names else {}
+        values = self._sysctls.read(names) if names else {}
         for name, value in values.items():
             sysctl = Sysctl(name=name, value=value)
             found[sysctl.identity] = sysctl

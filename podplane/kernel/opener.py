@@ -18,6 +18,7 @@ from podplane.kernel.parts import (
     Monitor,
     NetworkPart,
     NftPart,
+    NodeSysctlPart,
     PacketLog,
     PodNamespace,
     PodPart,
@@ -33,7 +34,7 @@ from podplane.kernel.rtnl.monitor import Monitor as RtnlMonitor
 from podplane.kernel.rtnl.monitor import open_socket
 from podplane.kernel.sock_diag import NETLINK_SOCK_DIAG
 from podplane.kernel.sock_diag import Sockets as SocketDiag
-from podplane.kernel.sysctl import OpenSysctls, Sysctls, set_here
+from podplane.kernel.sysctl import NodeSysctls, OpenSysctls, Sysctls, set_here
 from podplane.state.ownership import Ownership
 
 NETLINK_ROUTE = 0
@@ -164,6 +165,10 @@ class KernelOpener:
         """/proc/sys/net as seen from the namespace."""
         passed = passed_of(namespace)
         return Sysctls(namespace) if passed is None or passed.sysctls is None else passed.sysctls
+
+    def node_sysctls(self, namespace: Namespace) -> NodeSysctlPart:
+        """The same, with what is open of it."""
+        return NodeSysctls(namespace)
 
     def sysctl_watch(self, namespace: Namespace, names: Iterable[str]) -> SysctlWatch:
         """Descriptors of /proc/sys/net, opened in the namespace."""

@@ -161,6 +161,13 @@ class SysctlPart(Protocol):
         """The values of those that exist."""
 
 
+class NodeSysctlPart(SysctlPart, Protocol):
+    """The sysctls of a node's own namespace."""
+
+    def close(self) -> None:
+        """Let go of what is open."""
+
+
 class SysctlWatch(Protocol):
     """Looks at some sysctls of one namespace again and again, at little cost."""
 
@@ -216,6 +223,9 @@ class Opener(Protocol):
 
     def sysctls(self, namespace: Namespace) -> SysctlPart:
         """Its sysctls."""
+
+    def node_sysctls(self, namespace: Namespace) -> NodeSysctlPart:
+        """Its sysctls, to be set again and again."""
 
     def sysctl_watch(self, namespace: Namespace, names: Iterable[str]) -> SysctlWatch:
         """A watch of some of its sysctls."""

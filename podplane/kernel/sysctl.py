@@ -18,6 +18,8 @@ from podplane.kernel.namespace import Namespace
 ROOT = "/proc/sys/"
 NET = f"{ROOT}net"
 VALUE_BYTES = 4096
+LINKS = "net.ipv6.conf."
+"""What the names of sysctls of links begin with."""
 SEPARATORS = str.maketrans("./", "/.")
 OPENED_IN_ONE = 256
 """After so many files of one mount of procfs a thread goes on with a new one, of its own."""
@@ -217,6 +219,37 @@ class SysctlFolder:
         if self._folder >= 0:
             os.close(self._folder)
             self._folder = -1
+
+
+class NodeSysctls(Sysctls):
+    """Those of a namespace that is there for long. Sysctls of its links are found through a folder that stays open: nobody enters the
+    namespace for them, and they are not looked up among those of all namespaces (`_Opener`)."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        super().__init__(namespace)
+        self._links: SysctlFolder | None = None
+
+    def set(self, values: Mapping[str, str]) -> dict[str, KernelError]:
+        """Set each and read it back; the refused ones with the reason."""
+        if not values or not all(name.startswith(LINKS) for name in values):
+            return super().set(values)
+        if self._links is None:
+            try:
+                self._links = SysctlFolder(self._namespace.run(_open_folder, LINKS), LINKS)
+            except OSError:  # there is no IPv6
+                return super().set(values)
+        return self._links.set(values)
+
+    def close(self) -> None:
+        """Let go of the folder; idempotent."""
+        if self._links is not None:
+            self._links.close()
+            self._links = None
+
+
+def _open_folder(prefix: str) -> int:
+    """The folder of the sysctls whose names begin so, in the calling thread's namespace."""
+    return os.open(path_of(prefix.rstrip(".")), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 class OpenSysctls:

@@ -7,6 +7,8 @@ import subprocess
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +16,7 @@ from podplane.kernel import syscalls, sysctl
 from podplane.kernel.door import Kernel
 from podplane.kernel.namespace import CurrentNamespace, NetworkNamespace, Workers
 from podplane.kernel.opener import KernelOpener
-from podplane.kernel.sysctl import Sysctls
+from podplane.kernel.sysctl import LINKS, NodeSysctls, Sysctls
 from podplane.state.network import Sysctl
 from podplane.state.operations import Operation
 
@@ -50,6 +52,54 @@ def test_what_is_missing_or_goes_with_its_link_is_not_watched_and_nothing_stays_
     watch.close()
     namespace.close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_sysctls_of_links_of_a_node_are_set_through_one_folder_without_entering_its_namespace() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    workers = Workers(1)
+    place = NetworkNamespace.create(workers)
+    ran: list[object] = []
+
+    class Counted(NetworkNamespace):
+        def run(self, function: Any, *arguments: Any) -> Any:
+            ran.append(function)
+            return super().run(function, *arguments)
+
+    node = NodeSysctls(Counted(place.fd, workers))
+    for name in ("eth0", "eth.1"):
+        subprocess.run(["ip", "link", "add", name, "type", "bridge"], check=True)  # here; the node's come later
+    disabled = "net.ipv6.conf.{}.disable_ipv6"
+    assert str(node.set({disabled.format("eth0"): "1"})[disabled.format("eth0")]).count("no such sysctl")
+    for name in ("eth0", "eth.1"):
+        place.run(subprocess.run, ["ip", "link", "add", name, "type", "bridge"])
+    entered = len(ran)
+    for name in ("eth0", "eth/1"):
+        assert node.set({disabled.format(name): "1"}) == {}
+    assert len(ran) == entered == 1
+    assert node.set({FORWARD: "1", disabled.format("eth0"): "0"}) == {} and len(ran) == 2
+    assert node.read([FORWARD, disabled.format("eth0"), disabled.format("eth/1")]) == {
+        FORWARD: "1",
+        disabled.format("eth0"): "0",
+        disabled.format("eth/1"): "1",
+    }
+    assert [Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").read_text() for name in ("eth0", "eth.1")] == ["0\n"] * 2
+    node.close()
+    node.close()
+    place.close()
+    workers.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_where_the_folder_is_not_there_sysctls_are_looked_up_from_the_top() -> None:
+    class Odd(CurrentNamespace):
+        def run(self, function: Any, *arguments: Any) -> Any:
+            if arguments == (LINKS,):
+                raise FileNotFoundError(LINKS)
+            return super().run(function, *arguments)
+
+    node = NodeSysctls(Odd())
+    assert node.set({"net.ipv6.conf.lo.accept_dad": "1"}) == {}
+    assert node.set({}) == {}
 
 
 @pytest.fixture

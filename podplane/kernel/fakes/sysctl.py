@@ -81,6 +81,9 @@ class FakeSysctls:
         found = {name: self._values.get(name, self._default(name)) for name in names}
         return {name: value for name, value in found.items() if value is not None}
 
+    def close(self) -> None:
+        """Nothing is open."""
+
 
 class FakeSysctlWatch:
     """Looks at sysctls; those of an interface that goes are not watched any more."""

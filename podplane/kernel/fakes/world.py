@@ -23,6 +23,7 @@ from podplane.kernel.parts import (
     Monitor,
     NetworkPart,
     NftPart,
+    NodeSysctlPart,
     PacketLog,
     PodNamespace,
     PodPart,
@@ -294,6 +295,10 @@ class FakeOpener:
         return FakeAnnouncer(link, self.announced)
 
     def sysctls(self, namespace: Namespace) -> SysctlPart:
+        """Sysctls."""
+        return self._objects_sysctls(namespace)
+
+    def node_sysctls(self, namespace: Namespace) -> NodeSysctlPart:
         """Sysctls."""
         return self._objects_sysctls(namespace)
 
