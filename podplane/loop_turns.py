@@ -19,6 +19,8 @@ from typing import Any, TypeVarTuple
 
 import msgspec
 
+from podplane.event_loop import EventLoop
+
 log = logging.getLogger(__name__)
 
 VARIABLE = "PODPLANE_DEBUG_TURNS"
@@ -132,8 +134,8 @@ class _Selector(selectors.EpollSelector):
         return events
 
 
-class TurnLoop(asyncio.SelectorEventLoop):
-    """asyncio's loop; `turns` says how long its turns are."""
+class TurnLoop(EventLoop):
+    """The event loop; `turns` says how long its turns are."""
 
     def __init__(self, turns: Turns) -> None:
         self.turns = turns
@@ -173,8 +175,8 @@ def log_turn(turn: Turn) -> None:
     log.warning("long turn of the event loop: %s", turn)
 
 
-def loop_factory(environment: Mapping[str, str]) -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """For `asyncio.Runner`: a loop that logs its long turns when the environment asks for it, else None (asyncio's own choice)."""
+def loop_factory(environment: Mapping[str, str]) -> Callable[[], asyncio.AbstractEventLoop]:
+    """For `asyncio.Runner`: a loop, that logs its long turns when the environment asks for it."""
     if environment.get(VARIABLE) != "1":
-        return None
+        return EventLoop
     return lambda: TurnLoop(Turns(on_long=log_turn))

@@ -73,7 +73,7 @@ from podplane.lab.fabric import Fabric, Machine
 from podplane.lab.folder import Endpoint, Folder, hidden_folders
 from podplane.lab.keys import TOKEN_BYTES
 from podplane.lab.launch import Progress, Reporter
-from podplane.lab.memory import Trimming, free_transports_at_once, keep_large_blocks_apart
+from podplane.lab.memory import Trimming, keep_large_blocks_apart
 from podplane.lab.name_server import NameServer
 from podplane.lab.node import LabNode
 from podplane.lab.node_dns import node_dns
@@ -581,7 +581,6 @@ def body(
     """What PID 1 of a lab does. LabError when the lab can't be started. `making`: its certificates."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     keep_large_blocks_apart()
-    free_transports_at_once()
     unforeseen = Unforeseen()
     for handler in logging.getLogger().handlers:
         handler.addFilter(unforeseen)

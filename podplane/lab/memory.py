@@ -9,15 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import functools
-import inspect
 import logging
 import os
 import time
-import weakref
-from asyncio import selector_events
 from collections.abc import Callable
-from typing import Any
 
 log = logging.getLogger(__name__)
 LOOK_SECONDS = 5.0
@@ -41,31 +36,6 @@ def keep_large_blocks_apart() -> None:
     if (mallopt := getattr(LIBRARY, "mallopt", None)) is not None:
         mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
         mallopt(M_TRIM_THRESHOLD, 4 * LARGE_BYTES)
-
-
-def free_transports_at_once() -> None:
-    """For a process that serves: a transport of asyncio goes with its connection. It keeps a method of its own (`_read_ready_cb`) and so
-    itself, until the oldest generation of garbage is collected, and with it the blocks of memory that others were in. Nothing where another
-    Python has other ways."""
-    transport: Any = getattr(selector_events, "_SelectorSocketTransport", None)
-    begin = getattr(transport, "set_protocol", None)
-    if begin is None or hasattr(begin, "__wrapped__"):
-        return
-
-    @functools.wraps(begin)
-    def set_protocol(self: Any, protocol: asyncio.BaseProtocol) -> None:
-        begin(self, protocol)
-        read: Any = getattr(self, "_read_ready_cb", None)
-        if inspect.ismethod(read):
-            itself: weakref.ref[Any] = weakref.ref(self)
-            self._read_ready_cb = functools.partial(_call, itself, read.__func__)
-
-    transport.set_protocol = set_protocol
-
-
-def _call(reference: weakref.ref[Any], function: Callable[[Any], None]) -> None:
-    if (one := reference()) is not None:
-        function(one)
 
 
 def resident() -> int:

@@ -19,6 +19,7 @@ from podplane.dns.config import Config
 from podplane.dns.directory import POD_IP
 from podplane.dns.message import name_of, text_of
 from podplane.dns.resolv_conf import NodeDns
+from podplane.event_loop import EventLoop
 from podplane.kubeapi.access import Access
 from podplane.kubeapi.authorization import Authorizer
 from podplane.kubeapi.client import Client
@@ -63,7 +64,8 @@ def main(fd: int) -> None:
     importlib.import_module("httpx2")  # by which the API is asked: now, while who started this is not ready either
     connection = socket.socket(fileno=fd)
     connection.set_inheritable(False)
-    asyncio.run(_run(connection))
+    with asyncio.Runner(loop_factory=EventLoop) as runner:
+        runner.run(_run(connection))
 
 
 async def _run(connection: socket.socket) -> None:

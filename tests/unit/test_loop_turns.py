@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podplane import loop_turns
+from podplane.event_loop import EventLoop
 from podplane.loop_turns import Turn, TurnLoop, Turns
 
 
@@ -207,7 +208,7 @@ def test_a_cancelled_callback_does_not_run() -> None:
 
 @pytest.mark.parametrize("value", [None, "", "0", "yes"])
 def test_without_the_variable_the_loop_is_asyncios_own(value: str | None) -> None:
-    assert loop_turns.loop_factory({} if value is None else {loop_turns.VARIABLE: value}) is None
+    assert loop_turns.loop_factory({} if value is None else {loop_turns.VARIABLE: value}) is EventLoop
 
 
 def test_with_it_long_turns_are_logged(caplog: pytest.LogCaptureFixture) -> None:

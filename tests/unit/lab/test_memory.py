@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import gc
-from asyncio import selector_events
-from typing import Any
-
-import pytest
-
 from podplane.lab import memory
 from podplane.lab.memory import Trimming
 
@@ -44,62 +37,3 @@ def test_the_c_library_is_asked() -> None:
     del held
     memory.trim()
     assert memory.resident() < before + 16 * MB
-
-
-async def echoed(port: int) -> bytes:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"hello")
-    found = await reader.readexactly(5)
-    writer.close()
-    await writer.wait_closed()
-    return found
-
-
-class Echo(asyncio.Protocol):
-    """Answers with what it is sent."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport: Any = transport
-
-    def data_received(self, data: bytes) -> None:
-        self.transport.write(data)
-
-
-class BufferedEcho(asyncio.BufferedProtocol):
-    """The same with a buffer of its own, as TLS has one."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport: Any = transport
-        self.buffer = bytearray(100)
-
-    def get_buffer(self, sizehint: int) -> bytearray:
-        return self.buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self.transport.write(self.buffer[:nbytes])
-
-
-def transports() -> int:
-    return sum(type(thing).__name__ == "_SelectorSocketTransport" for thing in gc.get_objects())
-
-
-@pytest.mark.parametrize("protocol", [Echo, BufferedEcho])
-async def test_a_connection_that_has_ended_waits_for_no_collection_of_garbage(
-    protocol: type[asyncio.BaseProtocol], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kind = selector_events._SelectorSocketTransport  # type: ignore[attr-defined]
-    monkeypatch.setattr(kind, "set_protocol", kind.set_protocol)  # as it was again after this test
-    memory.free_transports_at_once()
-    memory.free_transports_at_once()
-    server = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", 0)
-    gc.collect()
-    gc.disable()
-    try:
-        before = transports()
-        for _ in range(5):
-            assert await echoed(server.sockets[0].getsockname()[1]) == b"hello"
-        await asyncio.sleep(0.01)
-        assert transports() == before
-    finally:
-        gc.enable()
-        server.close()
