@@ -32,8 +32,11 @@ class FdStore:
     def __init__(self, notifier: Notifier, environment: Mapping[str, str] = os.environ) -> None:
         """What a process before this one had kept is this one's."""
         self._notifier = notifier
+        notifier.with_beat = self.tell
         self._kept: dict[Id, int] = {}
         self._uses: Counter[int] = Counter()
+        self._untold: dict[int, Passed] = {}
+        """What the manager could not be told of: many pods came at once, and it was slow."""
         self._found: dict[int, dict[str, int]] = {}
         for name, fd in _inherited(environment):
             os.set_inheritable(fd, False)
@@ -66,7 +69,15 @@ class FdStore:
             return
         self.drop(id_)
         if self._count(id_, passed.cookie) == 1:
-            self._notifier.store(f"{PREFIX}{passed.cookie}", passed.descriptors)
+            self._untold[passed.cookie] = passed
+        self.tell()
+
+    def tell(self) -> None:
+        """Tell the manager what it has not been told of."""
+        for cookie, passed in tuple(self._untold.items()):
+            if not self._notifier.store(f"{PREFIX}{cookie}", passed.descriptors):
+                return
+            del self._untold[cookie]
 
     def _count(self, id_: Id, cookie: int) -> int:
         self._kept[id_] = cookie
@@ -79,7 +90,8 @@ class FdStore:
             self._uses[cookie] -= 1
             if not self._uses[cookie]:
                 del self._uses[cookie]
-                self._notifier.forget(f"{PREFIX}{cookie}")
+                if self._untold.pop(cookie, None) is None:
+                    self._notifier.forget(f"{PREFIX}{cookie}")
 
 
 def _inherited(environment: Mapping[str, str]) -> Iterator[tuple[str, int]]:

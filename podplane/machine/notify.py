@@ -15,7 +15,7 @@ import logging
 import os
 import socket
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from podplane.cni.socket_path import reachable
@@ -35,6 +35,8 @@ class Notifier:
         usec = environment.get(USEC, "")
         self.watchdog_seconds = int(usec) / 1e6 if own and usec.isascii() and usec.isdecimal() else 0.0
         """The process has to say that it goes on so often; 0: nobody asks."""
+        self.with_beat: Callable[[], object] = bool
+        """What is to be told again and again until the manager has taken it."""
 
     def ready(self, **more: str) -> None:
         """The node's network is in place; `more` is for a manager that knows such names (they begin with `X_`)."""
@@ -48,9 +50,9 @@ class Notifier:
         """It ends."""
         self._send(STOPPING="1")
 
-    def store(self, name: str, fds: Sequence[int]) -> None:
-        """Have the manager keep these descriptors for the process after this one. It closes none because of what it is told about it."""
-        self._send(fds, FDSTORE="1", FDNAME=name, FDPOLL="0")
+    def store(self, name: str, fds: Sequence[int]) -> bool:
+        """Have the manager keep these descriptors for the process after this one, whatever becomes of them; was that told?"""
+        return self._send(fds, FDSTORE="1", FDNAME=name, FDPOLL="0")
 
     def forget(self, name: str) -> None:
         """Have it close those of this name."""
@@ -60,11 +62,12 @@ class Notifier:
         """Say that the event loop goes on, for as long as somebody asks."""
         while self.watchdog_seconds:
             self._send(WATCHDOG="1")
+            self.with_beat()
             await asyncio.sleep(self.watchdog_seconds / BEATS)
 
-    def _send(self, fds: Sequence[int] = (), /, **lines: str) -> None:
+    def _send(self, fds: Sequence[int] = (), /, **lines: str) -> bool:
         if not self._address:
-            return
+            return True
         message = "\n".join(f"{name}={value}" for name, value in lines.items()).encode()
         with contextlib.ExitStack() as opened:
             try:
@@ -75,3 +78,5 @@ class Notifier:
                 one.sendmsg([message], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL, name)
             except OSError as error:
                 log.warning("notify socket=%s error=%s", self._address, error.strerror)
+                return False
+        return True

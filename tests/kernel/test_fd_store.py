@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Sequence
@@ -32,18 +33,27 @@ class Manager:
         self._socket.bind(str(path))
         self.kept: list[tuple[str, int]] = []
 
+    def fill(self) -> None:
+        """Have as many messages wait as it takes."""
+        with (
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as one,
+            contextlib.suppress(BlockingIOError),
+        ):
+            while True:
+                one.sendto(b"STATUS=x", str(self._path))
+
     def listen(self) -> None:
         while True:
             try:
                 message, fds, _, _ = socket.recv_fds(self._socket, 1000, 10)
             except BlockingIOError:
                 return
-            lines = dict(line.split("=") for line in message.decode().split("\n"))
+            lines = dict(line.split("=", 1) for line in message.decode().split("\n"))
             if lines.get("FDSTOREREMOVE"):
                 for one in [one for one in self.kept if one[0] == lines["FDNAME"]]:
                     os.close(one[1])
                     self.kept.remove(one)
-            self.kept += [(lines["FDNAME"], fd) for fd in fds]
+            self.kept += [(lines.get("FDNAME", ""), fd) for fd in fds]
 
     def environment(self, more: Sequence[tuple[str, int]] = ()) -> dict[str, str]:
         """That of a process that inherits what is kept, from `fd_store.FIRST` on."""
@@ -96,6 +106,24 @@ def test_it_is_restored_after_a_restart_and_forgotten_with_the_pod(tmp_path: Pat
     again.detached(("b", "eth0"))
     assert manager.names() == []
     assert max(map(int, os.listdir("/proc/self/fd"))) < fd_store.FIRST, "all that was inherited is closed"
+    workers.close()
+
+
+def test_a_manager_that_is_slow_is_told_again(tmp_path: Path) -> None:
+    workers, manager = Workers(1), Manager(tmp_path / "notify")
+    environment = manager.environment()
+    notifier = Notifier(environment)
+    host = MachineHost(Journal(tmp_path / "j"), Sealed(0), FdStore(notifier, environment))
+    manager.fill()
+    pods = {}
+    for name in ("a", "b", "c"):
+        pods[name] = NetworkNamespace.create(workers)
+        given = NetworkNamespace(os.dup(pods[name].fd), Sealed(0), Passed.take(pods[name].fd, all_of(pods[name])))
+        host.attaching(attachment(name, given), ("10.0.0.2",))
+    host.detached(("c", "eth0"))
+    assert manager.names() == []
+    notifier.with_beat()
+    assert manager.names() == [f"netns-{pods[name].cookie}" for name in ("a", "a", "a", "b", "b", "b")]
     workers.close()
 
 
