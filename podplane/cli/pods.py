@@ -81,12 +81,16 @@ def create_and_wait(client: Any, wanted: Sequence[dict[str, Any]], *, existing_o
     found: list[dict[str, Any]] = []
     space = wanted[0]["metadata"]["namespace"] if wanted else "default"
 
-    def waited_for(pods: list[dict[str, Any]]) -> str:
-        ours = [pod for pod in pods if pod["metadata"]["uid"] in uids and tables.pod_state(pod) == "Pending"]
-        why = next(filter(None, map(tables.trouble, ours)), "")
-        return f"{some([pod['metadata']['name'] for pod in ours])} to run" + (f": {why}" if why else "")
+    def pending(pods: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [pod for pod in pods if pod["metadata"]["uid"] in uids and tables.pod_state(pod) == "Pending"]
 
-    for pods in client.poll("pods", space, lambda pods: _all_began(pods, uids), WAIT_SECONDS, telling(waited_for)):
+    def waited_for(pods: list[dict[str, Any]]) -> str:
+        return f"{some([pod['metadata']['name'] for pod in pending(pods)])} to run"
+
+    def why(pods: list[dict[str, Any]]) -> str:
+        return next(filter(None, map(tables.why_waiting, pending(pods))), "")
+
+    for pods in client.poll("pods", space, lambda pods: _all_began(pods, uids), WAIT_SECONDS, telling(waited_for, why)):
         found = [pod for pod in pods if pod["metadata"]["uid"] in uids]
     for pod in found:
         if tables.pod_state(pod) not in ("Running", "Completed"):

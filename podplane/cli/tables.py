@@ -140,7 +140,12 @@ def pod_state(pod: Object) -> str:
 
 def trouble(pod: Object) -> str:
     """Why the pod doesn't run or isn't ready, in the words of its status; "" when they say nothing."""
-    return failure(pod) or _unmet(pod, "Initialized", "Ready")
+    return why_waiting(pod) or _unmet(pod, "Initialized", "Ready")
+
+
+def why_waiting(pod: Object) -> str:
+    """What went wrong, or what its node waits for before containers can start; "" for nothing."""
+    return failure(pod) or _unmet(pod, "PodReadyToStartContainers")
 
 
 def failure(pod: Object) -> str:

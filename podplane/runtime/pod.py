@@ -66,6 +66,8 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS = 2.0
 REFRESH_SECONDS = 60.0
 """How often volumes are brought up to date."""
+SLOW_NETWORK_SECONDS = 5.0
+"""A pod whose network takes so long says what it waits for."""
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -101,6 +103,7 @@ class PodWorker:
     _is_gone: bool = False
     _refresh_at: float = 0.0
     _reported: bytes = b""
+    _no_network: str = ""
     _is_prepared: bool = False
     _attempts: Attempts = field(init=False)
 
@@ -444,7 +447,25 @@ class PodWorker:
             self.sandbox = await self.node.new_sandbox(*users.only_one(self.pod))
             self.netns = self.sandbox.namespace
             self.sandbox_id = secrets.token_hex(32)
-        self.ips = (await self.node.network.add(self.attachment)).ips
+        telling = asyncio.get_running_loop().create_task(self._tell_slow_network())
+        try:
+            self.ips = (await self.node.network.add(self.attachment)).ips
+        finally:
+            telling.cancel()
+            self._no_network = ""
+
+    async def _tell_slow_network(self) -> None:
+        """Say so when the node's agent gives no answer for long: until it does, nothing else of the pod happens."""
+        await asyncio.sleep(SLOW_NETWORK_SECONDS)
+        name = self.node.name
+        self._no_network = (
+            f"the agent of {name} has not given it a network for {SLOW_NETWORK_SECONDS:g} s: `podplane status --node {name}`"
+        )
+        try:
+            await self.tell("NetworkNotReady", f"network is not ready: {self._no_network}", WARNING)
+            await self.report()
+        except ApiError as error:
+            log.warning("pod=%s error=%s", self.path, error)
 
     async def _detach(self) -> None:
         await self._shared.end()
@@ -571,6 +592,7 @@ class PodWorker:
             host_ips=self.node.host_ips,
             started_at=self.started_at,
             has_network=bool(self.ips) and self.netns is not None and not self._over and not self._is_gone,
+            no_network=self._no_network,
             failure=self._failure,
             over=self._over,
             gates=gates,

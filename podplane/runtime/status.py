@@ -106,6 +106,8 @@ class Known:
     host_ips: Sequence[str] = ()
     started_at: str = ""
     has_network: bool = False
+    no_network: str = ""
+    """Why it has waited long for one."""
     failure: tuple[str, str] | None = None
     over: str = ""
     gates: Sequence[str] = field(default=())
@@ -228,7 +230,7 @@ def conditions(pod: Pod, known: Known, is_now: str, now: str) -> list[dict[str, 
     before = {c.type: c for c in pod.status.conditions}
     contained = _containers_ready(known, is_now)
     own = (
-        ("PodReadyToStartContainers", (known.has_network, "", "")),
+        ("PodReadyToStartContainers", _has_network(known)),
         ("Initialized", _initialized(known, is_now)),
         ("Ready", _gates_open(known, before) if contained[0] else contained),
         ("ContainersReady", contained),
@@ -249,6 +251,12 @@ def conditions(pod: Pod, known: Known, is_now: str, now: str) -> list[dict[str, 
 
 Verdict = tuple[bool, str, str]
 """Whether a condition holds, its reason and its message."""
+
+
+def _has_network(known: Known) -> Verdict:
+    if known.has_network or not known.no_network:
+        return known.has_network, "", ""
+    return False, "NetworkNotReady", known.no_network
 
 
 def _initialized(known: Known, is_now: str) -> Verdict:

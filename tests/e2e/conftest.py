@@ -49,13 +49,13 @@ class Podplane:
             assert done.returncode == code, f"podplane {' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
+    def start(self, *words: str, stderr: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
         """Begin a command and don't wait for it."""
         return subprocess.Popen(
             [*self.command, *_with_options(words)],
             env=self.environment,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=stderr,
             text=True,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -171,8 +172,10 @@ def test_connections_of_pods_go_on_while_their_node_is_deleted_and_registered_ag
 
 def test_packets_pass_while_an_agent_is_stopped_and_pods_wait_for_it(lab: Podplane) -> None:
     assert "is stopped, until `--clear`" in lab("fault", "node2", "--stop-agent").stdout
-    started = lab.start("run", "waits", "--node", "node2")
-    assert "everything is as wanted" in lab("status", "--node", "node1").stdout
+    started = lab.start("run", "waits", "--node", "node2", stderr=subprocess.PIPE)
+    assert "agents  node2 does not answer" in lab("status").stdout
+    assert started.stderr is not None and started.stderr.readline() == "Waiting for waits to run …\n"
+    assert started.stderr.readline().startswith("  the agent of node2 has not given it a network for 5 s")
     ips = {pod["metadata"]["name"]: pod["status"]["podIP"] for pod in lab.api.objects("pods") if "podIP" in pod["status"]}
     assert "waits" not in ips
     for pod, other in (("echo-node1-1", "echo-node2-1"), ("echo-node2-1", "echo-node1-1")):

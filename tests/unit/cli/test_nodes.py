@@ -137,6 +137,15 @@ def test_a_wait_is_told_once_and_only_when_it_is_long() -> None:
     assert waiting.silent_for > 1e6
 
 
+def test_the_reasons_of_a_long_wait_are_told_each_as_it_comes() -> None:
+    said: list[str] = []
+    now = [0.0]
+    waiting = Waiting(said.append, lambda: now[0])
+    for now[0], why in ((0.5, "early"), (1.0, ""), (2.0, "no agent"), (3.0, "no agent"), (4.0, ""), (5.0, "no room")):
+        waiting.look(lambda: "web", lambda why=why: why)
+    assert said == ["Waiting for web …", "  no agent", "  no room"]
+
+
 def test_a_poll_tells_what_it_waits_for(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("podplane.cli.waiting.SAY_AFTER_SECONDS", 0.0)
     tell = telling(lambda found: f"{len(found)} pods")

@@ -55,6 +55,9 @@ def test_a_pod_that_has_only_not_come_so_far_did_not_fail() -> None:
     creating = {"state": {"waiting": {"reason": "ContainerCreating"}}, "name": "main"}
     assert tables.failure(pod(containerStatuses=[creating], conditions=[unready])) == ""
     assert tables.trouble(pod(containerStatuses=[creating], conditions=[unready])) == unready["message"]
+    without = {"type": "PodReadyToStartContainers", "status": "False", "message": "no agent"}
+    waits = pod(containerStatuses=[creating], conditions=[without, unready])
+    assert (tables.failure(waits), tables.why_waiting(waits), tables.trouble(waits)) == ("", "no agent", "no agent")
     nowhere = {"type": "PodScheduled", "status": "False", "message": "no node has room"}
     assert tables.failure(pod(conditions=[unready, nowhere])) == "no node has room"
 

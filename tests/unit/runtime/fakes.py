@@ -70,13 +70,16 @@ class FakeProcesses:
 
 @dataclass
 class FakeNetwork:
-    """Addresses from a list; refuses while `refusal` says why."""
+    """Addresses from a list; refuses while `refusal` says why, and answers once `silence` is over."""
 
     attached: list[str] = field(default_factory=list)
     asked: list[tuple[str, ...]] = field(default_factory=list)
     refusal: str = ""
+    silence: asyncio.Event | None = None
 
     async def add(self, request: Attachment) -> Attached:
+        if self.silence is not None:
+            await self.silence.wait()
         if self.refusal:
             raise NetworkError(self.refusal)
         self.attached.append(request.pod_uid)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,22 @@ async def test_a_pod_that_is_deleted_before_its_containers_began_has_failed(rig:
     await rig.settle()
     end = rig.container["state"]["terminated"]
     assert (rig.status["phase"], end["reason"], end["exitCode"]) == ("Failed", "ContainerStatusUnknown", 137)
+
+
+async def test_a_pod_whose_agent_gives_no_answer_says_so(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("podplane.runtime.pod.SLOW_NETWORK_SECONDS", 0.0)
+    rig.network.silence = asyncio.Event()
+    rig.kubelet.pod_changed(None, pod())
+    for _ in range(10):  # a sleep of 0 seconds takes a turn of its own
+        await rig.settle()
+    why = "the agent of node1 has not given it a network for 0 s: `podplane status --node node1`"
+    assert ("NetworkNotReady", f"network is not ready: {why}") in rig.recorder.told
+    condition = rig.status["conditions"][0]
+    assert (condition["status"], condition["reason"], condition["message"]) == ("False", "NetworkNotReady", why)
+    rig.network.silence.set()
+    await rig.settle()
+    condition = rig.status["conditions"][0]
+    assert condition["status"] == "True" and "message" not in condition
 
 
 @pytest.mark.parametrize("host", [False, True])
