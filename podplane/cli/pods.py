@@ -87,10 +87,10 @@ def create_and_wait(client: Any, wanted: Sequence[dict[str, Any]], *, existing_o
     def waited_for(pods: list[dict[str, Any]]) -> str:
         return f"{some([pod['metadata']['name'] for pod in pending(pods)])} to run"
 
-    def why(pods: list[dict[str, Any]]) -> str:
+    def reason(pods: list[dict[str, Any]]) -> str:
         return next(filter(None, map(tables.why_waiting, pending(pods))), "")
 
-    for pods in client.poll("pods", space, lambda pods: _all_began(pods, uids), WAIT_SECONDS, telling(waited_for, why)):
+    for pods in client.poll("pods", space, lambda pods: _all_began(pods, uids), WAIT_SECONDS, telling(waited_for, reason)):
         found = [pod for pod in pods if pod["metadata"]["uid"] in uids]
     for pod in found:
         if tables.pod_state(pod) not in ("Running", "Completed"):
