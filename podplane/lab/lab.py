@@ -228,8 +228,6 @@ class Lab:
 
     async def run(self) -> None:
         """Publish the address, tell `up`, and serve for ever."""
-        from podplane.lab import tracing
-        tracing.install()
         host, port = self._listener.getsockname()
         endpoint = Endpoint(host, port, self._keys.admin, self._certificates.authority, time.time())
         kubeconfig.write(self._folder, endpoint)
