@@ -17,7 +17,7 @@ help:
 	@echo 'make bench   measure, and write docs/performance.md'
 	@echo 'make down    stop all labs; make clean also removes the environment'
 
-$(ready): pyproject.toml requirements-dev.txt
+$(ready): pyproject.toml requirements-dev.txt $(wildcard podplane/cni/plugin/*.[ch])
 	$(PYTHON) -m venv $(VENV)
 	$(bin)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	$(bin)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .

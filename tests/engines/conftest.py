@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from podplane.cni.install import BIN_DIR, CONF_DIR, CONFLIST
+from podplane.cni.plugin import build
 from podplane.kubeapi.http import HttpClient
 from podplane.lab import spec
 from podplane.lab.folder import Folder
@@ -50,6 +51,7 @@ class Site:
         settings = _spec(self.lab.folder)
         network = {"cluster_cidrs": settings.cluster_cidr.split(","), "service_cidrs": settings.service_cidr.split(",")}
         (self._folder / "config").write_text(json.dumps({"network": network}))
+        _build_plugin()
         self.machine(*PODPLANE, "cni", "install")
         self.start_agent()
 
@@ -106,6 +108,13 @@ class Site:
         """What servers tell a pod of the lab, a line each; nothing of those that don't answer for so long."""
         words = ["sh", "-c", 'curl "$@" || true', "sh", "--globoff", "--silent", "--max-time", str(seconds), *urls]
         return self.kubectl("exec", pod, "--", *words).splitlines()
+
+
+def _build_plugin() -> None:
+    """Build the plugin where its sources are newer, as another installation of the package would."""
+    program = build.FOLDER / build.NAME
+    if not program.exists() or any(one.stat().st_mtime > program.stat().st_mtime for one in build.FOLDER.glob("*.[ch]")):
+        assert build.build(program) == ""
 
 
 def url(ip: str, port: int = 8080) -> str:
