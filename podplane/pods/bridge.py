@@ -54,7 +54,7 @@ from podplane.state.nft_rules import (
     ethertype,
     goto,
     has_hop_by_hop_options,
-    hops_left_at_most,
+    has_one_hop_left,
     icmp6_type_is,
     input_in,
     is_to_group,
@@ -117,7 +117,7 @@ def plan(node: Node, config: NetworkConfig, *, has_further: bool = False) -> Fra
 def _answered() -> Iterator[Rule]:
     """What the node may answer with an error whatever connection it is of."""
     for version in (4, 6):
-        yield rule(ethertype(version), hops_left_at_most(version, 1), goto(ANSWERED))
+        yield rule(ethertype(version), has_one_hop_left(version), goto(ANSWERED))
     yield rule(ethertype(6), has_hop_by_hop_options(), goto(ANSWERED))
     yield rule(ethertype(6), destination_in(LINK_LOCAL), goto(ANSWERED))
 

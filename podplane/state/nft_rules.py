@@ -18,7 +18,6 @@ from podplane.state.nft import (
     Masquerade,
     Meta,
     Payload,
-    Range,
     Rule,
     Verdict,
 )
@@ -30,7 +29,7 @@ META_NFPROTO, META_OIFNAME, META_IIFNAME, META_PROTOCOL, META_PKTTYPE, META_L4PR
 ICMP6 = 58
 """IPPROTO_ICMPV6."""
 ETHERTYPE = {4: b"\x08\x00", 6: b"\x86\xdd"}
-PACKET_BROADCAST, PACKET_MULTICAST, PACKET_OTHERHOST = 1, 2, 3
+PACKET_HOST, PACKET_OTHERHOST = 0, 3
 NFPROTO = {4: 2, 6: 10}
 SOURCE_OFFSET, DESTINATION_OFFSET = {4: 12, 6: 8}, {4: 16, 6: 24}
 FULLY_RANDOM = 1 << 4
@@ -74,8 +73,10 @@ def ether_destination_is(mac: str, op: int = EQUAL) -> Row:
 
 
 def is_to_group() -> Row:
-    """`meta pkttype 1-2`: a broadcast or multicast, as the kernel told from the MAC when the frame came in (eth_type_trans)."""
-    return (Meta(key=META_PKTTYPE, dreg=1), Range(low=bytes((PACKET_BROADCAST,)), high=bytes((PACKET_MULTICAST,))))
+    """`meta pkttype != host meta pkttype != other`: a broadcast or multicast, as the kernel told from the MAC when the frame came in
+    (eth_type_trans). Each frame is asked, and nearly all are to the host: that comparison takes much less than one with a range (65 ns)."""
+    load = Meta(key=META_PKTTYPE, dreg=1)
+    return tuple(part for kind in (PACKET_HOST, PACKET_OTHERHOST) for part in (load, Cmp(op=NOT_EQUAL, data=bytes((kind,)))))
 
 
 def icmp6_type_is(kind: int) -> Row:
@@ -95,10 +96,10 @@ def sender_in(version: int, name: str) -> Row:
     return (*sender(version), Lookup(set=name))
 
 
-def hops_left_at_most(version: int, number: int) -> Row:
-    """`ip ttl 0-1`; after `family` or `ethertype`."""
+def has_one_hop_left(version: int) -> Row:
+    """`ip ttl & 254 == 0`: one or none; after `family` or `ethertype`. It takes less than `ip ttl 0-1`."""
     load = Payload(dreg=1, base=NETWORK_HEADER, offset=HOPS_LEFT_OFFSET[version], length=1)
-    return (load, Range(low=bytes(1), high=bytes((number,))))
+    return (load, Bitwise(length=1, mask=bytes((0xFE,)), xor=bytes(1)), Cmp(data=bytes(1)))
 
 
 def has_hop_by_hop_options() -> Row:

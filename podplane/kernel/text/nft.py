@@ -276,7 +276,8 @@ class Reader:
             self._compare_meta(self._load, expression, unequal)
         elif isinstance(self._load, nft.Payload) and (name := self._byte(self._load)):
             value = NEXT_HEADERS.get(name, {}).get(expression.data[0], expression.data[0])
-            self._words.append(f"{name} {unequal}{value}")
+            masked = "" if self._mask is None else f"& {self._mask.mask[0]} {'' if unequal else '== '}"
+            self._words.append(f"{name} {masked}{unequal}{value}")
         elif isinstance(self._load, nft.Ct) and self._load.key == 1:
             self._words.append(f"{self._held[_place(expression.sreg)]} {CT_DIRECTIONS[expression.data]}")
         elif isinstance(self._load, nft.Ct) and self._load.key == 3:
@@ -303,6 +304,9 @@ class Reader:
             return
         if load.key == 16:
             self._words.append(f"meta l4proto {unequal}{L4_NAMES[expression.data[0]]}")
+            return
+        if load.key == 19:
+            self._words.append(f"meta pkttype {unequal}{PACKET_TYPES[expression.data[0]]}")
             return
         text = expression.data.split(b"\0")[0].decode(errors="replace")
         self._words.append(f'{META.get(load.key, f"meta {load.key}")} {unequal}"{text}"')
