@@ -39,12 +39,11 @@ def use_folder(net: str) -> None:
     _Place.net = net
 
 
-def is_writable(net: str) -> bool:
-    """Can sysctls be set there?"""
-    try:
-        return not os.statvfs(net).f_flag & os.ST_RDONLY
-    except OSError:
-        return False
+def problem_of(net: str) -> str:
+    """Why sysctls of the network can't be set there; "" when they can."""
+    if not os.path.exists(f"{net}/ipv4/ip_forward"):
+        return "is no mount of /proc/sys/net"
+    return "is read-only" if os.statvfs(net).f_flag & os.ST_RDONLY else ""
 
 
 def path_of(name: str) -> str:

@@ -8,7 +8,7 @@ CAP_SYS_ADMIN   entering pods' network namespaces: not needed where the plugin o
 from __future__ import annotations
 
 from podplane.kernel import rights
-from podplane.kernel.sysctl import is_writable, use_folder
+from podplane.kernel.sysctl import problem_of, use_folder
 from podplane.machine.errors import MachineError
 
 NEEDED = ("NET_ADMIN", "NET_RAW")
@@ -21,9 +21,9 @@ def prepare(sysctl_dir: str) -> None:
             f"the agent has no {' and no '.join(missing)}: give it that, by CapabilityBoundingSet= of its unit or capabilities.add of its "
             "container"
         )
-    if not is_writable(sysctl_dir):
+    if problem := problem_of(sysctl_dir):
         raise MachineError(
-            f"{sysctl_dir} is read-only, and the agent sets sysctls of the network: mount the machine's /proc/sys/net where it can be "
+            f"{sysctl_dir} {problem}, and the agent sets sysctls of the network: mount the machine's /proc/sys/net where it can be "
             "written, and say where in `sysctl_dir` of the configuration"
         )
     use_folder(sysctl_dir)

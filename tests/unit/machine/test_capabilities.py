@@ -35,15 +35,19 @@ def test_what_is_missing_is_named(has: set[str], said: str, monkeypatch: pytest.
 
 def test_sysctls_of_the_network_are_found_at_another_mount(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(rights, "effective", lambda: frozenset(capabilities.NEEDED))
+    (tmp_path / "ipv4").mkdir()
+    (tmp_path / "ipv4" / "ip_forward").touch()
     capabilities.prepare(str(tmp_path))
     assert path_of("net.ipv4.ip_forward") == f"{tmp_path}/ipv4/ip_forward"
     assert path_of("net.ipv4.conf.a/b.forwarding") == f"{tmp_path}/ipv4/conf/a.b/forwarding"
     assert path_of("user.max_net_namespaces") == "/proc/sys/user/max_net_namespaces"
 
 
-def test_a_place_that_can_not_be_written_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_place_without_sysctls_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(rights, "effective", lambda: frozenset(capabilities.NEEDED))
-    with pytest.raises(MachineError, match="is read-only, and the agent sets sysctls of the network: mount the machine's"):
+    with pytest.raises(
+        MachineError, match="is no mount of /proc/sys/net, and the agent sets sysctls of the network: mount the machine's"
+    ):
         capabilities.prepare(str(tmp_path / "none"))
 
 
