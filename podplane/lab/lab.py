@@ -92,7 +92,7 @@ from podplane.runtime import image_files, sandboxes
 from podplane.runtime.kubelet import Kubelet, open_null
 from podplane.runtime.pod import PATH, PodWorker
 from podplane.runtime.program_names import ECHO_IMAGE, ZONE
-from podplane.runtime.sandboxes import PodNamespaces
+from podplane.runtime.sandboxes import SandboxMaker
 from podplane.runtime.streams import Streams
 
 log = logging.getLogger(__name__)
@@ -135,6 +135,7 @@ class Lab:
         self._keys = keys.load(folder.pki)
         self._processes = ZygoteProcesses(zygote.connection, lambda: os._exit(1), zygote.pid)
         self._workers = Workers(NAMESPACE_WORKERS)
+        self._sandboxes = SandboxMaker(self._processes, self._workers)
         made = making.wait()
         self._certificates, self._localhost = made.api, made.localhost
         self._null = open_null()
@@ -157,7 +158,7 @@ class Lab:
         self._supervisor = Supervisor()
         self._reporter.step("network", total=self.spec.nodes)
         try:
-            outside, *nodes = await asyncio.gather(*(self._new_sandbox() for _ in range(1 + self.spec.nodes)))
+            outside, *nodes = await asyncio.gather(*(self._sandboxes.make() for _ in range(1 + self.spec.nodes)))
             fabric = Fabric(
                 self.plan,
                 self._workers,
@@ -239,6 +240,7 @@ class Lab:
         gc.collect()
         gc.enable()
         pauses.shorten()
+        self._sandboxes.make_ahead()
         self._supervisor.add("zygote", self._processes.keep_going)
         self._supervisor.add("folder", self._folder_stays)
         self._supervisor.add("memory", Trimming(self._relieve).run)
@@ -402,9 +404,6 @@ class Lab:
     def _name_server_changed(self, node: str, answers: bool) -> None:
         self._nodes[node].agent.name_server_changed(answers=answers)
 
-    async def _new_sandbox(self, user: int = 0, group: int = 0) -> PodNamespaces:
-        return await sandboxes.make(self._processes, self._workers, user, group)
-
     def _kubelet(self, name: str, ips: tuple[str, ...], namespace: Namespace, network: Network, client: Client) -> Kubelet:
         return Kubelet(
             name=name,
@@ -414,7 +413,7 @@ class Lab:
             processes=self._processes,
             client=client,
             recorder=Recorder(client, "kubelet", utc_now, name),
-            make_sandbox=self._new_sandbox,
+            make_sandbox=self._sandboxes.make,
             host_sandbox=self._host_sandboxes[name],
             null=self._null,
             logs=self._folder.logs,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 from collections.abc import Sequence
 
 import msgspec
@@ -19,6 +20,10 @@ from podplane.model.bandwidth import limits
 from podplane.model.pod import Pod
 from podplane.runtime.environment import ConfigError
 from podplane.runtime.pod_spec import host_ports
+
+log = logging.getLogger(__name__)
+REST_SECONDS = 0.05
+"""Namespaces are made ahead when no pod has asked for any for so long."""
 
 
 class PodNamespaces(msgspec.Struct, frozen=True):
@@ -46,6 +51,49 @@ async def make(processes: Processes, workers: Workers, user: int = 0, group: int
     except (OSError, asyncio.CancelledError):
         sandbox.release()
         raise
+
+
+class SandboxMaker:
+    """Makes the namespaces of pods. With `make_ahead` there are some already when one pod is asked for: those of the next one, which
+    are made when nobody has asked for a moment. Its methods run on one event loop."""
+
+    def __init__(self, processes: Processes, workers: Workers) -> None:
+        self._processes, self._workers = processes, workers
+        self._spare: PodNamespaces | None = None
+        self._is_ahead = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._filling: asyncio.Task[None] | None = None
+
+    def make_ahead(self) -> None:
+        """Do so from now on."""
+        self._is_ahead = True
+        self._rest()
+
+    async def make(self, user: int = 0, group: int = 0) -> PodNamespaces:
+        """New namespaces for a pod, with this user and group where pods have one. OSError when there can be none."""
+        made = None
+        if not user and not group:
+            made, self._spare = self._spare, None
+        if self._is_ahead:
+            self._rest()
+        return made or await make(self._processes, self._workers, user, group)
+
+    def _rest(self) -> None:
+        """Make some when nobody has asked for that long."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(REST_SECONDS, self._begin)
+
+    def _begin(self) -> None:
+        self._timer = None
+        if self._spare is None and (self._filling is None or self._filling.done()):
+            self._filling = asyncio.get_running_loop().create_task(self._fill(), name="sandbox made ahead")
+
+    async def _fill(self) -> None:
+        try:
+            self._spare = await make(self._processes, self._workers)
+        except OSError as error:  # the next pod that asks is told
+            log.debug("sandbox made ahead: %s", error)
 
 
 def no_namespace(error: OSError) -> str:

@@ -12,6 +12,7 @@ from podplane.kernel.process import Processes
 from podplane.kernel.zygote_answers import Silent
 from podplane.runtime import sandboxes
 from podplane.runtime.environment import ConfigError
+from podplane.runtime.sandboxes import SandboxMaker
 
 SILENT = Silent(errno.ETIMEDOUT, "the zygote does not answer")
 
@@ -70,6 +71,69 @@ async def test_who_waits_no_longer_lets_go_of_it(what: str) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert zygote.asked.is_released
+
+
+class Numbered:
+    """A zygote that makes what it is asked for, and says for whom."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int]] = []
+        self.refuses = False
+
+    def make_sandbox(self, user: int, group: int) -> Any:
+        self.asked.append((user, group))
+        made = Asked(OSError(errno.ENOSPC, "No space left on device") if self.refuses else None)
+        if not self.refuses:
+            made.netns = self._netns  # type: ignore[method-assign]
+        return made
+
+    async def _netns(self) -> int:
+        return -1
+
+
+def maker(zygote: Numbered) -> SandboxMaker:
+    return SandboxMaker(cast(Processes, zygote), cast(Any, None))
+
+
+async def rested() -> None:
+    await asyncio.sleep(2 * sandboxes.REST_SECONDS)
+
+
+async def test_the_next_pod_gets_what_was_made_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandboxes, "REST_SECONDS", 0.001)
+    zygote = Numbered()
+    own = maker(zygote)
+    await own.make()
+    await rested()
+    assert len(zygote.asked) == 1  # a lab that starts makes nothing ahead
+    own.make_ahead()
+    await rested()
+    assert len(zygote.asked) == 2
+    spare = await own.make()
+    assert len(zygote.asked) == 2
+    assert await own.make() is not spare
+    await own.make(7, 7)
+    assert zygote.asked[2:] == [(0, 0), (7, 7)]
+    await rested()
+    assert zygote.asked[4:] == [(0, 0)]
+    await own.make(7, 7)
+    assert zygote.asked[5:] == [(7, 7)]  # what is there has other users
+
+
+async def test_what_can_not_be_made_ahead_is_asked_for_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandboxes, "REST_SECONDS", 0.001)
+    zygote = Numbered()
+    zygote.refuses = True
+    own = maker(zygote)
+    own.make_ahead()
+    await rested()
+    with pytest.raises(OSError, match="No space"):
+        await own.make()
+    zygote.refuses = False
+    await rested()
+    asked = len(zygote.asked)
+    await own.make()
+    assert len(zygote.asked) == asked
 
 
 def test_a_silent_zygote_is_no_matter_of_sysctls() -> None:
