@@ -14,7 +14,7 @@ import os
 import signal
 from typing import NamedTuple
 
-from podplane.kernel import ids, syscalls
+from podplane.kernel import ids, syscalls, user_limits
 from podplane.kernel.ids import Ids
 from podplane.kernel.syscalls import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWUSER, CLONE_NEWUTS
 
@@ -36,12 +36,14 @@ class Sandbox(NamedTuple):
             os.close(fd)
 
 
-def make(users: Ids, user: int = 0, group: int = 0) -> Sandbox:
-    """New namespaces, with these users; where there is but one, it has these numbers. OSError says what forbids them.
+def make(users: Ids, user: int = 0, group: int = 0, maker: int = 0) -> Sandbox:
+    """New namespaces, with these users; where there is but one, it has these numbers. `maker`: for whom it counts what is used up there
+    (`user_limits.as_maker`). OSError says what forbids them.
 
     The caller has one thread, and reaps its children. Nothing waits for the process that is born in them: that it is there is enough.
     """
-    pid = syscalls.sleep_in(CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS, ids.SLEEP_SECONDS)
+    with user_limits.as_maker(maker):
+        pid = syscalls.sleep_in(CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS, ids.SLEEP_SECONDS)
     try:
         made: list[int] = []
         try:

@@ -2,8 +2,10 @@
 user can have. So a lab may use a part of what its user may, and a pod a part of that.
 
 What is counted by user is counted in each user namespace that leads to it, for whoever made it (kernel/ucount.c): in the pod's for the
-pod's users, in the lab's for the lab, outside for the user who runs the lab. Each user namespace has limits of its own for what is counted
-in it (/proc/sys/user, namespaces(7)), and one of what its maker's limits (setrlimit(2)) were for what is counted in the one outside.
+pod's users, in the lab's for the lab, outside for the user who runs the lab. In a lab of root with ids to give away, which is made by the
+first of these, each pod's is made by another of them: in the lab's all that users of a pod have is counted for that one. Each user
+namespace has limits of its own for what is counted in it (/proc/sys/user, namespaces(7)), and one of what its maker's limits (setrlimit(2))
+were for what is counted in the one outside.
 
 A pod has limits for System V IPC, too, which holds memory that belongs to no process.
 """
@@ -11,13 +13,16 @@ A pod has limits for System V IPC, too, which holds memory that belongs to no pr
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import resource
-from collections.abc import Mapping
+import struct
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 
-from podplane.kernel import rootfs
+from podplane.kernel import rootfs, syscalls
 from podplane.kernel.cgroups import MEMORY
+from podplane.kernel.ids import Ids
 
 NAMESPACES = tuple(f"max_{kind}_namespaces" for kind in ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"))
 WATCHES = ("max_fanotify_groups", "max_fanotify_marks", "max_inotify_instances", "max_inotify_watches")
@@ -26,8 +31,10 @@ OF_LAB = Fraction(3, 4)
 """A lab's part of what its user may have; with a user of its own it has all."""
 OF_POD, NAMESPACES_OF_POD = Fraction(1, 4), Fraction(1, 16)
 """A pod's part of what the lab may have."""
-UNLIMITED = str(2**31 - 1)
-"""What a new user namespace has."""
+THE_LABS = frozenset({"max_mnt_namespaces", "max_pid_namespaces"})
+"""Of which the lab itself has some for each container."""
+NS_GET_OWNER_UID = 0xB704
+"""ioctl_ns(2): the user who made a user namespace."""
 RESOURCES_OF_LAB = (resource.RLIMIT_SIGPENDING, resource.RLIMIT_MSGQUEUE, resource.RLIMIT_NPROC)
 RESOURCES_OF_POD = {
     resource.RLIMIT_SIGPENDING: OF_POD,
@@ -35,9 +42,10 @@ RESOURCES_OF_POD = {
     resource.RLIMIT_NOFILE: OF_LAB,
 }
 """Of descriptors the lab has more, because those that are in messages on their way count for the user (unix(7), ETOOMANYREFS)."""
+QUEUES = "kernel/msgmni"
 IPC = {
     "kernel/shmall": str(MEMORY // 8 // os.sysconf("SC_PAGE_SIZE")),
-    "kernel/msgmni": "1024",
+    QUEUES: "1024",
     "kernel/sem": f"32000 {1 << 18} 500 1024",
 }
 """Of System V, in a pod: an eighth of the memory, as for its emptyDirs, and 16 MiB each in messages and semaphores."""
@@ -59,9 +67,15 @@ def of_lab(*, has_own_user: bool) -> None:
 
 
 def in_lab(outside: Mapping[str, int], *, has_own_user: bool) -> None:
-    """In the lab's user namespace: what all pods may have together, of what there is `outside`."""
+    """In the lab's user namespace: what all pods may have together, of what there is `outside`; or each of them, where it is counted for
+    each."""
     for name, most in outside.items():
-        _write(f"/proc/sys/user/{name}", str(most if has_own_user else part(most, OF_LAB)))
+        whole = most if has_own_user else part(most, OF_LAB)
+        _write(f"/proc/sys/user/{name}", str(_of_pod(name, whole) if has_own_user and name not in THE_LABS else whole))
+
+
+def _of_pod(name: str, whole: int) -> int:
+    return part(whole, NAMESPACES_OF_POD if name in NAMESPACES else OF_POD)
 
 
 def here() -> dict[str, int]:
@@ -73,16 +87,54 @@ def here() -> dict[str, int]:
     return found
 
 
-def of_pod(sysctls: int, lab: Mapping[str, int]) -> None:
-    """In a pod's user and IPC namespaces, as its root: what it may have of what the `lab` may. `sysctls` is a descriptor of /proc/sys where
-    that can be written, of a /proc of its own (`rootfs`). Nothing where it was done before."""
-    if not lab or _read_at(sysctls, f"user/{next(iter(lab))}") != UNLIMITED:
-        return
-    wanted = {
-        f"user/{name}": str(part(most, NAMESPACES_OF_POD if name in NAMESPACES else OF_POD)) for name, most in lab.items()
-    }
-    for name, text in {**wanted, **IPC}.items():
-        _write(name, text, sysctls)
+def of_pods(users: Ids) -> dict[str, str]:
+    """In the lab's user namespace: sysctls of each pod, and their values."""
+    of_lab = {name: most for name, most in here().items() if not are_counted(users) or name in THE_LABS}
+    return {**{f"user/{name}": str(_of_pod(name, most)) for name, most in of_lab.items()}, **IPC}
+
+
+def are_counted(users: Ids) -> bool:
+    """Is it counted for each pod what all of its users have? It is where the first of them made the lab's user namespace."""
+    return users.first > 0 and _maker() == users.first
+
+
+def _maker() -> int:
+    fd = os.open("/proc/self/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        found: int = struct.unpack("=I", fcntl.ioctl(fd, NS_GET_OWNER_UID, bytes(4)))[0]
+    except OSError:  # Linux before 4.11
+        return 0
+    finally:
+        os.close(fd)
+    return found
+
+
+@contextlib.contextmanager
+def as_maker(user: int) -> Iterator[None]:
+    """Be somebody else, for whom it counts what a pod has whose user namespace is made meanwhile; 0 is the caller. Limits of that namespace
+    are the pod's."""
+    before = {kind: resource.getrlimit(kind) for kind in RESOURCES_OF_POD if user}
+    for kind, (soft, hard) in before.items():
+        resource.setrlimit(kind, (_least(soft, part(hard, RESOURCES_OF_POD[kind])), hard))
+    if user:
+        syscalls.keep_capabilities()
+        os.seteuid(user)
+    try:
+        yield
+    finally:
+        if user:
+            os.seteuid(0)
+            syscalls.set_dumpable(is_dumpable=True)  # a change of ids takes that
+        for kind, both in before.items():
+            resource.setrlimit(kind, both)
+
+
+def of_pod(sysctls: int, wanted: Mapping[str, str]) -> None:
+    """In a pod's user and IPC namespaces, as its root: have these sysctls (`of_pods`) unless they are there. `sysctls` is a descriptor of
+    /proc/sys where that can be written, of a /proc of its own (`rootfs`)."""
+    if _read_at(sysctls, QUEUES) != IPC[QUEUES]:
+        for name, text in wanted.items():
+            _write(name, text, sysctls)
 
 
 def of_process() -> None:

@@ -117,7 +117,8 @@ class Zygote:
         """Is one to be made when there is nothing else to do?"""
         self._own_mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         self._users = ids.of_pods()
-        self._limits = user_limits.here()
+        self._limits = user_limits.of_pods(self._users)
+        self._are_counted, self._pods = user_limits.are_counted(self._users), 0
         self._own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._wake, wake = socket.socketpair()
         for end in (self._wake, wake):
@@ -210,7 +211,7 @@ class Zygote:
 
     def _make_sandbox(self, command: MakeSandbox) -> None:
         try:
-            made = sandbox.make(self._users, command.user, command.group)
+            made = sandbox.make(self._users, command.user, command.group, self._next_maker())
         except OSError as error:
             self._tell(Event(command.id, error=error.strerror or str(error), code=error.errno))
             return
@@ -218,6 +219,11 @@ class Zygote:
             socket.send_fds(self._connection, [msgspec.json.encode(Event(command.id, started=True))], made)
         finally:
             made.close()
+
+    def _next_maker(self) -> int:
+        """For whom it counts what the next pod uses up: another one for each, as long as there are so many."""
+        self._pods += 1
+        return self._users.first + self._pods % self._users.size if self._are_counted else 0
 
     def _release(self, command: Release) -> None:
         mounts = self._mounts.pop(command.id, -1)

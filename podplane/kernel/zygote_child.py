@@ -88,12 +88,13 @@ class InLab(msgspec.Struct, frozen=True):
 
 
 class InSandbox(msgspec.Struct, frozen=True):
-    """A new container of a pod; `mounts` is its pod's mount namespace, -1 for that of the lab; `limits` are the lab's (`user_limits`)."""
+    """A new container of a pod; `mounts` is its pod's mount namespace, -1 for that of the lab; `limits` are sysctls of each pod
+    (`user_limits`)."""
 
     sandbox: Sandbox
     mounts: int
     users: Ids
-    limits: Mapping[str, int]
+    limits: Mapping[str, str]
     is_contained: bool = True
 
     def enter(self, command: Spawn) -> list[int]:

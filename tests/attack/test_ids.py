@@ -68,6 +68,29 @@ def test_what_its_pods_use_up_counts_for_nobody_of_the_machine(lab: Podplane) ->
     assert struct.unpack("=I", owner)[0] == _first_id(lab)
 
 
+def test_a_pod_has_no_more_of_what_is_counted_by_user_for_its_many_users(lab: Podplane) -> None:
+    most = int(Path("/proc/sys/user/max_inotify_instances").read_text())
+    said = [int(word) for word in says(lab, f"python3 -c '{MANY_USERS}'").split()]
+    assert len(said) == 12 and 0 < sum(said) <= most // 4
+    assert int(says(lab, f"python3 -c '{MANY_USERS}' hard").split()[0]) == said[0], "it is free again"
+
+
+MANY_USERS = """
+import ctypes, os
+libc = ctypes.CDLL(None)
+ends = [os.pipe(), os.pipe()]
+for user in range(12):
+    if os.fork() == 0:
+        os.close(ends[0][1])
+        os.setuid(user)
+        taken = 0
+        while libc.inotify_init() >= 0:
+            taken += 1
+        os.write(ends[1][1], b"%d " % taken)
+        os.read(ends[0][0], 1)
+        os._exit(0)
+    print(os.read(ends[1][0], 9).decode(), flush=True)
+"""
 NS_GET_OWNER_UID = 0xB704
 
 

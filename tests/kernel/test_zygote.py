@@ -24,7 +24,8 @@ from podplane.kernel.zygote_processes import ZygoteProcesses
 
 pytestmark = pytest.mark.kernel
 PATH = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
-SECONDS = 30.0
+SECONDS = 30.0 * float(os.environ.get("PODPLANE_TEST_PATIENCE", "1"))
+"""More where a processor is emulated (`tools.vm`)."""
 USR_BIN = os.path.realpath("/usr/bin")
 
 

@@ -115,6 +115,7 @@ def _first(module_folder: str, needed: Sequence[str]) -> Iterator[str]:
 
 def _next(command: Sequence[str], folder: str, mark: str) -> Iterator[str]:
     yield f"export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME={OWN}/home TMPDIR=/tmp LANG=C.UTF-8 TERM=dumb"
+    yield "export PODPLANE_TEST_PATIENCE=20  # it is so many times slower than a machine"
     yield f"{OWN}/busybox ip link set lo up; cd {shlex.quote(folder)}"
     yield f"{shlex.join(command)} </dev/null"
     yield f'echo; echo "{mark} $?"; {OWN}/busybox sync; {OWN}/busybox poweroff -f'
