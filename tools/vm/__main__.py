@@ -11,6 +11,7 @@ virtiofsd shows files of all users. Ends with the exit code of the command, 2 wh
 from __future__ import annotations
 
 import argparse
+import codecs
 import contextlib
 import os
 import secrets
@@ -119,22 +120,30 @@ def _watch(words: list[str], mark: str, until: float) -> int | None:
     """Show what the virtual machine says, until it says the exit code; None when it says none in time."""
     with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as machine:
         assert machine.stdout is not None
+        console = machine.stdout.fileno()
         end = threading.Timer(max(0.0, until - time.monotonic()), machine.kill)
         end.start()
         try:
-            return show(machine.stdout, mark)
+            return show(iter(lambda: os.read(console, 65536), b""), mark)
         finally:
             end.cancel()
             machine.kill()
 
 
 def show(said: Iterable[bytes], mark: str) -> int | None:
-    """Print what a console says, until the exit code comes; None when none comes."""
-    for line in said:
-        text = line.decode(errors="replace").rstrip("\r\n")
-        if text.startswith(mark):
-            return int(text.removeprefix(mark))
-        print(text, flush=True)
+    """Print what a console says as it comes, until there is a line with the exit code; None when none comes."""
+    decoder, line, shown = codecs.getincrementaldecoder("utf-8")("replace"), "", 0
+    for data in said:
+        line += decoder.decode(data).replace("\r", "")
+        while "\n" in line:
+            whole, _, line = line.partition("\n")
+            if whole.startswith(mark):
+                return int(whole.removeprefix(mark))
+            print(whole[shown:], flush=True)
+            shown = 0
+        if not mark.startswith(line[: len(mark)]):
+            print(line[shown:], end="", flush=True)
+            shown = len(line)
     return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 import subprocess
 from pathlib import Path
@@ -68,11 +67,13 @@ def test_the_command_is_run_as_it_was_given() -> None:
         assert subprocess.run(["sh", "-n"], input=script.encode(), check=False).returncode == 0
 
 
-def test_what_a_console_says_is_shown_until_the_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
-    said = io.BytesIO(b"one\r\ntwo exit-1: 9\r\nexit-1: 3\r\nreboot\r\n")
-    assert vm.show(said, "exit-1:") == 3
-    assert capsys.readouterr().out == "one\ntwo exit-1: 9\n"
-    assert vm.show(io.BytesIO(b"panic\r\n"), "exit-1:") is None
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_what_a_console_says_is_shown_until_the_exit_code(capsys: pytest.CaptureFixture[str], size: int) -> None:
+    whole = "one\r\nzwölf exit-1: 9\r\nexit-2\r\nexit-1: 3\r\nreboot\r\n".encode()
+    assert vm.show((whole[i : i + size] for i in range(0, len(whole), size)), "exit-1:") == 3
+    assert capsys.readouterr().out == "one\nzwölf exit-1: 9\nexit-2\n"
+    assert vm.show([b"pan", b"ic.."], "exit-1:") is None
+    assert capsys.readouterr().out == "panic..", "also what is no whole line"
 
 
 def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
