@@ -17,7 +17,7 @@ import msgspec
 from podplane.agent.addresses import NodeAddresses, Unavailable, container_of
 from podplane.agent.features import attachment_key
 from podplane.agent.kernel import Kernel
-from podplane.agent.keys import Key, NodeKey, PolicyNameServersKey, PolicyPeersKey, PolicySetKey
+from podplane.agent.keys import Key, NodeKey, PodKey, PolicyNameServersKey, PolicyPeersKey, PolicySetKey
 from podplane.agent.pause import Pause
 from podplane.agent.planner import Planner
 from podplane.agent.watcher import Watcher
@@ -205,10 +205,20 @@ class Attachments:
         if failed:
             await self._give_up(sandbox, request)
             raise NetworkError(f"{pod}: {_first(failed)}")
+        if why := self._unmet(sandbox):
+            await self._give_up(sandbox, request)
+            raise NetworkError(f"{pod}: {why}")
         await self._until_it_takes_packets(sandbox)
         if self._sandboxes.get(request.id) is not sandbox:
             raise NetworkError(f"{pod} was detached, or attached once more, while it was attached")
         return self._described(request, ips)
+
+    def _unmet(self, sandbox: Sandbox) -> str:
+        """Why a container that is no pod does not get all that it asks for: events tell that of pods, and nobody else is told of it."""
+        if sandbox.namespace:
+            return ""
+        keys = (key for key in self._planner.keys_of(Sandbox, None, sandbox) if isinstance(key, PodKey))
+        return next(filter(None, map(self._planner.unmet, keys)), "")
 
     async def _look_again(self, sandbox: Sandbox) -> None:
         """Know what is in the namespace of one that an agent before this one attached: it may have left that half made."""

@@ -61,6 +61,10 @@ class PodKey(Key, frozen=True):
     ifname: str
     pod_uid: str
 
+    def __str__(self) -> str:
+        namespace, _, name = self.path.partition("/")
+        return super().__str__() if namespace else f"container/{name}"
+
 
 class AttachmentKey(PodKey, frozen=True):
     """The interface itself."""

@@ -79,6 +79,8 @@ class Planner:
         self._overtaken: dict[Key, None] = {}
         """Keys that have the fragment of a plan that waited, and wait with a later one."""
         self._blocked: dict[Key, str] = {}
+        self._unmet: dict[Key, str] = {}
+        """Of keys whose last plan does not do all that is wanted, the first thing."""
         self._failed: dict[Key, None] = {}
         """Those of the blocked keys that could not be planned at all."""
         self._has_released_some = False
@@ -139,6 +141,10 @@ class Planner:
     def blocked(self) -> Mapping[Key, str]:
         """The keys that can't be planned, or not as they are wanted, and why."""
         return self._blocked
+
+    def unmet(self, key: Key) -> str:
+        """Why not all is done that is wanted by this key; "" when it is, or that is not known."""
+        return self._blocked.get(key) or self._unmet.get(key, "")
 
     def feature_of(self, key: type[Key]) -> str:
         """The name of the feature that plans keys of this type."""
@@ -313,8 +319,11 @@ class Planner:
         if followers := feature.accept(memory, plan):
             self._followers.append(iter(followers))
         self._free_waiting(key)
+        self._unmet.pop(key, None)
         for effect in plan.effects:
             if isinstance(effect, Warn):
+                if effect.about is None and not effect.is_doubt:
+                    self._unmet.setdefault(key, effect.reason)
                 self._record_event(key if effect.about is None else of_policy(effect.about), effect.reason)
             else:
                 self._effects((effect,))

@@ -93,9 +93,14 @@ def plan(
         table=table,
         addresses=addresses,
         fragment=elements(table),
-        effects=(*map(Warn, table.unserved), *_flushes(owner, table, addresses, memory)),
+        effects=(*_warnings(table), *_flushes(owner, table, addresses, memory)),
         contested={c: holder for c in table.targets if (holder := memory.holder(c)) not in (None, owner)},
     )
+
+
+def _warnings(table: HostPortTable) -> Iterator[Warn]:
+    yield from map(Warn, table.unserved)
+    yield from (Warn(doubt, is_doubt=True) for doubt in table.doubts)
 
 
 def node_addresses(node: Node) -> Iterator[IPAddress]:

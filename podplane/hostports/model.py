@@ -39,12 +39,13 @@ class HostPortClaim(msgspec.Struct, frozen=True):
 class HostPortTable(msgspec.Struct, frozen=True):
     """What one pod interface has: where each of its ports leads. `name` is for comments.
 
-    `unserved` says in words what the pod asks for in vain.
+    `unserved` says in words what the pod asks for in vain, `doubts` what may be in vain.
     """
 
     name: str = ""
     targets: Mapping[HostPortClaim, Target] = {}
     unserved: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
 def others(node: Node, config: NetworkConfig) -> tuple[IPNetwork, ...]:
@@ -65,7 +66,7 @@ def resolve(
         if ip.version in versions:
             ips.setdefault(ip.version, ip)
     targets: dict[HostPortClaim, Target] = {}
-    unserved: list[str] = []
+    unserved, doubts = list[str](), list[str]()
     for port in sandbox.host_ports:
         try:
             claims = list(_claims(port, ips, inner))
@@ -75,8 +76,8 @@ def resolve(
         for claim in claims:
             targets.setdefault(claim, Target(ips[claim.version], port.container_port))
             if own and claim.ip is not None and claim.ip not in own and not claim.ip.is_loopback:
-                unserved.append(_doubt(port, claim.ip, own))
-    return HostPortTable(label(*sandbox.reference), targets, tuple(unserved))
+                doubts.append(_doubt(port, claim.ip, own))
+    return HostPortTable(label(*sandbox.reference), targets, tuple(unserved), tuple(doubts))
 
 
 def _doubt(port: HostPort, ip: IPAddress, own: Collection[IPAddress]) -> str:

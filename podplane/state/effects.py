@@ -33,10 +33,14 @@ class Forget(msgspec.Struct, frozen=True):
 
 
 class Warn(msgspec.Struct, frozen=True):
-    """Tell the users of the object that was planned what is not done for it, and why; or those of the policy that it is `about`."""
+    """Tell the users of the object that was planned what is not done for it, and why; or those of the policy that it is `about`.
+
+    A doubt is about what may be done all the same.
+    """
 
     reason: str
     about: Policy | None = None
+    is_doubt: bool = False
 
 
 class Announce(msgspec.Struct, frozen=True):

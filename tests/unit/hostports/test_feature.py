@@ -131,7 +131,7 @@ def test_a_host_ip_that_the_node_does_not_name_is_doubted_and_served_if_the_mach
     made = planned(HostPortMemory(), pod(1, HostPort(8080, 80, "TCP", "1.2.3.4"), HostPort(80, 80, "TCP", "127.0.0.2")))
     assert ("addressed4", ip("1.2.3.4"), "tcp", 8080) in elements(made)
     said = "host port 8080/tcp: hostIP 1.2.3.4 is no address of the Node (192.168.1.10, fd00:192:168:1::10)"
-    assert made.effects == (Warn(f"{said}: it leads to the pod only if the machine has it"),)
+    assert made.effects == (Warn(f"{said}: it leads to the pod only if the machine has it", is_doubt=True),)
     public = NodeAddress("ExternalIP", "1.2.3.4")
     known = msgspec.structs.replace(NODE, status=NodeStatus(addresses=(*NODE.status.addresses, public)))
     assert not plan("a", pod(1, HostPort(8080, 80, "TCP", "1.2.3.4")), known, CONFIG, ON, HostPortMemory()).effects
