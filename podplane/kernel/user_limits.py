@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 import resource
 import struct
@@ -51,6 +52,8 @@ IPC = {
 """Of System V, in a pod: an eighth of the memory, as for its emptyDirs, and 16 MiB each in messages and semaphores."""
 MAX_PROCESSES = 4096
 """Of a container, or where the kernel does not bound those, of each user of a pod."""
+NO_DUMP = 1
+"""A limit of core dumps with which not even a program gets one (fs/coredump.c)."""
 PROCESSES_PER_NAMESPACE = (5, 14)
 """The version of Linux since which processes are counted in each user namespace."""
 
@@ -144,8 +147,20 @@ def of_process() -> None:
         soft, hard = resource.getrlimit(kind)
         most = part(hard, share)
         resource.setrlimit(kind, (_least(soft, most), most))
+    if dumps_go_to_a_program():
+        resource.setrlimit(resource.RLIMIT_CORE, (NO_DUMP, NO_DUMP))
     if not rootfs.limits_processes() and rootfs.is_linux(PROCESSES_PER_NAMESPACE):
         resource.setrlimit(resource.RLIMIT_NPROC, (MAX_PROCESSES, MAX_PROCESSES))
+
+
+@functools.cache
+def dumps_go_to_a_program() -> bool:
+    """Does the kernel give core dumps to a program of the machine, run by its root, whoever crashes (core(5))?"""
+    try:
+        with open("/proc/sys/kernel/core_pattern") as file:
+            return file.read(1) == "|"
+    except OSError:
+        return False
 
 
 def part(whole: int, share: Fraction) -> int:

@@ -133,6 +133,7 @@ class Zygote:
         signal.set_wakeup_fd(self._wake_writer.fileno(), warn_on_full_buffer=False)
         process_title.layout_of_process()  # here once, as the next one
         rootfs.limits_processes()
+        user_limits.dumps_go_to_a_program()
         with contextlib.suppress(OSError):  # a kernel without keys
             syscalls.join_new_session_keyring(is_closed=True)
         gc.collect()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import resource
 from fractions import Fraction
@@ -36,6 +37,25 @@ def test_limits_of_a_process(monkeypatch: pytest.MonkeyPatch, soft: int, hard: i
     monkeypatch.setattr(resource, "setrlimit", set_.__setitem__)
     user_limits.of_process()
     assert set_[resource.RLIMIT_NOFILE] == found
+
+
+@pytest.mark.parametrize(
+    ("pattern", "goes"), [("core\n", False), ("/var/crash/%p\n", False), ("|/usr/lib/x %P\n", True), (None, False)]
+)
+def test_no_program_of_the_machine_gets_a_pods_core(monkeypatch: pytest.MonkeyPatch, pattern: str | None, goes: bool) -> None:
+    def read(_: str) -> io.StringIO:
+        if pattern is None:
+            raise FileNotFoundError
+        return io.StringIO(pattern)
+
+    set_: dict[int, tuple[int, int]] = {}
+    with monkeypatch.context() as patch:
+        patch.setattr(resource, "setrlimit", set_.__setitem__)
+        patch.setattr("builtins.open", read)
+        user_limits.dumps_go_to_a_program.cache_clear()
+        user_limits.of_process()
+        user_limits.dumps_go_to_a_program.cache_clear()
+    assert set_.get(resource.RLIMIT_CORE) == ((1, 1) if goes else None)
 
 
 @pytest.mark.parametrize(
