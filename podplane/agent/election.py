@@ -28,6 +28,7 @@ from podplane.agent.leases import LeaseWriter, node_of, service_of
 from podplane.agent.liveness import RENEW_SECONDS, LeaseTerm, PeerHeartbeats, boot_clock
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.events import Recorder
+from podplane.model.config import NetworkConfig
 from podplane.model.lease import Lease
 from podplane.model.objects import Node
 from podplane.model.service import Service
@@ -48,6 +49,10 @@ class Advertiser(Protocol):
     @property
     def view(self) -> View:
         """The cluster as this node knows it."""
+
+    @property
+    def config(self) -> NetworkConfig:
+        """The settings that all features share."""
 
     async def advertise(self, path: str) -> None:
         """Answer ARP and neighbour solicitations for the addresses of this Service, and announce them; again: announce them again."""
@@ -196,7 +201,12 @@ class Election:
         if (RequestKind.ACQUIRE, path) in self._requests or (RequestKind.RELEASE, path) in self._requests:
             return
         service, node = view.services.get(path), view.registered
-        eligible = bool(service and node and announce.may_announce(service, view.slices_of(path), node))
+        eligible = bool(
+            service
+            and node
+            and announce.may_announce(service, view.slices_of(path), node)
+            and announce.is_on_its_link(service, node, self.advertiser.config.subnets)
+        )
         holder = self._holder(path, candidacy, now)
         step = decide(holder, eligible=eligible)
         if step is not Step.ADVERTISE:

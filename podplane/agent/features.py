@@ -48,7 +48,7 @@ from podplane.routes import ways
 from podplane.services import announce, lifetime, tables
 from podplane.services.elements import hairpin
 from podplane.services.feature import ServicesMemory
-from podplane.state.effects import NOTHING, Announce, Plan
+from podplane.state.effects import NOTHING, Announce, Plan, Warn
 from podplane.state.value import Fragment
 
 ZONE = "topology.kubernetes.io/zone"
@@ -224,7 +224,8 @@ def _plan_peer(view: View, key: PeerKey, settings: tuple[NetworkConfig, NodeSett
         memory.remove(key.path)
     if peer is None or view.node is None or key.path == view.node_name:
         return NOTHING
-    return Plan(fragment=memory.plan(peer, view.node, view.versions, *settings))
+    why_not = ways.why_not(peer, view.node, settings[0])
+    return Plan(fragment=memory.plan(peer, view.node, view.versions, *settings), effects=(Warn(why_not),) if why_not else ())
 
 
 def _plan_attachment(view: View, key: AttachmentKey, config: NetworkConfig, memory: None, taken: Taken) -> Plan:

@@ -30,7 +30,7 @@ class PeerPlans:
         name, way = peer.metadata.name, ways.towards(peer, config)
         if way is None:
             return {}
-        read = (versions, way.depends_on(node), config, own)
+        read = (versions, way.depends_on(node, config), config, own)
         known = self._known.get(name)
         if known is None or known[0] is not peer or known[1] != read:
             planned = way.plan_peer(peer, node, config)

@@ -16,6 +16,8 @@ NODE_BLOCK_LENGTH: Mapping[int, int] = {4: 24, 6: 64}
 FIRST_NODE_OFFSET = 10
 """node1 is at .10 of the node CIDR; below it is room for gateways."""
 UNDERLAY_GATEWAY_OFFSET = 1
+SUBNET_BITS = 4
+"""A subnet has room for gateways and at least five nodes."""
 BALANCERS, IPV6_BALANCERS = 16, range(0xF000, 0xF100)
 """How many addresses of an IPv4 node CIDR, and which of an IPv6 one, are for load balancers."""
 
@@ -46,6 +48,8 @@ class Plan(msgspec.Struct, frozen=True):
     service: tuple[IPNetwork, ...]
     node: tuple[IPNetwork, ...]
     outside: tuple[IPNetwork, ...] = ()
+    subnets: int = 1
+    """The node CIDRs are divided among so many networks, with a router between. Nodes are placed in them in turns."""
 
     @property
     def versions(self) -> tuple[int, ...]:
@@ -60,8 +64,8 @@ class Plan(msgspec.Struct, frozen=True):
     def node_capacity(self) -> int:
         """How many nodes fit: by blocks of the cluster CIDRs and by addresses of the node CIDRs."""
         blocks = (1 << (self.block_length(n.version) - n.prefixlen) for n in self.cluster)
-        addresses = (n.num_addresses - FIRST_NODE_OFFSET - (n.version == 4) for n in self._of(self.node))
-        return max(0, min((*blocks, *addresses)))
+        addresses = (n.num_addresses - FIRST_NODE_OFFSET - (n.version == 4) for n in self.subnet(0))
+        return max(0, min((*blocks, *(self.subnets * count for count in addresses))))
 
     @property
     def pod_capacity(self) -> int:
@@ -70,14 +74,24 @@ class Plan(msgspec.Struct, frozen=True):
 
     def node_ips(self, number: int) -> tuple[IPAddress, ...]:
         """The addresses of node `number` (from 1 on), one a family."""
-        return tuple(n.network_address + FIRST_NODE_OFFSET + number - 1 for n in self._of(self.node))
+        place = (number - 1) // self.subnets
+        return tuple(n.network_address + FIRST_NODE_OFFSET + place for n in self.subnet(self.subnet_of(number)))
+
+    def subnet_of(self, number: int) -> int:
+        """Which subnet node `number` is in, from 0 on."""
+        return (number - 1) % self.subnets
+
+    def subnet(self, index: int) -> tuple[IPNetwork, ...]:
+        """The networks of a subnet, one a family: as many equal parts of the node CIDR as there are subnets, or the next power of two."""
+        bits = (self.subnets - 1).bit_length()
+        return tuple(_part(network, bits, index) for network in self._of(self.node))
 
     def load_balancer_addresses(self) -> tuple[str, ...]:
-        """`first-last` of the addresses for load balancers, one a family: the last ones of the node CIDR, and in a large IPv6 one a range
+        """`first-last` of the addresses for load balancers, one a family: the last ones of the last subnet, and in a large IPv6 one a range
         that is easy to recognize.
         """
         found = []
-        for network in self._of(self.node):
+        for network in self.subnet(self.subnets - 1):
             is_large = network.num_addresses > IPV6_BALANCERS.stop
             size = min(BALANCERS, network.num_addresses // 8)
             end = network.num_addresses - (network.version == 4)
@@ -91,9 +105,13 @@ class Plan(msgspec.Struct, frozen=True):
         networks = (network for version in self.versions for network in self.service if network.version == version)
         return tuple(network.network_address + 1 for network in networks)
 
-    def underlay_gateways(self) -> tuple[IPAddress, ...]:
-        """The nodes' default routers, one a family."""
-        return tuple(n.network_address + UNDERLAY_GATEWAY_OFFSET for n in self._of(self.node))
+    def links(self) -> tuple[IPNetwork, ...]:
+        """The networks on each of which nodes reach each other without a router."""
+        return tuple(network for index in range(self.subnets) for network in self.subnet(index))
+
+    def underlay_gateways(self, subnet: int = 0) -> tuple[IPAddress, ...]:
+        """The default routers of the nodes of a subnet, one a family."""
+        return tuple(n.network_address + UNDERLAY_GATEWAY_OFFSET for n in self.subnet(subnet))
 
     def _of(self, networks: Iterable[IPNetwork]) -> Iterator[IPNetwork]:
         by_version: dict[int, IPNetwork] = {n.version: n for n in networks}
@@ -103,6 +121,7 @@ class Plan(msgspec.Struct, frozen=True):
         """PlanError unless the CIDRs do not overlap and so many nodes with so many pods fit."""
         self._check_usable()
         self._check_families()
+        self._check_subnets()
         self._check_overlaps()
         if self.pod_capacity < 1:
             raise PlanError(f"cluster CIDR {_join(self.cluster)} has no room for a pod: give a larger CIDR")
@@ -119,6 +138,14 @@ class Plan(msgspec.Struct, frozen=True):
                 families = " and ".join(f"IPv{v}" for v in sorted(missing))
                 raise PlanError(f"the cluster CIDR has {families}, the {what} {_join(networks)} has not: add one")
 
+    def _check_subnets(self) -> None:
+        bits = (self.subnets - 1).bit_length()
+        for network in self._of(self.node):
+            if network.prefixlen + bits > network.max_prefixlen - SUBNET_BITS:
+                raise PlanError(
+                    f"node CIDR {network} has no room for {self.subnets} subnets: give a larger CIDR, or fewer --subnets"
+                )
+
     def _check_usable(self) -> None:
         for what, networks in (("cluster CIDR", self.cluster), ("service CIDR", self.service), ("node CIDR", self.node)):
             for network in networks:
@@ -132,6 +159,13 @@ class Plan(msgspec.Struct, frozen=True):
         for (what, network), (other_what, other) in combinations(named, 2):
             if network.version == other.version and network.overlaps(other):
                 raise PlanError(f"{what} {network} overlaps {other_what} {other}: choose one apart from it")
+
+
+def _part(network: IPNetwork, bits: int, index: int) -> IPNetwork:
+    """One of the equal parts that a network is divided into by so many bits more of its prefix."""
+    length = network.prefixlen + bits
+    start = int(network.network_address) + (index << (network.max_prefixlen - length))
+    return type(network)((start, length))
 
 
 def _join(networks: Iterable[IPNetwork]) -> str:

@@ -33,7 +33,11 @@ def agent_settings(plan: Plan, spec: LabSpec) -> Settings:
     excluded = tuple(filter(None, spec.masquerade_exclude.split(",")))
     node_ports = tuple(filter(None, spec.node_port_addresses.split(",")))
     return Settings(
-        network=NetworkConfig(cluster_cidrs=tuple(map(str, plan.cluster)), service_cidrs=tuple(map(str, plan.service))),
+        network=NetworkConfig(
+            cluster_cidrs=tuple(map(str, plan.cluster)),
+            service_cidrs=tuple(map(str, plan.service)),
+            subnets=tuple(map(str, plan.links())) if plan.subnets > 1 else (),
+        ),
         nodes=NodeSettings(masquerade_exclude=excluded),
         services=ServiceSettings(node_port_addresses=node_ports),
         policies=PolicySettings(takes_back=not spec.keep_connections),

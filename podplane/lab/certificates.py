@@ -33,7 +33,11 @@ LOOPBACK = (ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1"))
 def of_lab(spec: LabSpec, folder: Path, now: datetime.datetime) -> Made:
     """All that a lab with these settings needs; `folder` is that of its keys."""
     plan = spec.plan()
-    addresses = (*LOOPBACK, *plan.underlay_gateways(), *plan.kubernetes_ips())
+    addresses = (
+        *LOOPBACK,
+        *(ip for subnet in range(plan.subnets) for ip in plan.underlay_gateways(subnet)),
+        *plan.kubernetes_ips(),
+    )
     return Made(prepare(folder, names(spec.cluster_domain), addresses, now), of_localhost(now))
 
 

@@ -223,7 +223,7 @@ class Lab:
 
     async def _serve_https(self, underlay_machine: Machine) -> None:
         """Serve the API on the host's localhost, and on the underlay, where nodes and pods reach it."""
-        gateways = self.plan.underlay_gateways()
+        gateways = [ip for subnet in range(self.plan.subnets) for ip in self.plan.underlay_gateways(subnet)]
         listeners = [underlay_machine.namespace.run(preflight.bind, str(ip), API_PORT) for ip in gateways]
         await serve(self._serve, [self._listener, *listeners], self._certificates.certificate, self._certificates.key)
 

@@ -26,7 +26,7 @@ from podplane.lab.spec import LabSpec
 from podplane.model.words import counted
 
 END_SECONDS = 30.0
-FIXED = ("cluster_cidr", "service_cidr", "node_cidr")
+FIXED = ("cluster_cidr", "service_cidr", "node_cidr", "subnets")
 """Settings that objects of the lab were made with."""
 
 

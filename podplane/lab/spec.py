@@ -19,6 +19,7 @@ from podplane.routes import host_gw, table
 
 DEFAULT_PORT = 6443
 IN_PROCESS, PROCESSES = "in-process", "processes"
+MAX_SUBNETS = 64
 MAX_NODES = 1000
 """A bridge has at most 1,024 ports (BR_MAX_PORTS), and the underlay is one bridge."""
 DOMAIN = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
@@ -45,6 +46,7 @@ class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     service_cidr: str = "10.96.0.0/16,fd00:10:96::/112"
     backend: str = host_gw.BACKEND.name
     node_cidr: str = "192.168.1.0/24,fd00:192:168:1::/64"
+    subnets: int = 1
     cluster_domain: str = CLUSTER_DOMAIN
     masquerade_exclude: str = ""
     node_port_addresses: str = ""
@@ -63,6 +65,7 @@ class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             service=parse_cidrs(self.service_cidr, "service CIDR"),
             node=parse_cidrs(self.node_cidr, "node CIDR"),
             outside=parse_cidrs(OUTSIDE, "network outside"),
+            subnets=self.subnets,
         )
 
     @property
@@ -77,6 +80,8 @@ class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         """LabError unless this can be built."""
         if not 1 <= self.nodes <= MAX_NODES:
             raise LabError(f"{self.nodes} nodes: a lab has 1 to {MAX_NODES}")
+        if not 1 <= self.subnets <= MAX_SUBNETS:
+            raise LabError(f"--subnets {self.subnets}: give 1 to {MAX_SUBNETS}")
         if not 0 <= self.port < 65536:
             raise LabError(f"--port {self.port}: give 1 to 65535")
         if not DOMAIN.fullmatch(self.cluster_domain) or len(self.cluster_domain) > MAX_DOMAIN:

@@ -6,6 +6,8 @@
 
 Gateway and switch share one namespace. It knows the nodes and the network outside, but nothing of pods or Services: a
 packet that leaves the cluster with a pod's address finds no way back, as on a real network. All neighbours are permanent.
+
+With several subnets there is a switch for each, and the gateway is the router between them.
 """
 
 from __future__ import annotations
@@ -17,8 +19,13 @@ from podplane.state.mac import mac_of
 from podplane.state.network import Address, Link, Neighbour, Peer, Route, Sysctl
 from podplane.state.value import IPAddress, IPNetwork, Value
 
-SWITCH, UPLINK, OUT, OUTSIDE = "switch0", "eth0", "out0", "outside"
+UPLINK, OUT, OUTSIDE = "eth0", "out0", "outside"
 OUTSIDE_HOST_OFFSET = 10
+
+
+def switch_name(subnet: int) -> str:
+    """The switch of a subnet, which is its gateway's interface, too."""
+    return f"switch{subnet}"
 
 
 def outside_ips(plan: Plan) -> tuple[IPAddress, ...]:
@@ -46,14 +53,13 @@ def asks_nobody(link: str, plan: Plan, netns: str = "") -> list[Value]:
 
 def switch(plan: Plan) -> list[Value]:
     """The namespace of switch and gateway, and the host behind it."""
-    gateways, near, far = plan.underlay_gateways(), _router_ips(plan), outside_ips(plan)
+    near, far = _router_ips(plan), outside_ips(plan)
     values: list[Value] = [
         *_quiet(),
         *_quiet(OUTSIDE),
         Sysctl(name="net.ipv4.ip_forward", value="1"),
         Sysctl(name="net.ipv6.conf.all.forwarding", value="1"),
         Link(name="lo"),
-        Link(name=SWITCH, kind="bridge", mac=mac_of(gateways[0])),
         Link(
             name=OUT,
             kind="veth",
@@ -65,8 +71,11 @@ def switch(plan: Plan) -> list[Value]:
         *asks_nobody(OUT, plan),
         *asks_nobody(UPLINK, plan, OUTSIDE),
     ]
-    for network, gateway in zip(_families(plan, plan.node), gateways, strict=True):
-        values.append(Address(link=SWITCH, ip=gateway, prefix_length=network.prefixlen))
+    for subnet in range(plan.subnets):
+        gateways = plan.underlay_gateways(subnet)
+        values.append(Link(name=switch_name(subnet), kind="bridge", mac=mac_of(gateways[0])))
+        for network, gateway in zip(plan.subnet(subnet), gateways, strict=True):
+            values.append(Address(link=switch_name(subnet), ip=gateway, prefix_length=network.prefixlen))
     for network, router, host in zip(_families(plan, plan.outside), near, far, strict=True):
         values += [
             Address(link=OUT, ip=router, prefix_length=network.prefixlen),
@@ -91,15 +100,15 @@ def _router_ips(plan: Plan) -> tuple[IPAddress, ...]:
 def port(plan: Plan, number: int, netns: str) -> list[Value]:
     """The cable from the switch to node `number`, whose far end is the node's eth0 in `netns`."""
     ips = plan.node_ips(number)
-    mac = mac_of(ips[0])
+    mac, switch_ = mac_of(ips[0]), switch_name(plan.subnet_of(number))
     cable = Link(
         name=f"port{number}",
         kind="veth",
-        master=SWITCH,
+        master=switch_,
         alias=f"node/node{number}",
         peer=Peer(netns=netns, name=UPLINK, mac=mac),
     )
-    return [cable, *(Neighbour(link=SWITCH, ip=ip, mac=mac, protocol=BOOT_PROTOCOL) for ip in ips)]
+    return [cable, *(Neighbour(link=switch_, ip=ip, mac=mac, protocol=BOOT_PROTOCOL) for ip in ips)]
 
 
 def uplink(plan: Plan, number: int, *, asks: bool = False) -> list[Value]:
@@ -108,8 +117,9 @@ def uplink(plan: Plan, number: int, *, asks: bool = False) -> list[Value]:
     `asks`: other nodes are found by ARP and neighbour discovery, as on a real machine; nobody makes permanent neighbours of them.
     """
     values: list[Value] = [Link(name="lo"), Link(name=UPLINK), *(() if asks else asks_nobody(UPLINK, plan))]
-    gateways = plan.underlay_gateways()
-    for network, ip, gateway in zip(_families(plan, plan.node), plan.node_ips(number), gateways, strict=True):
+    subnet = plan.subnet_of(number)
+    gateways = plan.underlay_gateways(subnet)
+    for network, ip, gateway in zip(plan.subnet(subnet), plan.node_ips(number), gateways, strict=True):
         values += [
             Address(link=UPLINK, ip=ip, prefix_length=network.prefixlen),
             Neighbour(link=UPLINK, ip=gateway, mac=mac_of(gateways[0]), protocol=BOOT_PROTOCOL),

@@ -11,7 +11,8 @@
       service_cidrs: [10.96.0.0/16]
     services: {…}                     settings of a feature, as `agent.settings` has them
 
-What is left out of `network` is found out: `uplink` and `mtu` on the machine (`machine.uplink`), CIDRs in the cluster (`machine.cidrs`).
+What is left out of `network` is found out: `uplink`, `mtu` and `subnets` on the machine (`machine.uplink`), CIDRs in the cluster
+(`machine.cidrs`).
 """
 
 from __future__ import annotations
@@ -69,7 +70,12 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     def settings(self, uplink: Uplink, cidrs: Cidrs = NO_CIDRS) -> Settings:
         """The agent's, on a machine with this uplink, in a cluster with these networks. MachineError when they can't be that."""
         found_out = {"cluster_cidrs": cidrs.cluster, "service_cidrs": cidrs.service}
-        network = {"permanent_neighbours": False, "uplink": uplink.name, "mtu": uplink.mtu} | found_out
+        network = {
+            "permanent_neighbours": False,
+            "uplink": uplink.name,
+            "mtu": uplink.mtu,
+            "subnets": uplink.subnets,
+        } | found_out
         own = {name: value for name, value in self._network.items() if name != "cluster_cidrs" or value}
         try:
             found = settings.decode({**self.features, "network": network | own})

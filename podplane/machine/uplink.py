@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -13,16 +13,28 @@ from podplane.state.value import Value
 
 
 class Uplink(msgspec.Struct, frozen=True):
-    """A link, and the largest packet that it carries, in bytes."""
+    """A link, the largest packet that it carries, in bytes, and the networks of its addresses: whoever is in one of them is on the link."""
 
     name: str
     mtu: int
+    subnets: tuple[str, ...] = ()
 
 
 def find(values: Iterable[Value], node_ips: Collection[str], name: str = "") -> Uplink:
     """The link of this name; or else that with one of the node's addresses, the first of these before the others; or else that of a
     default route. MachineError when there is none, or more than one that has an address."""
     found = list(values)
+    link = _found(found, node_ips, name)
+    return msgspec.structs.replace(link, subnets=tuple(_subnets(found, link.name)))
+
+
+def _subnets(found: Iterable[Value], link: str) -> Iterator[str]:
+    for one in found:
+        if isinstance(one, Address) and one.link == link and not one.ip.is_link_local:
+            yield str(ipaddress.ip_network((one.ip, one.prefix_length), strict=False))
+
+
+def _found(found: Sequence[Value], node_ips: Collection[str], name: str) -> Uplink:
     links = {one.name: one for one in found if isinstance(one, Link)}
     if name:
         return _uplink(links, name, "the configuration names it")

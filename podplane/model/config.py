@@ -36,7 +36,8 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ARP and neighbour discovery. `bridge_family` says whether the kernel has nf_tables of the bridge family: without, pods of one node
     reach each other through the bridge's own interface (`podplane.pods.bridge`). `arp_family`: whether it has those of the ARP family:
     without, a node whose agent is dead still answers for the IPv4 addresses of load balancers (`podplane.services.lifetime`).
-    `log_denied`: some of the packets that policies deny are told to the agent (NFLOG), where the kernel can do that.
+    `log_denied`: some of the packets that policies deny are told to the agent (NFLOG), where the kernel can do that. `subnets` are
+    networks between nodes on each of which nodes reach each other without a router; without any, all nodes do.
     """
 
     cluster_cidrs: tuple[str, ...]
@@ -50,5 +51,6 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bridge_family: bool = True
     arp_family: bool = True
     log_denied: bool = True
+    subnets: tuple[str, ...] = ()
     vxlan_vni: int = 1
     vxlan_port: int = 4789

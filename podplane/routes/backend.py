@@ -21,9 +21,10 @@ class Backend:
 
     `overhead` is what it adds to a packet, in bytes, by the IP version of the underlay. `devices` are the names of the links that it
     makes on each node. `plan_node(node, settings)` is what a node needs whatever peers it has; `plan_peer(peer, node, settings)` is what
-    `node` needs to reach the pods of `peer`. `depends_on(node)` is what that plan reads of `node`: nodes for which it is equal have equal
-    plans of a peer, and may share one. `owns(settings)` are the marks of all that these plans put into the kernel.
-    `is_direct(peer, node, settings)`: the network between both carries packets with addresses of pods.
+    `node` needs to reach the pods of `peer`. `depends_on(node, settings)` is what that plan reads of `node`: nodes for which it is equal
+    have equal plans of a peer, and may share one. `owns(settings)` are the marks of all that these plans put into the kernel.
+    `is_direct(peer, node, settings)`: the network between both carries packets with addresses of pods. `why_not(peer, node, settings)` says
+    why pods of the peer are not reached, or some of their addresses; "" where they are.
     """
 
     name: str
@@ -31,9 +32,10 @@ class Backend:
     devices: tuple[str, ...] = ()
     plan_node: Callable[[Node, NetworkConfig], Fragment]
     plan_peer: Callable[[Node, Node, NetworkConfig], Fragment]
-    depends_on: Callable[[Node], Hashable]
+    depends_on: Callable[[Node, NetworkConfig], Hashable]
     owns: Callable[[NetworkConfig], Ownership]
     is_direct: Callable[[Node, Node, NetworkConfig], bool] = lambda peer, node, settings: False
+    why_not: Callable[[Node, Node, NetworkConfig], str] = lambda peer, node, settings: ""
 
     def pod_mtu(self, node: Node, settings: NetworkConfig) -> int:
         """The MTU of a node's pods and of their bridge, in bytes: what the uplink carries, without the overhead on it.

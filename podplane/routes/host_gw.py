@@ -5,36 +5,40 @@ Packets are sent as they are, and there is no device.
 
 from __future__ import annotations
 
-import ipaddress
-
 from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
 from podplane.model.objects import Node
 from podplane.routes import underlay
 from podplane.routes.backend import Backend
 from podplane.state.network import Route
 from podplane.state.ownership import Ownership
-from podplane.state.value import Fragment, Value, fragment
+from podplane.state.value import Fragment, Value, fragment, network_of
 
 
-def plan(peer: Node, config: NetworkConfig) -> Fragment:
-    """Routes to another node's blocks, and its neighbour entries; families that the peer has no address of are left out."""
-    gateways = underlay.addresses(peer)
+def _plan_peer(peer: Node, node: Node, settings: NetworkConfig) -> Fragment:
+    """Routes to another node's blocks, and its neighbour entries; IP versions in which it is not on a link with the node are left out."""
+    gateways = underlay.on_link(peer, node, settings)
     values: list[Value] = [
-        Route(destination=block, gateway=gateways[block.version], link=config.uplink, protocol=ROUTE_PROTOCOL)
-        for block in map(ipaddress.ip_network, peer.spec.pod_cidrs)
+        Route(destination=block, gateway=gateways[block.version], link=settings.uplink, protocol=ROUTE_PROTOCOL)
+        for block in map(network_of, peer.spec.pod_cidrs)
         if block.version in gateways
     ]
-    return fragment([*values, *underlay.neighbours(peer, config)])
+    return fragment([*values, *underlay.neighbours(peer, node, settings)])
+
+
+def _why_not(peer: Node, node: Node, settings: NetworkConfig) -> str:
+    near, theirs, own = underlay.on_link(peer, node, settings), underlay.addresses(peer), underlay.addresses(node)
+    for block in map(network_of, peer.spec.pod_cidrs):
+        if block.version not in near and block.version in theirs and block.version in own:
+            return (
+                f"{node.metadata.name} ({own[block.version]}) and {peer.metadata.name} ({theirs[block.version]}) have a router between "
+                f"them, which knows no pods: pods of {peer.metadata.name} are not reached: choose the backend auto, or vxlan"
+            )
+    return ""
 
 
 def _plan_node(node: Node, settings: NetworkConfig) -> Fragment:
     """Nothing: the uplink is there."""
     return {}
-
-
-def _plan_peer(peer: Node, node: Node, settings: NetworkConfig) -> Fragment:
-    """The same on every node."""
-    return plan(peer, settings)
 
 
 def _owns(settings: NetworkConfig) -> Ownership:
@@ -47,7 +51,8 @@ BACKEND = Backend(
     overhead={4: 0, 6: 0},
     plan_node=_plan_node,
     plan_peer=_plan_peer,
-    depends_on=lambda node: None,
+    depends_on=underlay.place,
     owns=_owns,
-    is_direct=lambda peer, node, settings: True,
+    is_direct=lambda peer, node, settings: bool(underlay.on_link(peer, node, settings)),
+    why_not=_why_not,
 )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from podplane.routes import host_gw, vxlan
+from podplane.routes import auto, host_gw, vxlan
 from podplane.routes.backend import Backend
 
-BACKENDS: tuple[Backend, ...] = (host_gw.BACKEND, vxlan.BACKEND)
+BACKENDS: tuple[Backend, ...] = (host_gw.BACKEND, vxlan.BACKEND, auto.BACKEND)
 BY_NAME = {backend.name: backend for backend in BACKENDS}
 
 

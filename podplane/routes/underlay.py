@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 
 from podplane.model.config import ROUTE_PROTOCOL, UNDERLAY_MAC, NetworkConfig
 from podplane.model.objects import Node
 from podplane.state.network import Neighbour
-from podplane.state.value import IPAddress, address_of
+from podplane.state.value import IPAddress, address_of, network_of
 
 
 def addresses(node: Node) -> Mapping[int, IPAddress]:
@@ -24,10 +24,29 @@ def remote(peer: Node, node: Node) -> IPAddress | None:
     return next((ip for version, ip in addresses(peer).items() if version in own), None)
 
 
-def neighbours(peer: Node, config: NetworkConfig) -> Iterator[Neighbour]:
-    """The peer's MAC, which its agent publishes as an annotation, as a permanent neighbour: with hundreds of nodes dynamic entries would
-    overflow the machine's one neighbour table. None where the settings want other nodes to be asked for it."""
+def on_link(peer: Node, node: Node, config: NetworkConfig) -> Mapping[int, IPAddress]:
+    """IP version → the peer's address, where `node` reaches it without a router between."""
+    own, theirs = addresses(node), addresses(peer)
+    if not config.subnets:
+        return theirs
+    shared = (network for network in map(network_of, config.subnets) if own.get(network.version) in network)
+    near = {network.version for network in shared if theirs.get(network.version) in network}
+    return {version: ip for version, ip in theirs.items() if version in near}
+
+
+def place(node: Node, config: NetworkConfig) -> Hashable:
+    """What `on_link` and `remote` read of a node: equal for nodes of the same subnets."""
+    own = addresses(node)
+    return tuple(own), tuple(text for text in config.subnets if own.get(network_of(text).version) in network_of(text))
+
+
+def neighbours(peer: Node, node: Node, config: NetworkConfig) -> Iterator[Neighbour]:
+    """The peer's MAC, where it is on a link with the node, as a permanent neighbour: its agent publishes it as an annotation.
+
+    With hundreds of nodes dynamic entries would overflow the machine's one neighbour table. None where the settings want other nodes to be
+    asked for it.
+    """
     mac = peer.metadata.annotations.get(UNDERLAY_MAC)
     if mac and config.permanent_neighbours:
-        for ip in addresses(peer).values():
+        for ip in on_link(peer, node, config).values():
             yield Neighbour(link=config.uplink, ip=ip, mac=mac, protocol=ROUTE_PROTOCOL)

@@ -72,7 +72,7 @@ def _plan_peer(peer: Node, node: Node, settings: NetworkConfig) -> Fragment:
         return {}
     device, mac = DEVICES[remote.version], device_mac(peer.metadata.name)
     first: dict[int, IPAddress] = {}
-    values: list[Value] = [*underlay.neighbours(peer, settings), Fdb(link=device, mac=mac, remote=remote)]
+    values: list[Value] = [*underlay.neighbours(peer, node, settings), Fdb(link=device, mac=mac, remote=remote)]
     for block in map(network_of, peer.spec.pod_cidrs):
         gateway = first.setdefault(block.version, block.network_address + 1)
         values.append(_route(block, gateway, device))
@@ -94,6 +94,6 @@ BACKEND = Backend(
     devices=tuple(DEVICES.values()),
     plan_node=_plan_node,
     plan_peer=_plan_peer,
-    depends_on=lambda node: frozenset(underlay.addresses(node)),
+    depends_on=underlay.place,
     owns=_owns,
 )

@@ -26,6 +26,14 @@ def towards(peer: Node, config: NetworkConfig) -> Backend | None:
     return next((way for way in of(config) if theirs is None or way.name in theirs), None)
 
 
+def why_not(peer: Node, node: Node, config: NetworkConfig) -> str:
+    """Why pods of a peer are not reached, or some of their addresses; "" where they are."""
+    way = towards(peer, config)
+    if way is None:
+        return f"{peer.metadata.name} can't be reached by {config.backend}, which {node.metadata.name} has"
+    return way.why_not(peer, node, config) if config.subnets else ""
+
+
 def reached_by(node: Node) -> frozenset[str] | None:
     """The backends by which the node says that it can be reached; None where it says nothing."""
     text = node.metadata.annotations.get(BACKENDS)

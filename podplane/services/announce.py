@@ -46,6 +46,14 @@ def may_announce(service: Service, slices: Iterable[EndpointSlice], node: Node) 
     return metadata.name in serving_nodes(slices)
 
 
+def is_on_its_link(service: Service, node: Node, subnets: Iterable[str]) -> bool:
+    """Is an address of the load balancer in a subnet of the node? Nobody asks for others there. Without any subnets, all are."""
+    networks = [*map(ipaddress.ip_network, subnets)]
+    ips, own = ([ipaddress.ip_address(ip) for ip in found] for found in (service.load_balancer_ips, node.internal_ips))
+    near = (network for network in networks if any(ip in network for ip in own))
+    return not networks or any(ip in network for network in near for ip in ips)
+
+
 def serving_nodes(slices: Iterable[EndpointSlice]) -> set[str]:
     """The nodes with ready endpoints; when there is none, those with serving-terminating endpoints (KEP-1669)."""
     endpoints = [endpoint for slice_ in slices for endpoint, _ in usable(slice_) if endpoint.node_name]

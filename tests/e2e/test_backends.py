@@ -132,10 +132,22 @@ def test_a_former_backend_goes_when_nobody_sends_by_it_any_more(lab: Podplane) -
     lab("backend", "set", "host-gw")
     until(lambda: "vxlan" not in lab.on_node("node1", "ip -o link"))
     assert "mtu 1500" in lab("exec", "echo-node1-1", "--", "ip", "-o", "link", "show", "eth0").stdout
-    assert lab("backend").stdout.splitlines()[0] == "Nodes reach each other's pods by host-gw; there are host-gw, vxlan."
+    assert lab("backend").stdout.splitlines()[0] == "Nodes reach each other's pods by host-gw; there are host-gw, vxlan, auto."
     assert "promises are kept: " in lab("check").stdout
 
 
 def test_what_there_is_not_is_refused(lab: Podplane) -> None:
-    assert "choose one of host-gw, vxlan" in lab("backend", "set", "vxlam", code=2).stderr
-    assert "give host-gw or vxlan" in lab("up", "--name", "other", "--backend", "vxlam", code=2).stderr
+    assert "choose one of host-gw, vxlan, auto" in lab("backend", "set", "vxlam", code=2).stderr
+    assert "give host-gw or vxlan or auto" in lab("up", "--name", "other", "--backend", "vxlam", code=2).stderr
+
+
+def test_nodes_with_a_router_between_them_are_reached_by_auto_and_host_gw_says_why_they_are_not(podplane: Podplane) -> None:
+    podplane("up", "--nodes", "3", "--pods-per-node", "1", "--subnets", "2")
+    rows = [line.split() for line in podplane("routes", "--node", "node1").stdout.splitlines()[1:]]
+    assert {row[-2] for row in rows} == {"node/node3"}
+    event = "node1 (192.168.1.10) and node2 (192.168.1.138) have a router between them"
+    until(lambda: any(event in one["message"] for one in podplane.api.objects("events")))
+    podplane("backend", "set", "auto")
+    ways = {tuple(line.split()[-4:-1]) for line in podplane("routes", "--node", "node1").stdout.splitlines()[1:]}
+    assert ("podplane-vxlan4", "192.168.1.138", "node/node2") in ways
+    assert "promises are kept: " in podplane("check").stdout

@@ -21,7 +21,7 @@ import pytest
 
 from podplane.ipam.plan import Plan
 from podplane.lab.folder import Folder
-from podplane.lab.underlay import SWITCH
+from podplane.lab.underlay import switch_name
 
 NUMBER = 91
 """Among the addresses of nodes: far behind those of the lab's own."""
@@ -147,7 +147,7 @@ class Machine:
         """Join the lab's switch, with addresses and routes as a machine there has them; the addresses."""
         switch = _switch_of(lab)
         port = ["link", "add", self.name, "type", "veth", "peer", "name", UPLINK, "netns", str(self._pid)]
-        for words in (port, ["link", "set", self.name, "master", SWITCH, "up"]):
+        for words in (port, ["link", "set", self.name, "master", switch_name(0), "up"]):
             subprocess.run(["nsenter", f"--net={switch}", "ip", *words], check=True)
         lines = [f"ip link set {one} up" for one in ("lo", UPLINK)]
         for ip, gateway in zip(plan.node_ips(NUMBER), plan.underlay_gateways(), strict=True):
@@ -172,7 +172,7 @@ def _switch_of(lab: Folder) -> str:
     for path in Path(f"/proc/{lab.holder()}/fd").iterdir():
         with contextlib.suppress(OSError):
             if os.readlink(path).startswith("net:["):
-                looked = subprocess.run(["nsenter", f"--net={path}", "ip", "link", "show", SWITCH], capture_output=True)
+                looked = subprocess.run(["nsenter", f"--net={path}", "ip", "link", "show", switch_name(0)], capture_output=True)
                 if looked.returncode == 0:
                     return str(path)
     raise AssertionError("the lab has no switch")

@@ -48,11 +48,13 @@ T = TypeVar("T", Probe, Lookup)
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where Services are, the domain of their names, and whether pods have files of their own."""
+    """Where Services are, the domain of their names, whether pods have files of their own, and the networks on each of which nodes reach
+    each other without a router."""
 
     services: users.Site
     domain: str
     have_files: bool
+    subnets: tuple[str, ...] = ()
 
 
 @click.command()
@@ -79,7 +81,12 @@ def check(folder: Folder, as_json: bool, everything: bool) -> None:
         gathered(client, folder.undo_faults) as who,
         sessions.probers(client, who.members) as (found, refused),
     ):
-        site = Site(served.site(client, settings), settings.cluster_domain, not settings.sandbox_only)
+        site = Site(
+            served.site(client, settings),
+            settings.cluster_domain,
+            not settings.sandbox_only,
+            tuple(map(str, settings.plan().links())),
+        )
         result = examine(who, found, refused, outside, everything, client, site)
     result.left_out = [*(f"pod {name} ({why})" for name, why in who.left_out.items()), *result.left_out]
     result.seconds = time.monotonic() - began
@@ -108,7 +115,7 @@ def examine(
     node_of = {party.name: party.node for party in parties.values()} | {underlay.OUTSIDE: underlay.OUTSIDE}
     allowed = Permitted(who.cluster, parties, {m.name: f"{m.namespace}/{m.pod}" for m in members}, who.judged)
     nodes = [p for p in parties.values() if p.kind == "node"]
-    wanted = promises.plan(pods, nodes, outside, everything, allowed.may, tunnels.between_nodes(client))
+    wanted = promises.plan(pods, nodes, outside, everything, allowed.may, tunnels.between_nodes(client, site.subnets))
     wanted, denied = permitted.parted(wanted, allowed.probe_denied_by)
     probes = [*reach.thinned(wanted, node_of, who.unreached), *_localhost(members, parties)]
     answers = _probe(found, probes)

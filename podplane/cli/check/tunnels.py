@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -14,9 +15,12 @@ from podplane.routes import ways
 from podplane.routes.cluster_settings import NAME, NAMESPACE, ClusterSettingsError, applied
 
 
-def between_nodes(client: Any) -> HasTunnel:
-    """As the Nodes and the cluster's settings are now; settings that make no sense count as none, as they do for agents that start."""
-    own = NetworkConfig(cluster_cidrs=())
+def between_nodes(client: Any, subnets: Iterable[str]) -> HasTunnel:
+    """As the Nodes and the cluster's settings are now; settings that make no sense count as none, as they do for agents that start.
+
+    `subnets` are the networks on each of which nodes reach each other without a router.
+    """
+    own = NetworkConfig(cluster_cidrs=(), subnets=tuple(subnets))
     try:
         config = applied(client.get("configmaps", NAMESPACE, NAME).get("data") or {}, own)
     except (ApiError, ClusterSettingsError):

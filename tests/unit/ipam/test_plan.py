@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
+from itertools import combinations
+
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from podplane.ipam.plan import Plan, PlanError, parse_cidrs
 
@@ -68,3 +74,37 @@ def test_networks_that_can_not_carry_pods(cluster: str, words: str) -> None:
     plan = Plan(*(parse_cidrs(text, "CIDR") for text in (cluster, services, nodes)))
     with pytest.raises(PlanError, match=words):
         plan.check(1)
+
+
+def of(subnets: int) -> Plan:
+    """A plan of both families with so many subnets."""
+    both = plan("10.244.0.0/16,fd00:1::/48", "10.96.0.0/16,fd00:2::/112", "192.168.1.0/24,fd00:3::/64")
+    return msgspec.structs.replace(both, subnets=subnets)
+
+
+@given(st.integers(1, 9), st.integers(1, 40))
+def test_subnets_divide_the_nodes_among_them(subnets: int, nodes: int) -> None:
+    parted = of(subnets)
+    parted.check(1)
+    found = [network for index in range(subnets) for network in parted.subnet(index)]
+    assert not any(a.overlaps(b) for a, b in combinations(found, 2) if a.version == b.version)  # type: ignore[arg-type]
+    assert tuple(found) == parted.links()
+    ips = [parted.node_ips(number) for number in range(1, min(nodes, parted.node_capacity) + 1)]
+    assert len(set(ips)) == len(ips)
+    for number, own in enumerate(ips, 1):
+        subnet = parted.subnet(parted.subnet_of(number))
+        assert all(ip in network for ip, network in zip(own, subnet, strict=True))
+        assert not set(own) & set(parted.underlay_gateways(parted.subnet_of(number)))
+
+
+def test_one_subnet_is_the_node_cidr_and_load_balancers_are_in_the_last_one() -> None:
+    assert of(1).subnet(0) == of(1).node
+    two = of(2)
+    assert two.underlay_gateways(1)[0] == ipaddress.ip_address("192.168.1.129")
+    first, _, last = two.load_balancer_addresses()[0].partition("-")
+    assert all(ipaddress.ip_address(ip) in two.subnet(1)[0] for ip in (first, last))
+
+
+def test_more_subnets_than_fit_are_refused() -> None:
+    with pytest.raises(PlanError, match=r"192\.168\.1\.0/24 has no room for 17 subnets"):
+        of(17).check(1)

@@ -43,4 +43,4 @@ def test_only_the_gateway_asks_for_neighbours_and_for_none_but_load_balancers(cl
         on_link = {(v.netns, v.link, v.ip.version) for v in values if isinstance(v, Address)}
         asks_nobody = {(v.netns, v.name) for v in values if isinstance(v, Sysctl) and v.value == "0"}
         quiet = {one for one in on_link if (one[0], f"net.ipv{one[2]}.neigh.{one[1]}.mcast_solicit") in asks_nobody}
-        assert {one[:2] for one in quiet} == links and {one[:2] for one in on_link - quiet} <= {("", underlay.SWITCH)}
+        assert {one[:2] for one in quiet} == links and {one[:2] for one in on_link - quiet} <= {("", underlay.switch_name(0))}

@@ -26,7 +26,7 @@ def test_each_key_sets_its_field() -> None:
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        ({"backend": "vxlam"}, "data.backend: there is no backend 'vxlam': choose one of host-gw, vxlan"),
+        ({"backend": "vxlam"}, "data.backend: there is no backend 'vxlam': choose one of host-gw, vxlan, auto"),
         ({"backend": ""}, "data.backend: there is no backend ''"),
         ({"Backend": "vxlan"}, "data.Backend is not known: there are backend, vxlan-vni, vxlan-port"),
         ({"vxlan-vni": "0"}, "data.vxlan-vni: '0' is no whole number from 1 to 16777215"),
