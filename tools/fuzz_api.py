@@ -151,7 +151,7 @@ class World(Api):
             self.server.ensure(path, manifest)
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         for number in (1, 2):
-            self.server.ensure("/api/v1/nodes", control_plane.node(number, plan, "/", now))
+            self.server.ensure("/api/v1/nodes", control_plane.node(number, plan, "/", now, "host-gw"))
         view, table = StoredView(self.store, utc_now), controllers("authority", {"outside"}, control_plane.published(plan))
         clients: dict[str, tuple[Client, Recorder]] = {}
         for one in table:
