@@ -7,13 +7,14 @@ LAB_PODS ?= 2
 bin := $(VENV)/bin
 ready := $(VENV)/.ready
 
-.PHONY: help lab down test test-vm lint bench tools clean
+.PHONY: help lab down test test-processes test-vm lint bench tools clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make lab     set up what is missing, start a lab of $(LAB_NODES) nodes with pods, check it'
 	@echo 'make test    set up what is missing, run every check and every test'
 	@echo 'make test-vm run tests on the kernel of Debian, in a virtual machine without network (as root)'
+	@echo 'make test-processes     run every end-to-end test with agents that are processes, as on real machines'
 	@echo 'make bench   measure, and write docs/performance.md'
 	@echo 'make down    stop all labs; make clean also removes the environment'
 
@@ -50,6 +51,9 @@ test-vm: $(ready) tools
 		apt-get update -q >/dev/null 2>&1; apt-get install -y -q --no-install-recommends $$missing >/dev/null; \
 	fi
 	$(bin)/python -m tools.vm
+
+test-processes: $(ready) tools
+	PODPLANE_TEST_UP_OPTIONS='--agents processes' $(bin)/python -m pytest tests/e2e -n 4 --dist loadgroup --no-loadscope-reorder
 
 bench: $(ready) tools
 	$(bin)/python -m bench.run --markdown docs/performance.md

@@ -22,6 +22,9 @@ from podplane.lab.folder import Folder
 
 UP_OPTIONS = shlex.split(os.environ.get("PODPLANE_TEST_UP_OPTIONS", ""))
 """More options for each `podplane up` of these tests: `--agents-over-https`, say."""
+BY_PROCESSES = () if UP_OPTIONS else ("test_host_ports", "test_services", "test_traffic_policies")
+"""Modules whose agents are processes when nothing else is asked for, so that both ways are tried in every run; `make test-processes` runs
+all of them so."""
 COMMAND = [sys.executable, "-m", "podplane"]
 _numbers = itertools.count(1)
 
@@ -214,9 +217,10 @@ def podplane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Podpla
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podplane]:
+def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podplane]:
     """One lab of three nodes with two pods each for the tests of a module that leave it as it was."""
-    with running(tmp_path_factory, "--pods-per-node", "2") as started:
+    is_by_processes = request.module.__name__.rpartition(".")[2] in BY_PROCESSES
+    with running(tmp_path_factory, "--pods-per-node", "2", *(["--agents", "processes"] if is_by_processes else [])) as started:
         yield started
 
 

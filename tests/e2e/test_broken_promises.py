@@ -204,8 +204,9 @@ def test_a_name_that_leads_elsewhere(small: Podplane) -> None:
 
 
 def test_questions_that_a_firewall_drops(small: Podplane) -> None:
-    """The check ends soon all the same, and says who got no answer, to which question."""
-    small.on_node("node1", DROP.format(hook="input") + "nft add rule inet broken input udp dport 53 drop")
+    """The check ends soon all the same, and says who got no answer, to which question. What the node asks itself is answered: an agent that
+    is a process would lead its pods to the name server of another node."""
+    small.on_node("node1", DROP.format(hook="input") + "nft add rule inet broken input iifname cbr0 udp dport 53 drop")
     found = broken(small)
     assert found.keys() == {"service-names", "headless-names", "missing-names", "names-of-addresses", "names-outside"}
     whole = "spread.podplane-check.svc.cluster.local. A over UDP at 10.96.0.10"

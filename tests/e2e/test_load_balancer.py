@@ -182,7 +182,7 @@ def test_an_agent_that_starts_again_drops_nothing_and_writes_nothing(web: list[s
     found = under_load(
         kubectl, web[0], lambda: said.extend(lab("fault", f"node{n}", "--restart-agent").stdout for n in (1, 2, 3))
     )
-    assert all("wrote nothing to the kernel" in line for line in said) and len(said) == 3
+    assert all("wrote nothing to the kernel" in line for line in said) and len(said) == 3, said
     assert found.keys() == {"seconds", "ok"}, found
     lab("run", "later", "--node", "node1")
     lab("delete", "pod", "later", "echo-node1-1", "--now")  # what was attached before is known
