@@ -6,6 +6,8 @@ What a node does about a Service is a table (`candidacy`); lease terms and the h
     continues       with each renewal, once a second, while this node holds a Lease or is about to acquire one; otherwise it writes nothing
     expires         2.5 s after the last successful renewal was sent, whatever the API answers: this node withdraws all addresses
 
+Terms are of the node's boot clock; the wall clock, which may jump, is in what people read.
+
 A write of a Service's Lease is refused if anybody wrote in between (resourceVersion), so only one of several candidates acquires it.
 Nothing here waits for the API: `turn` decides by what is known, and begins requests; a later turn handles the answers.
 """
@@ -25,7 +27,7 @@ from podplane.agent.candidacy import Candidacy, Holder, Step, decide
 from podplane.agent.inflight import InFlight
 from podplane.agent.leases import LEASES as LEASES
 from podplane.agent.leases import LeaseWriter, node_of, service_of
-from podplane.agent.liveness import RENEW_SECONDS, LeaseTerm, PeerHeartbeats, boot_clock
+from podplane.agent.liveness import RENEW_SECONDS, LeaseTerm, Moment, PeerHeartbeats, boot_clock, boot_id
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.events import Recorder
 from podplane.model.config import NetworkConfig
@@ -79,6 +81,7 @@ class Election:
     recorder: Recorder
     now: Callable[[], datetime.datetime]
     clock: Callable[[], float] = boot_clock
+    boot: str = field(default_factory=boot_id)
     _writer: LeaseWriter = field(init=False)
     _heartbeats: PeerHeartbeats = field(init=False)
     _requests: InFlight[tuple[RequestKind, str], Lease | None] = field(init=False)
@@ -115,7 +118,7 @@ class Election:
         for lease in leases:
             self.lease_changed(None, lease)
         own = self._heartbeats.lease(self.node)
-        if own is not None and self._term.resume(own, self.clock(), self.now()):
+        if own is not None and self._term.resume(own, Moment(self.boot, self.clock())):
             candidacies = self._candidacies.items()
             self._held = {path for path, one in candidacies if (one.holder, one.term) == (self.node, self._term.name)}
             self._advertised = set(self._held)
@@ -327,7 +330,8 @@ class Election:
         if node is not None and (self._held or self._acquiring) and key not in self._requests:
             if now >= self._term.renew_at:
                 term = self._term.begin_renewal(now, self._writer.timestamp())
-                request = partial(self._writer.renew, node, self._heartbeats.lease(self.node), term)
+                sent = str(Moment(self.boot, now))
+                request = partial(self._writer.renew, node, self._heartbeats.lease(self.node), term, sent)
                 self._requests.begin(key, request, at_once=True)
             else:
                 times.append(self._term.renew_at)

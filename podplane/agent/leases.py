@@ -27,6 +27,8 @@ MANAGED = "app.kubernetes.io/managed-by=podplane"
 LABELS = dict((MANAGED.split("="),))
 TERM = "podplane.dev/lease-term"
 """Annotation of a Service's Lease: in which lease term its holder acquired it (`acquireTime` of the holder's heartbeat Lease)."""
+RENEWED = "podplane.dev/renewed-at"
+"""Annotation of a heartbeat: when it was sent, by a clock of the node that nobody sets (`liveness.Moment`). `renewTime` is for people."""
 NODE_NAMESPACE, NODE_PREFIX = "kube-node-lease", "load-balancers-"
 DURATION_SECONDS = 3
 """When the last heartbeat of a node is older than this, other nodes may acquire what it held (client-go: LeaseDuration)."""
@@ -71,8 +73,9 @@ class LeaseWriter(msgspec.Struct, frozen=True):
         except (Conflict, NotFound):
             return None
 
-    async def renew(self, node: Node, known: Lease | None, term: str) -> Lease:
-        """Renew this node's heartbeat Lease in this lease term. A request that arrives late is refused, as its version is old."""
+    async def renew(self, node: Node, known: Lease | None, term: str, sent: str) -> Lease:
+        """Renew this node's heartbeat Lease in this lease term, by a request that is `sent` then. One that arrives late is refused, as its
+        version is old."""
         about = node.metadata
         spec = {
             "holderIdentity": self.node,
@@ -80,16 +83,16 @@ class LeaseWriter(msgspec.Struct, frozen=True):
             "acquireTime": term,
             "renewTime": self.timestamp(),
         }
+        annotations = {"annotations": {RENEWED: sent}}
         try:
             if known is not None:
-                return await self._patch(known, spec)
+                return await self._patch(known, spec, annotations)
         except (Conflict, NotFound):
             pass  # a former renewal arrived late, or somebody deleted the Lease
         if (found := await self.read(about.name)) is not None:
-            return await self._patch(found, spec)
-        return await self._create(
-            NODE_NAMESPACE, {"name": NODE_PREFIX + about.name, "labels": LABELS}, spec, ("v1", "Node", about.name, about.uid)
-        )
+            return await self._patch(found, spec, annotations)
+        metadata = {"name": NODE_PREFIX + about.name, "labels": LABELS, **annotations}
+        return await self._create(NODE_NAMESPACE, metadata, spec, ("v1", "Node", about.name, about.uid))
 
     async def read(self, node: str) -> Lease | None:
         """The heartbeat Lease of a node as the API has it now; None when there is none."""

@@ -8,14 +8,15 @@ node's own clock: clocks of machines differ.
 
 from __future__ import annotations
 
-import datetime
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
-from podplane.agent.leases import DURATION_SECONDS
+from podplane.agent.leases import DURATION_SECONDS, RENEWED
 from podplane.model.lease import Lease
 
 RENEW_SECONDS, RENEW_DEADLINE_SECONDS = 1.0, 2.5
@@ -27,6 +28,27 @@ KEEP_SECONDS = 60.0
 def boot_clock() -> float:
     """Seconds that also pass while the machine is suspended."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def boot_id() -> str:
+    """Tells one boot of the machine from another."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+class Moment(NamedTuple):
+    """A time by `boot_clock`, in one boot of a machine: it says how long ago it was, whatever becomes of the wall clock."""
+
+    boot: str
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.boot} {self.seconds:.6f}"
+
+    @classmethod
+    def of(cls, text: str) -> Moment:
+        """From its text. ValueError for what is none."""
+        boot, _, seconds = text.partition(" ")
+        return cls(boot, float(seconds))
 
 
 class LeaseTerm(msgspec.Struct):
@@ -65,15 +87,15 @@ class LeaseTerm(msgspec.Struct):
         """The renewal failed, or it is not known whether it was written."""
         self.renew_at = max(now, self.sent_at + RENEW_SECONDS / 2)
 
-    def resume(self, lease: Lease, now: float, wall: datetime.datetime) -> bool:
-        """Continue the term of the agent that ran on this node before, unless it expired.
-
-        The Lease has the time of the last renewal by the wall clock of this machine; `wall` is the present one.
-        """
-        age = (wall - datetime.datetime.fromisoformat(lease.spec.renew_time or "1970-01-01T00:00:00Z")).total_seconds()
-        if 0 <= age < RENEW_DEADLINE_SECONDS:
-            self.expires_at, self.name = now - age + RENEW_DEADLINE_SECONDS, lease.spec.acquire_time or ""
-        return not self.is_expired(now)
+    def resume(self, lease: Lease, now: Moment) -> bool:
+        """Continue the term of the agent that ran on this node before, unless it expired: the Lease has the time of its last renewal."""
+        try:
+            renewed = Moment.of(lease.metadata.annotations.get(RENEWED, ""))
+        except ValueError:
+            return False
+        if renewed.boot == now.boot and 0 <= now.seconds - renewed.seconds < RENEW_DEADLINE_SECONDS:
+            self.expires_at, self.name = renewed.seconds + RENEW_DEADLINE_SECONDS, lease.spec.acquire_time or ""
+        return not self.is_expired(now.seconds)
 
 
 class Heartbeat(msgspec.Struct):

@@ -363,6 +363,25 @@ async def test_of_candidates_that_write_at_once_one_becomes_the_holder() -> None
     await cluster.end()
 
 
+@virtual
+async def test_a_wall_clock_that_is_set_back_prolongs_no_term() -> None:
+    cluster = await Cluster().begin(PATH)
+    await asyncio.sleep(5)
+    (holder,) = cluster.advertisers(PATH)
+    machine = cluster.machines[holder]
+    machine.fault = "refused"
+    await asyncio.sleep(1.5)
+    await machine.stop()
+    await asyncio.sleep(1.5)
+    machine.skew -= 2.0
+    machine.start()
+    assert not machine.advertiser.advertised, "its term expired, whatever the wall clock says"
+    machine.fault = ""
+    await asyncio.sleep(2 * TAKE_OVER_SECONDS)
+    assert cluster.advertisers(PATH) == [await cluster.holder(PATH)]
+    await cluster.end()
+
+
 async def move(cluster: Cluster, name: str, what: str) -> None:
     """Something happens to a node, or to a Service."""
     machine = cluster.machines[name]
@@ -374,6 +393,8 @@ async def move(cluster: Cluster, name: str, what: str) -> None:
             machine.watch_is_cut = True
         case "restart":
             await machine.restart()
+        case "clock back" | "clock on":
+            machine.skew += -2.0 if what == "clock back" else 86400.0
         case "exclude" | "include":
             machine.exclude(is_excluded=what == "exclude")
         case "come" if OTHER not in cluster.services:

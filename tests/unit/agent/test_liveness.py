@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
-
 import pytest
 
 from podplane.agent.candidacy import Holder, Step, decide
-from podplane.agent.leases import DURATION_SECONDS
-from podplane.agent.liveness import KEEP_SECONDS, RENEW_DEADLINE_SECONDS, RENEW_SECONDS, LeaseTerm, PeerHeartbeats
+from podplane.agent.leases import DURATION_SECONDS, RENEWED
+from podplane.agent.liveness import KEEP_SECONDS, RENEW_DEADLINE_SECONDS, RENEW_SECONDS, LeaseTerm, Moment, PeerHeartbeats
 from podplane.model.lease import Lease, LeaseMetadata, LeaseSpec
-
-WALL = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
 
 class Clock:
@@ -49,13 +45,20 @@ def test_a_renewal_that_was_answered_after_its_term_expired_is_void() -> None:
 
 @pytest.mark.parametrize(("age", "continues"), [(0.0, True), (2.4, True), (2.6, False), (-1.0, False), (86400.0, False)])
 def test_a_new_agent_continues_a_term_that_is_not_expired_by_the_clock_of_its_machine(age: float, continues: bool) -> None:
-    renewed = (WALL - datetime.timedelta(seconds=age)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    term = LeaseTerm()
-    assert term.resume(Lease(spec=LeaseSpec(acquire_time="long ago", renew_time=renewed)), 100.0, WALL) is continues
+    term, renewed = LeaseTerm(), str(Moment("this", 100.0 - age))
+    metadata = LeaseMetadata(annotations={RENEWED: renewed})
+    found = Lease(metadata, LeaseSpec(acquire_time="long ago", renew_time="9999-01-01T00:00:00Z"))
+    assert term.resume(found, Moment("this", 100.0)) is continues
     if continues:
         assert term.name == "long ago"
         assert not term.is_expired(100.0 + 2.4 - age) and term.is_expired(100.1 + 2.5 - age)
-    assert not LeaseTerm().resume(Lease(), 100.0, WALL)
+    assert not LeaseTerm().resume(found, Moment("after a reboot", 100.0))
+
+
+@pytest.mark.parametrize("said", ["", "this", "this x", "this nan", "100.0", "this 1e999"])
+def test_a_renewal_whose_time_makes_no_sense_is_not_continued(said: str) -> None:
+    found = Lease(LeaseMetadata(annotations={RENEWED: said}), LeaseSpec(renew_time="2026-01-01T00:00:00Z"))
+    assert not LeaseTerm().resume(found, Moment("this", 100.0)) and not LeaseTerm().resume(Lease(), Moment("this", 100.0))
 
 
 def test_a_term_is_expired_when_the_api_has_no_newer_heartbeat_after_three_seconds() -> None:
