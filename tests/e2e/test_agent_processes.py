@@ -108,7 +108,7 @@ def starts(lab: Podplane, node: str) -> list[int]:
 
 PACKETS = """
 import select, socket, sys, time
-service, *ips = sys.argv[1:]
+patience, service, *ips = sys.argv[1:]
 udp = []
 for ip in ips:
     one = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
@@ -131,7 +131,7 @@ while not select.select([sys.stdin], [], [], 0.002)[0]:
     except OSError:
         failed += 1
     hear(0.003)
-end = time.monotonic() + 5
+end = time.monotonic() + float(patience)
 while heard < sent and time.monotonic() < end:
     hear(0.1)
 print(sent, heard, connected, failed)
@@ -146,7 +146,7 @@ def test_no_packet_is_lost_while_agents_are_killed_and_start_again(lab: Podplane
     service = kubectl("get", "service", "killed", "-o", "jsonpath={.spec.clusterIP}")
     ips = [one["ip"] for one in found["status"]["podIPs"]]
     until(lambda: lab("exec", "echo-node1-1", "--", "curl", "-sS", "-m", "1", f"http://{service}/", code=None).returncode == 0)
-    load = kubectl.start("exec", "-i", "echo-node1-1", "--", "python3", "-c", PACKETS, service, *ips)
+    load = kubectl.start("exec", "-i", "echo-node1-1", "--", "python3", "-c", PACKETS, "5", service, *ips)
     assert load.stdout is not None and load.stdout.readline() == "begun\n"
     for node in ("node1", "node2"):
         before = len(starts(lab, node))
@@ -157,6 +157,34 @@ def test_no_packet_is_lost_while_agents_are_killed_and_start_again(lab: Podplane
     sent, heard, connected, failed = map(int, out.split())
     assert (sent - heard, failed) == (0, 0) and sent > 100 and connected > 50, out
     kubectl("delete", "service", "killed")
+
+
+def test_policies_stay_in_force_while_an_agent_that_is_killed_does_not_reach_the_api(lab: Podplane, tmp_path: Path) -> None:
+    kubectl = Kubectl(lab, tmp_path)
+    kubectl("expose", "pod", "echo-node2-1", "--port", "80", "--target-port", "8080", "--name", "away")
+    spec = {"podSelector": {}, "ingress": [{"ports": [{"port": 8080}]}]}
+    body = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "tcp"}, "spec": spec}
+    kubectl("apply", "-f", "-", stdin=json.dumps(body))
+    found = json.loads(kubectl("get", "pod", "echo-node2-1", "-o", "json"))
+    service = kubectl("get", "service", "away", "-o", "jsonpath={.spec.clusterIP}")
+    until(lambda: lab("exec", "echo-node1-1", "--", "curl", "-sS", "-m", "1", f"http://{service}/", code=None).returncode == 0)
+    ips = [one["ip"] for one in found["status"]["podIPs"]]
+    load = kubectl.start("exec", "-i", "echo-node1-1", "--", "python3", "-c", PACKETS, "0.5", service, *ips)
+    assert load.stdout is not None and load.stdout.readline() == "begun\n"
+    before = len(starts(lab, "node2"))
+    try:
+        lab("fault", "node2", "--cut-api")
+        lab("fault", "node2", "--kill-agent")
+        lab("run", "meanwhile", "--node", "node1")
+        assert len(starts(lab, "node2")) == before, "it waits for the API"
+    finally:
+        lab("fault", "node2", "--clear")
+    until(lambda: len(starts(lab, "node2")) > before, 30)
+    out, _ = load.communicate(timeout=60)
+    sent, heard, connected, failed = map(int, out.split())
+    assert (heard, failed) == (0, 0) and sent > 100 and connected > 50, out
+    assert starts(lab, "node2")[-1] == 0
+    kubectl("delete", "service/away", "networkpolicy/tcp", "pod/meanwhile", "--now")
 
 
 def test_connections_of_pods_go_on_while_their_node_is_deleted_and_registered_again(lab: Podplane, tmp_path: Path) -> None:
