@@ -26,7 +26,14 @@ def default(link: str, network: str = "0.0.0.0/0") -> Route:
 @pytest.mark.parametrize("ip", ["192.168.1.11", "fd00::11"])
 def test_it_is_the_link_that_has_the_address_of_the_node(ip: str) -> None:
     values = [*LINKS, default("eth0"), address("eth0", "10.0.0.1"), address("eth1", ip)]
-    assert uplink.find(values, (ip,)) == Uplink("eth1", 9000)
+    found = uplink.find(values, (ip,))
+    assert (found.name, found.mtu) == ("eth1", 9000)
+
+
+def test_its_subnets_are_the_networks_of_all_its_addresses_but_link_local_ones() -> None:
+    ips = [address("eth1", ip) for ip in ("192.168.1.11", "10.9.8.7", "fe80::1", "fd00::11")]
+    found = uplink.find([*LINKS, *ips, address("eth0", "172.16.0.1")], ("192.168.1.11",))
+    assert found.subnets == ("192.168.1.0/24", "10.9.8.0/24", "fd00::/24")
 
 
 def test_the_first_address_of_the_node_counts() -> None:
