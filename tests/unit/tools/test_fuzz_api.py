@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from podplane.apiserver.server import ApiServer
+from podplane.kubeapi.messages import Request, Stream
 from tools import fuzz_api
 
 
@@ -26,3 +28,13 @@ async def test_what_fails_is_shown(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert found.counts["traceback"] == found.counts["500"]
     assert found.counts["more than 0 ms"]
     assert "ZeroDivisionError" in capsys.readouterr().out
+
+
+async def test_an_answer_without_an_end_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuzz_api, "READ_SECONDS", 0.01)
+    answer = await fuzz_api.World().server.handle(
+        Request("GET", "/api/v1/pods", {"watch": ["x"], "timeoutSeconds": ["0"]}, {"authorization": "Bearer secret"})
+    )
+    assert isinstance(answer, Stream)
+    async with asyncio.timeout(5):
+        await fuzz_api.read(answer)
