@@ -195,7 +195,7 @@ class Kernel:
 
     def sysctl_watch(self, names: Iterable[str]) -> SysctlWatch:
         """A watch of sysctls of the node's own namespace."""
-        return self._opener.sysctl_watch(self._namespaces[HOST], names)
+        return self._sysctls.watch(names)
 
     def close(self) -> None:
         """Let go of the sockets; what the kernel holds stays."""

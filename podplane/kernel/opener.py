@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 from podplane.kernel import netlink, syscalls
 from podplane.kernel.announce import LinkSocket
@@ -25,7 +25,6 @@ from podplane.kernel.parts import (
     Probes,
     Sockets,
     SysctlPart,
-    SysctlWatch,
     Tracked,
 )
 from podplane.kernel.passed import Passed
@@ -34,7 +33,7 @@ from podplane.kernel.rtnl.monitor import Monitor as RtnlMonitor
 from podplane.kernel.rtnl.monitor import open_socket
 from podplane.kernel.sock_diag import NETLINK_SOCK_DIAG
 from podplane.kernel.sock_diag import Sockets as SocketDiag
-from podplane.kernel.sysctl import NodeSysctls, OpenSysctls, Sysctls, set_here
+from podplane.kernel.sysctl import NodeSysctls, Sysctls, set_here
 from podplane.state.ownership import Ownership
 
 NETLINK_ROUTE = 0
@@ -169,7 +168,3 @@ class KernelOpener:
     def node_sysctls(self, namespace: Namespace) -> NodeSysctlPart:
         """The same, with what is open of it."""
         return NodeSysctls(namespace)
-
-    def sysctl_watch(self, namespace: Namespace, names: Iterable[str]) -> SysctlWatch:
-        """Descriptors of /proc/sys/net, opened in the namespace."""
-        return OpenSysctls.open(namespace, names)

@@ -164,6 +164,9 @@ class SysctlPart(Protocol):
 class NodeSysctlPart(SysctlPart, Protocol):
     """The sysctls of a node's own namespace."""
 
+    def watch(self, names: Iterable[str]) -> SysctlWatch:
+        """A watch of some of them."""
+
     def close(self) -> None:
         """Let go of what is open."""
 
@@ -226,6 +229,3 @@ class Opener(Protocol):
 
     def node_sysctls(self, namespace: Namespace) -> NodeSysctlPart:
         """Its sysctls, to be set again and again."""
-
-    def sysctl_watch(self, namespace: Namespace, names: Iterable[str]) -> SysctlWatch:
-        """A watch of some of its sysctls."""

@@ -6,6 +6,7 @@ dot within an interface name is written as `/`.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
@@ -209,6 +210,10 @@ class SysctlFolder:
         """The values of those that exist."""
         return _read_by(self._open, names)
 
+    def files(self, names: Iterable[str]) -> dict[str, int]:
+        """Descriptors of those that exist; whoever calls closes them. KernelError when they can't be opened."""
+        return _open_by(self._open, names)
+
     def fileno(self) -> int:
         """The descriptor."""
         return self._folder
@@ -230,14 +235,27 @@ class NodeSysctls(Sysctls):
 
     def set(self, values: Mapping[str, str]) -> dict[str, KernelError]:
         """Set each and read it back; the refused ones with the reason."""
-        if not values or not all(name.startswith(LINKS) for name in values):
-            return super().set(values)
+        is_of_links = bool(values) and all(name.startswith(LINKS) for name in values)
+        folder = self._folder() if is_of_links else None
+        return super().set(values) if folder is None else folder.set(values)
+
+    def watch(self, names: Iterable[str]) -> OpenSysctls:
+        """Those of these that exist, with their files open. KernelError when they can't be opened."""
+        wanted = list(names)
+        of_links = [name for name in wanted if name.startswith(LINKS)]
+        folder = self._folder() if of_links else None
+        others = wanted if folder is None else [name for name in wanted if not name.startswith(LINKS)]
+        files = self._namespace.run(_open_here, others) if others else {}
+        if folder is not None:
+            files |= folder.files(of_links)
+        return OpenSysctls(files, set(wanted) - files.keys())
+
+    def _folder(self) -> SysctlFolder | None:
+        """That of the sysctls of links; None where there is none, as without IPv6."""
         if self._links is None:
-            try:
+            with contextlib.suppress(OSError):
                 self._links = SysctlFolder(self._namespace.run(_open_folder, LINKS), LINKS)
-            except OSError:  # there is no IPv6
-                return super().set(values)
-        return self._links.set(values)
+        return self._links
 
     def close(self) -> None:
         """Let go of the folder; idempotent."""
@@ -265,13 +283,6 @@ class OpenSysctls:
         """Name → (expected, found) where what was found last is as expected: the next look compares bytes."""
         self._settled: tuple[Mapping[str, str], list[tuple[int, bytes]]] = ({}, [])
         """What was expected when everything was found so, and the file and bytes of each: another look for the same compares only these."""
-
-    @classmethod
-    def open(cls, namespace: Namespace, names: Iterable[str]) -> OpenSysctls:
-        """Open the files of these sysctls in a namespace; those that do not exist are `unwatched`."""
-        wanted = list(names)
-        files = namespace.run(_open_here, wanted)
-        return cls(files, set(wanted) - files.keys())
 
     @property
     def unwatched(self) -> frozenset[str]:
@@ -332,11 +343,15 @@ class OpenSysctls:
 
 def _open_here(names: Iterable[str]) -> dict[str, int]:
     """Descriptors of those that exist, in the calling thread's namespace."""
+    return _open_by(_files.open, names)
+
+
+def _open_by(opened: Open, names: Iterable[str]) -> dict[str, int]:
     files: dict[str, int] = {}
     try:
         for name in names:
             try:
-                files[name] = _files.open(name, os.O_RDONLY)
+                files[name] = opened(name, os.O_RDONLY)
             except FileNotFoundError:
                 continue
     except OSError as error:

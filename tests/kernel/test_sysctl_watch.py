@@ -42,7 +42,8 @@ def test_what_is_missing_or_goes_with_its_link_is_not_watched_and_nothing_stays_
     subprocess.run(["ip", "link", "add", "eth0", "type", "bridge"], check=True)
     expected = {"net.ipv4.conf.eth0.rp_filter": "7", "net.ipv4.none": "1", FORWARD: "7"}
     namespace = CurrentNamespace()
-    watch = KernelOpener().sysctl_watch(namespace, expected)
+    node = NodeSysctls(namespace)
+    watch = node.watch(expected)
     assert watch.unwatched == {"net.ipv4.none"}
     assert watch.changed(expected).keys() == {"net.ipv4.conf.eth0.rp_filter", FORWARD}
     subprocess.run(["ip", "link", "delete", "eth0"], check=True)
@@ -50,6 +51,7 @@ def test_what_is_missing_or_goes_with_its_link_is_not_watched_and_nothing_stays_
     assert watch.unwatched == {"net.ipv4.none", "net.ipv4.conf.eth0.rp_filter"}
     watch.close()
     watch.close()
+    node.close()
     namespace.close()
     assert len(os.listdir("/proc/self/fd")) == before
 
@@ -82,6 +84,11 @@ def test_sysctls_of_links_of_a_node_are_set_through_one_folder_without_entering_
         disabled.format("eth0"): "0",
         disabled.format("eth/1"): "1",
     }
+    entered = len(ran)
+    watch = node.watch([disabled.format("eth0"), disabled.format("gone"), disabled.format("eth/1")])
+    assert watch.unwatched == {disabled.format("gone")} and len(ran) == entered
+    assert watch.changed(dict.fromkeys(map(disabled.format, ("eth0", "eth/1")), "0")) == {disabled.format("eth/1"): "1"}
+    watch.close()
     assert [Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").read_text() for name in ("eth0", "eth.1")] == ["0\n"] * 2
     node.close()
     node.close()
@@ -100,6 +107,10 @@ def test_where_the_folder_is_not_there_sysctls_are_looked_up_from_the_top() -> N
     node = NodeSysctls(Odd())
     assert node.set({"net.ipv6.conf.lo.accept_dad": "1"}) == {}
     assert node.set({}) == {}
+    expected = {"net.ipv6.conf.lo.accept_dad": "1"}
+    watch = node.watch(expected)
+    assert watch.changed(expected) == {} and not watch.unwatched
+    watch.close()
 
 
 @pytest.fixture

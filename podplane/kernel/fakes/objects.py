@@ -44,7 +44,7 @@ class Objects:
 
     def links(self) -> list[Link]:
         """All links."""
-        return [value for value in self.network.values() if isinstance(value, Link)]
+        return [value for value in tuple(self.network.values()) if isinstance(value, Link)]
 
     def own_links(self, owner: Ownership) -> set[str]:
         """The names of the links that are this owner's."""
@@ -83,7 +83,7 @@ class Objects:
         self._lose(self._on_link(name))
         for sysctl in [sysctl for sysctl in self.sysctls if f".{name.replace('.', '/')}." in sysctl]:
             del self.sysctls[sysctl]
-        for redirect in [v for v in self.network.values() if isinstance(v, Redirect) and v.to == name]:
+        for redirect in [v for v in tuple(self.network.values()) if isinstance(v, Redirect) and v.to == name]:
             self.network[redirect.identity] = msgspec.structs.replace(redirect, to="")  # mirred_device_event, which is silent
         link = self.network.pop(Link(name=name).identity)
         self.announce(link, is_there=False)
@@ -115,7 +115,7 @@ class Objects:
 
     def _on_link(self, name: str) -> list[Value]:
         """What lies on a link: addresses, routes, neighbours, proxies, forwarding entries."""
-        return [value for value in self.network.values() if getattr(value, "link", "") == name]
+        return [value for value in tuple(self.network.values()) if getattr(value, "link", "") == name]
 
     def _lose(self, values: list[Value]) -> None:
         """These go with their link, or its state. The kernel is silent about IPv4 routes (fib_sync_down_dev)."""

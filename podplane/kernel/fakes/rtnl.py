@@ -185,13 +185,13 @@ class FakeRtnl:
             raise from_errno(f"route {route.destination}", errno.ENETDOWN)
         if route.gateway is None or route.onlink:
             return
-        if not any(_reaches(value, route.gateway) for value in self._objects.network.values()):
+        if not any(_reaches(value, route.gateway) for value in tuple(self._objects.network.values())):
             raise from_errno(f"route {route.destination}", errno.ENETUNREACH, "Nexthop has invalid gateway")
 
     def read(self, owner: Ownership) -> dict[Identity, Value]:
         """What this namespace holds with the marks of the owner."""
         own = self._objects.own_links(owner)
-        return {i: v for i, v in self._objects.network.items() if _owned(v, own, owner)}
+        return {i: v for i, v in tuple(self._objects.network.items()) if _owned(v, own, owner)}
 
     def read_proxies(self, owner: Ownership) -> dict[Identity, Value]:
         """The proxies of this owner."""

@@ -81,6 +81,10 @@ class FakeSysctls:
         found = {name: self._values.get(name, self._default(name)) for name in names}
         return {name: value for name, value in found.items() if value is not None}
 
+    def watch(self, names: Iterable[str]) -> FakeSysctlWatch:
+        """A watch of some of them."""
+        return FakeSysctlWatch(self, names)
+
     def close(self) -> None:
         """Nothing is open."""
 

@@ -14,7 +14,7 @@ from podplane.kernel.errors import KernelError, Retry, from_errno
 from podplane.kernel.fakes.nft import FakeTables
 from podplane.kernel.fakes.objects import Objects
 from podplane.kernel.fakes.rtnl import FakeRtnl
-from podplane.kernel.fakes.sysctl import FakeSysctls, FakeSysctlWatch
+from podplane.kernel.fakes.sysctl import FakeSysctls
 from podplane.kernel.fakes.traffic import Traffic
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.nft import Nft
@@ -30,7 +30,6 @@ from podplane.kernel.parts import (
     Probes,
     Sockets,
     SysctlPart,
-    SysctlWatch,
     Tracked,
 )
 from podplane.state.conntrack import Allowed, Connection, Revoked, Sent, TrackedFlow
@@ -309,7 +308,3 @@ class FakeOpener:
     def monitor(self, namespace: Namespace, owner: Ownership, port: Callable[[], int]) -> Monitor:
         """A subscription to what a foreign hand does, and to what becomes of links."""
         return self._objects(namespace).monitor(owner)
-
-    def sysctl_watch(self, namespace: Namespace, names: Iterable[str]) -> SysctlWatch:
-        """A watch of sysctls."""
-        return FakeSysctlWatch(self._objects_sysctls(namespace), names)
