@@ -17,8 +17,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from podplane.agent.agent import Agent
 from podplane.agent.caches import Caches
+from podplane.agent.keys import PeerKey
 from podplane.agent.settings import Settings
 from podplane.cni.network import Attachment
 from podplane.kernel import netlink
@@ -78,10 +81,10 @@ class WatchedKernel(Kernel):
 class OneAgent:
     """An agent of node1; its methods run on one event loop. RuntimeError when the kernel refuses anything."""
 
-    def __init__(self, kernel: Kernel | None = None, caches: Caches | None = None) -> None:
+    def __init__(self, kernel: Kernel | None = None, caches: Caches | None = None, settings: Settings = SETTINGS) -> None:
         self.kernel = kernel or real_kernel()
         self._caches = caches or Caches()
-        self._agent = Agent(NAME, SETTINGS, self.kernel, self._caches)
+        self._agent = Agent(NAME, settings, self.kernel, self._caches)
 
     async def start(self, cluster: Cluster) -> bool:
         """Make the kernel agree with the cluster; was there anything to write?"""
@@ -116,6 +119,14 @@ class OneAgent:
     def sysctls(self) -> Mapping[str, str]:
         """The sysctls that the agent sets."""
         return self._agent.ledger.sysctls
+
+    def node_changed(self, old: Node | None, new: Node | None) -> None:
+        """A node came, changed or went."""
+        _changed(self._caches.nodes, old, new)
+
+    def plan_peers_again(self) -> None:
+        """All peers are to be planned anew, as after a change of the settings."""
+        self._agent.planner.mark_all((PeerKey,))
 
     def service_changed(self, old: Service | None, new: Service | None) -> None:
         """A Service came, changed or went."""
@@ -222,6 +233,29 @@ def make_uplink() -> None:
         raise SystemExit("this part of a bench runs in a network namespace of its own: python -m bench.run services")
     for words in ("link set lo up", "link add eth0 type bridge", "addr add 192.168.1.10/16 dev eth0", "link set eth0 up"):
         subprocess.run(["ip", *words.split()], check=True)
+
+
+def by_backend(backend: str) -> Settings:
+    """The settings of an agent that reaches others by this backend."""
+    return msgspec.structs.replace(SETTINGS, network=msgspec.structs.replace(SETTINGS.network, backend=backend))
+
+
+@contextlib.contextmanager
+def recorded_routes() -> Iterator[list[bytes]]:
+    """What agents send over rtnetlink meanwhile, as bytes, each piece with one acknowledgement."""
+    sent: list[bytes] = []
+    send = netlink.Socket._send
+
+    def send_and_keep(self: netlink.Socket, part: Sequence[netlink.Message]) -> list[netlink.Refusal]:
+        flags = [netlink.NLM_F_REQUEST] * (len(part) - 1) + [netlink.NLM_F_REQUEST | netlink.NLM_F_ACK]
+        sent.append(b"".join(netlink.encode(m, n, flag) for n, (m, flag) in enumerate(zip(part, flags, strict=True), 1)))
+        return send(self, part)
+
+    netlink.Socket._send = send_and_keep  # type: ignore[method-assign]  # for this process of a bench only
+    try:
+        yield sent
+    finally:
+        netlink.Socket._send = send  # type: ignore[method-assign]  # as it was
 
 
 @contextlib.contextmanager
