@@ -42,7 +42,7 @@ def test_every_request_of_a_node_came_over_the_network_with_a_token_of_its_own(h
     watches = [entry for entry in audited(https_lab, "system:podplane") if entry["verb"] == "watch"]
     resources = {entry["objectRef"]["resource"] for entry in watches if entry["sourceIPs"] == ["127.0.0.1"]}
     policies = {"networkpolicies", "clusternetworkpolicies"}
-    assert resources == {"nodes", "services", "endpointslices", "leases", "pods", "namespaces"} | policies
+    assert resources == {"nodes", "services", "endpointslices", "leases", "pods", "namespaces", "configmaps"} | policies
 
 
 def test_all_promises_are_kept(https_lab: Podplane) -> None:
