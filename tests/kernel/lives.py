@@ -29,6 +29,7 @@ from podplane.kubeapi.access import Access
 from podplane.kubeapi.errors import ApiError
 from podplane.kubeapi.messages import Answer, Request, Response, Stream
 from podplane.machine import configuration, program
+from podplane.model.pod_info import NETWORKS
 from podplane.pods.plan import veth_name
 from podplane.state.network import Link
 from podplane.state.value import Identity, Value
@@ -38,6 +39,8 @@ from tests.unit.cni.fakes import configuration as stdin_of
 
 CONFIG = {"network": {"cluster_cidrs": ["10.244.0.0/16", "fd00:10:244::/48"]}}
 DENY = {"metadata": {"name": "deny", "namespace": "default", "uid": "p"}, "spec": {"podSelector": {}, "ingress": []}}
+BLUE = {"spec": {"config": '{"type": "podplane", "subnets": ["10.20.0.0/24"]}'}}
+"""A NetworkAttachmentDefinition: the last pod asks for it."""
 LOOK_SECONDS, SOON_SECONDS = 0.02, 30.0
 
 
@@ -80,6 +83,8 @@ class FileApi:
             raise ApiError(503, "", "it is away")
         if request.method != "GET" or resource not in ("nodes", "pods", "networkpolicies"):
             items: list[Any] = []
+            if request.path.endswith("/network-attachment-definitions/blue"):
+                return Response(200, json.dumps(BLUE).encode())
             if request.method != "GET" or request.path.count("/") > 5:
                 return Response(404, b'{"reason": "NotFound", "code": 404}')
         else:
@@ -125,7 +130,9 @@ class Machine:
         for number in (1, 2):
             self.put("nodes", f"node{number}", msgspec.to_builtins(node(number, VERSIONS)))
         for number in range(pods):
-            metadata = {"name": f"p{number}", "namespace": "default", "uid": f"u{number}"}
+            metadata: dict[str, Any] = {"name": f"p{number}", "namespace": "default", "uid": f"u{number}"}
+            if number == pods - 1:
+                metadata["annotations"] = {NETWORKS: "blue"}
             self.put("pods", f"default/p{number}", {"metadata": metadata, "spec": {"nodeName": "node1"}})
 
     # The API, and the clock.
@@ -241,5 +248,5 @@ def answer(process: subprocess.Popen[bytes]) -> tuple[int, Any]:
     return process.wait(), msgspec.json.decode(said) if said else None
 
 
-def veth(name: str) -> str:
-    return veth_name(name, "eth0")
+def veth(name: str, ifname: str = "eth0") -> str:
+    return veth_name(name, ifname)

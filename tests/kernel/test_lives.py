@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -21,9 +21,17 @@ from tests.kernel.lives import DENY, Machine, answer, until, veth
 from tests.unit.cni import programs
 from tests.unit.cni.programs import words_of
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(600)]
 PODS = tuple(f"p{number}" for number in range(4))
-ATTACHED = 101
+FURTHER = PODS[-1]
+"""Has a further interface."""
+ATTACHED, TRY_AGAIN = 101, 11
+
+
+def veths(names: Iterable[str]) -> set[str]:
+    """The node's ends of all links of these pods."""
+    found = set(names)
+    return {veth(name) for name in found} | {veth(name, "net1") for name in found & {FURTHER}}
 
 
 class Life:
@@ -70,6 +78,9 @@ class Life:
             self.doubtful.discard(name)
             if self.is_denied:
                 assert self.denies(), "what is attached is under its policies"
+        elif said["code"] == TRY_AGAIN:
+            assert name == FURTHER and self.machine.is_away, said
+            self.doubtful |= {name} - self.attached.keys()  # it may be asked for again, and be attached
         else:
             assert said["code"] == ATTACHED and (name in self.attached or name in self.doubtful), said
 
@@ -105,7 +116,7 @@ class Life:
         """Of those that are attached each has addresses of its own, and of others there is nothing, or soon."""
         ips = [one["address"] for result in self.attached.values() for one in result["ips"]]
         assert len(ips) == len(set(ips)), self.attached
-        wanted, allowed = set(map(veth, self.attached)), set(map(veth, (*self.attached, *self.doubtful)))
+        wanted, allowed = veths(self.attached), veths((*self.attached, *self.doubtful))
         until(lambda: wanted <= self.machine.veths() <= allowed, f"links of {self.attached.keys()}, perhaps {self.doubtful}")
 
     def end(self, empty: Callable[[], bool]) -> None:
@@ -121,7 +132,7 @@ class Life:
             self.call("DEL", name, None, None)
         until(empty, "a kernel without pods")
         said = self.machine.said()
-        assert "Traceback" not in said, said
+        assert "Traceback" not in said and "refused=" not in said, said
 
 
 def steps_of(random: Random) -> Iterator[tuple[str, str, float | None]]:

@@ -7,18 +7,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from podplane.cni.network import Attachment
 from podplane.kernel.door import Kernel
 from podplane.kernel.fakes.world import FakeNamespace
 from podplane.machine.journal import Id, Journal
+from podplane.model.view import BridgeNetwork
 from podplane.state.network import Link
 from podplane.state.operations import Operation, Report
 from tests.unit.agent.rig import Rig, cluster
 
-PODS = "abcd"
+PODS = "abxy"
+FURTHER = {name: BridgeNetwork("default/blue", ("10.20.0.0/24",)) for name in "xy"}
+"""Of these it is about an interface of a further network."""
 TURNS = 60
 """A call takes fewer turns of the loop than that."""
 
@@ -55,11 +58,12 @@ class Machine:
         """An agent, which knows what is in the journal."""
         self.journal.close()
         self.journal = Journal(self.path)
-        attached = [
-            (kept.attachment(self.namespaces[kept.attach.name]), kept.ips)
-            for kept in self.journal.attachments.values()
-            if kept.attach.name in self.namespaces
-        ]
+        attached = []
+        for id_, kept in tuple(self.journal.attachments.items()):
+            if (namespace := self.namespaces.get(kept.attach.name)) is not None:
+                attached.append((kept.attachment(namespace), kept.ips))
+            else:
+                self.journal.detach(id_)
         self.rig.record = self
         self.rig.new_agent(Mortal)
         await self.rig.start(*cluster(1, 2), attached=attached)
@@ -74,10 +78,24 @@ class Machine:
         await asyncio.gather(*others, return_exceptions=True)
 
     def request(self, name: str) -> Attachment:
-        return self.rig.attachment(name, self.namespaces.setdefault(name, self.rig.opener.namespace()))
+        namespace = self.namespaces.setdefault(name, self.rig.opener.namespace())
+        return self.rig.attachment(name, namespace, further=FURTHER.get(name))
+
+    async def vanish(self, name: str) -> None:
+        """A pod ends while no agent runs, and nobody asks for its network to be undone."""
+        await self.kill()
+        if (namespace := self.namespaces.pop(name, None)) is not None:
+            self.acknowledged.pop(name, None)
+            for link in [one for one in self.rig.host.objects.links() if one.peer and one.peer.netns == f"pod/{name}"]:
+                self.rig.host.delete(link)
+            namespace.close()
+        await self.start()
 
     async def call(self, verb: str, name: str, turns: int) -> None:
         """A call of the runtime, whose agent is killed after so many turns of the loop (TURNS: it is not)."""
+        if verb == "vanish":
+            await self.vanish(name)
+            return
         network, request = self.rig.agent.network, self.request(name)
         call = asyncio.create_task(getattr(network, verb)(request))
         if turns == TURNS:
@@ -103,25 +121,28 @@ class Machine:
         """What was acknowledged is there as it was; no address is had twice; nothing is in the kernel that is not in the journal."""
         network = self.rig.agent.network
         await self.rig.settle()
+        assert not self.rig.agent.ledger.refused, [str(one.error) for one in self.rig.agent.ledger.refused.values()]
         attached = {request.name: ips for request, ips in network.attached}
         assert {name: attached.get(name) for name in self.acknowledged} == self.acknowledged
-        every = [ip for ips in attached.values() for ip in ips]
+        every = [(FURTHER.get(name), ip) for name, ips in attached.items() for ip in ips]
         assert len(every) == len(set(every))
         assert {kept.attach.name: kept.ips for kept in self.journal.attachments.values()} == attached
         for name in self.acknowledged:
             await network.check(self.request(name))
-        links = {link.name for link in self.rig.host.objects.links() if link.name.startswith("pp")}
-        wanted = {v.name for v in self.rig.agent.ledger.desired.values() if isinstance(v, Link) and v.name.startswith("pp")}
-        assert links == wanted and len(links) == len(attached)
+        links = {link.name: link.kind for link in self.rig.host.objects.links() if link.name.startswith("pp")}
+        desired = self.rig.agent.ledger.desired.values()
+        assert links.keys() == {one.name for one in desired if isinstance(one, Link) and one.name.startswith("pp")}
+        assert list(links.values()).count("veth") == len(attached)
 
 
 CALLS = st.tuples(
-    st.sampled_from(("add", "add", "delete", "check")),
+    st.sampled_from(("add", "add", "delete", "check", "vanish")),
     st.sampled_from(PODS),
     st.one_of(st.just(TURNS), st.integers(0, TURNS - 1)),
 )
 
 
+@settings(max_examples=40)
 @given(calls=st.lists(CALLS, max_size=5))
 def test_what_was_acknowledged_outlives_any_crash_and_nothing_leaks(
     calls: list[tuple[str, str, int]], tmp_path_factory: Any
@@ -142,6 +163,7 @@ def test_what_was_acknowledged_outlives_any_crash_and_nothing_leaks(
     asyncio.run(live())
 
 
+@settings(max_examples=20)
 @given(data=st.data())
 def test_whatever_the_journal_says_an_agent_starts_and_no_address_is_had_twice(
     data: st.DataObject, tmp_path_factory: Any
@@ -158,9 +180,9 @@ def test_whatever_the_journal_says_an_agent_starts_and_no_address_is_had_twice(
         await machine.kill()
         machine.path.write_bytes(content)
         await machine.start()
-        every = [ip for _, ips in machine.rig.agent.network.attached for ip in ips]
+        every = [(request.further, ip) for request, ips in machine.rig.agent.network.attached for ip in ips]
         assert len(every) == len(set(every))
         added = await machine.rig.agent.network.add(machine.rig.attachment("new"))
-        assert not set(added.ips) & set(every)
+        assert not {(None, ip) for ip in added.ips} & set(every)
 
     asyncio.run(live())
