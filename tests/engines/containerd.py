@@ -102,6 +102,11 @@ class Containerd:
     def _status(self, sandbox: str) -> cri.Received:
         return cri.decode(self._cri.call("PodSandboxStatus", {1: sandbox})[1][0])
 
+    def of_pod(self, name: str) -> list[str]:
+        """The ids of the sandboxes of a pod, whole or half made."""
+        found = map(cri.decode, self._cri.call("ListPodSandbox", {}).get(1, ()))
+        return [one[1][0].decode() for one in found if cri.decode(one[2][0])[1][0].decode() == name]
+
     def stop(self, sandbox: str) -> None:
         """StopPodSandbox."""
         self._cri.call("StopPodSandbox", {1: sandbox})

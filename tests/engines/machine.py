@@ -91,6 +91,16 @@ class Program:
         """Its process id on the host."""
         return child_of(self._process)
 
+    def stop(self) -> None:
+        """SIGSTOP."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT; nsenter(1) stops with its child, and has that go on when it does itself."""
+        pid = self.pid
+        self._process.send_signal(signal.SIGCONT)
+        os.kill(pid, signal.SIGCONT)
+
     def end(self, number: signal.Signals) -> None:
         """Have it end, and wait for that."""
         os.kill(self.pid, number)
@@ -142,6 +152,14 @@ class Machine:
         """A program that goes on; what it says is in a log with its name."""
         with (self.logs / f"{Path(words[0]).name}.log").open("ab") as log:
             return Program(subprocess.Popen(self._entered(words), stdin=subprocess.DEVNULL, stdout=log, stderr=log))
+
+    def runs(self, name: str) -> bool:
+        """Does a program of this name run there?"""
+        for comm in Path(self.path("/proc")).glob("[0-9]*/comm"):
+            with contextlib.suppress(OSError):
+                if comm.read_text().strip() == name:
+                    return True
+        return False
 
     def cable(self, lab: Folder, plan: Plan) -> tuple[str, ...]:
         """Join the lab's switch, with addresses and routes as a machine there has them; the addresses."""

@@ -169,6 +169,27 @@ def test_sandboxes_come_and_go_when_the_agent_is_back(site: Site, engine: Contai
     detach(site, engine, going, coming)
 
 
+def test_an_engine_that_is_killed_while_it_attaches_a_sandbox_leaves_nothing_attached(site: Site, engine: Containerd) -> None:
+    before, uid = site.attached(), site.create_pod("half", app="half")
+    site.agent.stop()
+    with ThreadPoolExecutor(1) as pool:
+        lost = pool.submit(engine.run, "half", uid)
+        until(lambda: site.machine.runs("podplane-cni"))
+        engine.kill()
+        assert isinstance(lost.exception(), OSError)
+    site.agent.resume()
+    until(lambda: not site.machine.runs("podplane-cni"))
+    assert site.attached() == before
+    engine.start()
+    for left in engine.of_pod("half"):
+        engine.stop(left)
+        engine.remove(left)
+    whole = engine.run("half", uid)
+    engine.stop(whole)
+    engine.remove(whole)
+    site.api.delete("pods", "default", "half", grace=0)
+
+
 def test_an_engine_that_was_killed_finds_its_sandboxes_and_ends_them(site: Site, engine: Containerd, client: Sandbox) -> None:
     before = engine.netns()
     sandbox = attach(site, engine, "orphan", "serve", "8080")

@@ -7,6 +7,7 @@
  *
  *     connect ── refused, nobody there ──► wait a little, again          for 30 s at most, then "try again later" (11)
  *     sent, and the agent ended before it answered ──► connect, and say that the request is sent again
+ *     the engine ended before it read the answer of an ADD ──► DEL: nobody else would ask for that
  *
  * Run by the name `loopback` it is that plugin, which containerd 1.6 wants beside any network: it asks nobody (loopback.c).
  *
@@ -18,6 +19,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,7 +43,7 @@
 
 enum { NETLINK_ROUTE = 0, NETLINK_SOCK_DIAG = 4 };	/* linux/netlink.h, which musl has not */
 enum { INVALID_ENVIRONMENT = 4, IO_FAILURE = 5, TRY_AGAIN = 11, NOT_AVAILABLE = 50 };
-enum { DONE, AWAY, LOST, FAILED };	/* how a try ended */
+enum { DONE, AWAY, LOST, FAILED, UNHEARD };	/* how a try ended; UNHEARD: nobody reads the answer any more */
 
 struct problems {
 	int open, enter;		/* errno: CNI_NETNS can't be opened, or not be entered; 0 for none */
@@ -55,6 +57,7 @@ static char answer[ANSWER_BYTES];
 static size_t answer_size;
 static char request[REQUEST_BYTES + 4];
 static size_t request_size;
+static int heeded = -1;			/* standard output, of an ADD: has the engine ended that reads it? */
 static int passed[MOST_PASSED];		/* descriptors, and what they are */
 static const char *passed_names[MOST_PASSED];
 static size_t passed_count;
@@ -264,15 +267,20 @@ static int open_socket(const char *path)
 	return fd;
 }
 
-/* Wait until the socket can be read or written; -1 with ETIMEDOUT when it can't by then. */
+/* Wait until the socket can be read or written; -1 with ETIMEDOUT when it can't by then, with ECANCELED when nobody reads standard output
+ * any more, and it is heeded. */
 static int await(int fd, short events, int64_t until)
 {
-	struct pollfd one = {.fd = fd, .events = events};
+	struct pollfd both[] = {{.fd = fd, .events = events}, {.fd = heeded}};
 
 	for (;;) {
 		int64_t left = until - now_ms();
-		int ready = poll(&one, 1, left > 0 ? (int)left : 0);
+		int ready = poll(both, 2, left > 0 ? (int)left : 0);
 
+		if (ready > 0 && both[1].revents != 0) {
+			errno = ECANCELED;
+			return -1;
+		}
 		if (ready > 0)
 			return 0;
 		if (ready == 0 && left <= 0) {
@@ -348,6 +356,8 @@ static int try_once(const char *path)
 	if (is_answered && answer_size > 0)
 		return DONE;
 	errno = is_answered ? ECONNRESET : reason;
+	if (errno == ECANCELED)
+		return UNHEARD;
 	return errno == ECONNRESET || errno == EPIPE ? LOST : FAILED;
 }
 
@@ -378,18 +388,41 @@ static int away(const char *command, const char *path, int reason)
 	return fail(strcmp(command, "STATUS") == 0 ? NOT_AVAILABLE : TRY_AGAIN, "the podplane agent of this node does not answer", details);
 }
 
+/* Pause; does nobody read the answer of an ADD any more? */
+static int is_unheard(int ms)
+{
+	struct pollfd out = {.fd = heeded};
+
+	return poll(&out, 1, ms) > 0;
+}
+
+static int ask(const char *command, struct problems problems);
+
+/* Have detached what an ADD made, or makes: the engine that asked for it has ended, and will not ask for that. The agent does it after the
+ * ADD, as it does all calls for one interface. */
+static int take_back(void)
+{
+	heeded = -1;
+	passed_count = 0;
+	if (setenv("CNI_COMMAND", "DEL", 1) == 0)
+		ask("DEL", (struct problems){0});
+	return 1;
+}
+
 static int ask(const char *command, struct problems problems)
 {
 	const char *said = getenv("PODPLANE_CNI_SOCKET"), *path = said != NULL && *said != '\0' ? said : SOCKET;
 	int64_t until = now_ms() + patience_ms(command);
-	int pause = LOOK_MS, ended;
+	int pause = LOOK_MS, is_add = strcmp(command, "ADD") == 0, was_sent = 0, ended;
 
+	heeded = is_add ? STDOUT_FILENO : -1;
 	if (make_request(problems, 0) < 0)
 		return fail(IO_FAILURE, "environment and configuration are too long", "1 MiB is the most");
 	while ((ended = try_once(path)) != DONE) {
 		int reason = errno;
-		struct timespec wait = {.tv_nsec = pause * 1000000L};
 
+		if (ended == UNHEARD)
+			return take_back();
 		if (ended == FAILED && strcmp(command, "VERSION") != 0) {
 			char details[512];
 
@@ -400,11 +433,13 @@ static int ask(const char *command, struct problems problems)
 			return away(command, path, reason);
 		if (ended == LOST && make_request(problems, 1) < 0)
 			return fail(IO_FAILURE, "environment and configuration are too long", "1 MiB is the most");
-		nanosleep(&wait, NULL);
+		was_sent |= ended == LOST;
+		if (is_unheard(pause))
+			return was_sent ? take_back() : 1;
 		pause = pause * 2 > LONGEST_LOOK_MS ? LONGEST_LOOK_MS : pause * 2;
 	}
 	if (write_all(answer + 1, answer_size - 1) < 0)
-		return 1;
+		return is_add ? take_back() : 1;
 	return (unsigned char)answer[0];
 }
 
@@ -434,6 +469,7 @@ int main(int argc, char **argv)
 	const char *name = argc > 0 ? strrchr(argv[0], '/') : NULL;
 	struct problems problems = {0};
 
+	signal(SIGPIPE, SIG_IGN);
 	name = name != NULL ? name + 1 : argc > 0 ? argv[0] : "";
 	if (command == NULL) {
 		fputs("podplane-cni is a CNI plugin, which container engines run; it speaks 0.3.0 to 1.1.0. See docs/cni.md of podplane.\n", stderr);

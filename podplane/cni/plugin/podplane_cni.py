@@ -10,6 +10,7 @@ import contextlib
 import errno
 import json
 import os
+import select
 import socket
 import sys
 import time
@@ -23,6 +24,7 @@ LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.01, 0.25
 INCOMPATIBLE_VERSION, INVALID_ENVIRONMENT, IO_FAILURE, TRY_AGAIN, NOT_AVAILABLE, REFUSED, FAULTY = 1, 4, 5, 11, 50, 100, 102
 AWAY = (errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN)
 LOST = (errno.ECONNRESET, errno.EPIPE)
+STDOUT = 1
 CLONE_NEWNET = 0x4000_0000
 NETLINK_ROUTE, NETLINK_SOCK_DIAG = 0, 4
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
@@ -30,6 +32,10 @@ SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 
 class Failed(Exception):
     """An error of the CNI specification: code, message, details."""
+
+
+class Unheard(Exception):
+    """Nobody reads the answer any more: was the agent asked?"""
 
 
 def version_said(stdin: bytes) -> str:
@@ -61,8 +67,22 @@ def make_request(stdin: bytes, own: list[bytes]) -> bytes:
     return len(body).to_bytes(4, "big") + body
 
 
-def exchange(path: str, request: bytes, fds: list[int]) -> bytes:
-    """The answer to a request. OSError when there is none."""
+def heed(is_heeded: bool, seconds: float, *fds: int) -> None:
+    """Wait until one of these can be read, or so long. Unheard when nobody reads standard output any more, and that is heeded."""
+    waiting = select.poll()
+    for fd in fds:
+        waiting.register(fd, select.POLLIN)
+    if is_heeded:
+        waiting.register(STDOUT, 0)
+    ready = waiting.poll(seconds * 1000)
+    if any(fd == STDOUT for fd, _ in ready):
+        raise Unheard(bool(fds))
+    if fds and not ready:
+        raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+
+
+def exchange(path: str, request: bytes, fds: list[int], is_heeded: bool) -> bytes:
+    """The answer to a request. OSError when there is none, Unheard when nobody would read it any more, and that is heeded."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(ANSWER_SECONDS)
         connection.connect(path)
@@ -70,7 +90,10 @@ def exchange(path: str, request: bytes, fds: list[int]) -> bytes:
         if sent < len(request):  # an agent that has answered already takes not even nothing
             connection.sendall(request[sent:])
         answer = bytearray()
-        while chunk := connection.recv(65536):
+        while True:
+            heed(is_heeded, ANSWER_SECONDS, connection.fileno())
+            if not (chunk := connection.recv(65536)):
+                break
             answer += chunk
             if len(answer) > ANSWER_BYTES:
                 raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
@@ -91,13 +114,13 @@ def patience(command: str) -> float:
 
 
 def ask(command: str, stdin: bytes, fds: list[int], own: list[bytes]) -> bytes:
-    """The agent's answer."""
+    """The agent's answer. Unheard when nobody would read that of an ADD any more."""
     path = os.environ.get("PODPLANE_CNI_SOCKET") or SOCKET
     until, pause = time.monotonic() + patience(command), LOOK_SECONDS
-    request = make_request(stdin, own)
+    request, is_add, was_asked = make_request(stdin, own), command == "ADD", False
     while True:
         try:
-            return exchange(path, request, fds)
+            return exchange(path, request, fds, is_add)
         except OSError as error:
             number, reason = error.errno, f"{path}: {error.strerror or error}"
         if command == "VERSION":
@@ -108,8 +131,11 @@ def ask(command: str, stdin: bytes, fds: list[int], own: list[bytes]) -> bytes:
             code = NOT_AVAILABLE if command == "STATUS" else TRY_AGAIN
             raise Failed(code, "the podplane agent of this node does not answer", reason)
         if number in LOST:
-            request = make_request(stdin, [*own, b"PODPLANE_AGAIN=1"])
-        time.sleep(pause)
+            request, was_asked = make_request(stdin, [*own, b"PODPLANE_AGAIN=1"]), True
+        try:
+            heed(is_add, pause)
+        except Unheard:
+            raise Unheard(was_asked) from None
         pause = min(pause * 2, LONGEST_LOOK_SECONDS)
 
 
@@ -207,6 +233,19 @@ def run(command: str, stdin: bytes) -> tuple[int, bytes]:
     return answer[0], answer[1:]
 
 
+def take_back(stdin: bytes) -> None:
+    """Have detached what an ADD made, or makes: the engine that asked for it has ended, and will not ask for that."""
+    os.environ["CNI_COMMAND"] = "DEL"
+    with contextlib.suppress(Failed):
+        ask("DEL", stdin, [], [])
+
+
+def write(stdout: bytes) -> None:
+    """Write to standard output. OSError when nobody reads it."""
+    while stdout:
+        stdout = stdout[os.write(STDOUT, stdout) :]
+
+
 def main() -> int:
     """The exit status."""
     command, stdin = os.environ.get("CNI_COMMAND"), b""
@@ -220,8 +259,16 @@ def main() -> int:
         code, message, details = error.args
         told = {"cniVersion": version_said(stdin), "code": code, "msg": message, "details": details}
         status, stdout = 1, json.dumps(told).encode()
-    sys.stdout.buffer.write(stdout)
-    sys.stdout.buffer.flush()
+    except Unheard as unheard:
+        if unheard.args[0]:
+            take_back(stdin)
+        return 1
+    try:
+        write(stdout)
+    except OSError:
+        if command == "ADD":
+            take_back(stdin)
+        return 1
     return status
 
 

@@ -129,6 +129,62 @@ async def test_an_agent_that_ends_before_it_answers_is_asked_again(words: list[s
     assert len(agent.files) == 2
 
 
+async def begun(words: list[str], path: Path, verb: str, stdout: int, **env: str) -> asyncio.subprocess.Process:
+    """A call that was handed its configuration; its standard output is this descriptor."""
+    call = {"CNI_COMMAND": verb, "CNI_CONTAINERID": "c1", "CNI_IFNAME": "eth0", "PODPLANE_CNI_SOCKET": str(path)}
+    variables = {"PATH": os.environ["PATH"]} | call | env
+    process = await asyncio.create_subprocess_exec(*words, stdin=asyncio.subprocess.PIPE, stdout=stdout, env=variables)
+    os.close(stdout)
+    assert process.stdin is not None
+    process.stdin.write(STDIN)
+    process.stdin.close()
+    return process
+
+
+async def test_what_was_added_for_an_engine_that_ended_is_taken_back(words: list[str], tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    verbs, has_ended = list[str](), list[bool]()
+
+    async def answer(stream: asyncio.StreamReader, to: asyncio.StreamWriter) -> None:
+        request = wire.parse(await stream.readexactly(wire.length_of(await stream.readexactly(4))))
+        verbs.append(request.env["CNI_COMMAND"])
+        if verbs == ["ADD"]:
+            os.close(reader)  # the engine ends
+            has_ended.append(await stream.read() == b"")
+        else:
+            assert request.env["CNI_CONTAINERID"] == "c1" and request.stdin == STDIN
+            to.write(wire.answer(0))
+        to.close()
+
+    async with await asyncio.start_unix_server(answer, tmp_path / "cni.sock"):
+        process = await begun(words, tmp_path / "cni.sock", "ADD", writer)
+        assert await asyncio.wait_for(process.wait(), 30) == 1
+    assert (verbs, has_ended) == (["ADD", "DEL"], [True]), "the agent can tell at once"
+
+
+async def test_an_answer_that_can_not_be_written_is_taken_back_if_it_is_of_an_add(words: list[str], tmp_path: Path) -> None:
+    for verb, then in (("ADD", ["ADD", "DEL"]), ("CHECK", ["CHECK"])):
+        agent, path = Scripted(*(wire.answer(0, b"{}") for _ in then)), tmp_path / f"{verb}.sock"
+        async with agent.at(path):
+            process = await begun(words, path, verb, os.open("/dev/full", os.O_WRONLY))
+            assert await process.wait() == 1
+        assert [one.env["CNI_COMMAND"] for one in agent.requests] == then
+
+
+async def test_an_engine_that_ended_has_nothing_added_later_and_all_deleted(words: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "cni.sock"
+    (added, add), (deleted, delete) = os.pipe(), os.pipe()
+    os.close(added)
+    process = await begun(words, path, "ADD", add, PODPLANE_CNI_WAIT="3600")
+    assert await asyncio.wait_for(process.wait(), 30) == 1, "it does not wait for an agent"
+    os.close(deleted)
+    process = await begun(words, path, "DEL", delete)
+    agent = Scripted(wire.answer(0))
+    async with agent.at(path):
+        assert await process.wait() == 0
+    assert [one.env["CNI_COMMAND"] for one in agent.requests] == ["DEL"]
+
+
 async def test_what_can_not_be_asked_is_an_error_of_the_specification(words: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "not" / "there"
     long = tmp_path / ("x" * 200)
