@@ -123,6 +123,16 @@ async def test_the_interpreter_of_a_built_in_program_can_not_be_changed(_: Machi
 
 
 @contained
+async def test_mounts_are_told_to_nobody_and_devices_can_not_be_made(machine: Machine) -> None:
+    root = volumes(lab_folder())
+    script = """exec 2>/dev/null; grep -E ' (shared|master|propagate_from):' /proc/self/mountinfo
+        for place in /tmp /data /dev; do mknod $place/memory c 1 1 && head -c 1 $place/memory && echo read; done
+        mount --make-rshared / && mount -t tmpfs seen /mnt && echo mounted"""
+    assert await machine.says(script, root=root) == "mounted"
+    assert "seen /mnt" not in Path("/proc/self/mounts").read_text()  # noqa: ASYNC240  # of this kernel, at once
+
+
+@contained
 async def test_what_a_pod_may_do_in_its_own_namespaces(machine: Machine) -> None:
     root = volumes(lab_folder())
     script = """exec 2>&1

@@ -46,6 +46,10 @@ def test_descriptors_of_a_device_do_not_change_it(lab: Podplane) -> None:
     assert lab.on_node("node1", f"exec 2>/dev/null; {tries}").split() == ["/dev/null"] * 3
 
 
+def test_the_network_of_a_node_has_no_abstract_sockets_of_the_lab(lab: Podplane) -> None:
+    assert lab.on_node("node1", "sed 1d /proc/net/unix") == ""
+
+
 CAPABILITIES = "sed -n 's/^CapBnd:.//p'"
 USUAL = "00000000a80425fb"
 """What containerd gives."""
