@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import click
 
 from podplane.cni import engines
 from podplane.cni import install as installation
 
-bin_dir = click.option(
-    "--bin-dir",
-    type=click.Path(path_type=Path),
-    default=installation.BIN_DIR,
-    show_default=True,
-    help="Where engines look for plugins.",
-)
-conf_dir = click.option(
-    "--conf-dir",
-    type=click.Path(path_type=Path),
-    default=installation.CONF_DIR,
-    show_default=True,
-    help="Where they look for networks.",
-)
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def folders(command: Command) -> Command:
+    """The options that say where container engines look."""
+    path = click.Path(path_type=Path)
+    for option, default, what in (
+        ("--conf-dir", installation.CONF_DIR, "Where they look for networks."),
+        ("--bin-dir", installation.BIN_DIR, "Where engines look for plugins."),
+    ):
+        command = click.option(option, type=path, default=default, show_default=True, help=what)(command)
+    return command
 
 
 @click.group()
@@ -31,8 +31,7 @@ def cni() -> None:
 
 
 @cni.command()
-@bin_dir
-@conf_dir
+@folders
 @click.option(
     "--programs-only", is_flag=True, help="Without the configuration: an agent with `cni_conf_dir` writes it when it is ready."
 )
@@ -44,8 +43,7 @@ def install(bin_dir: Path, conf_dir: Path, programs_only: bool) -> None:
 
 
 @cni.command()
-@bin_dir
-@conf_dir
+@folders
 def uninstall(bin_dir: Path, conf_dir: Path) -> None:
     """Remove them. Without a plugin, pods neither start nor end: let those of this node end before."""
     for line in installation.uninstall(bin_dir, conf_dir):

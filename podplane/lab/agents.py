@@ -7,17 +7,11 @@ from typing import Any, Protocol
 
 from podplane.agent.caches import Caches
 from podplane.agent.feature import Kind
-from podplane.agent.host import Host
 from podplane.agent.node import Concern, NodeAgent, Started
-from podplane.agent.peer_plans import PeerPlans
-from podplane.agent.planner import RecordEvent
-from podplane.agent.poller import Poller
 from podplane.agent.settings import Settings
-from podplane.apiserver.server import utc_now
 from podplane.cni.network import Network
 from podplane.dns.settings import DnsSettings
 from podplane.ipam.plan import Plan
-from podplane.kubeapi.client import Client
 from podplane.kubeapi.supervise import Supervisor
 from podplane.lab import control_plane
 from podplane.lab.faults.table import FaultError
@@ -109,19 +103,9 @@ class AgentInProcess:
 
     tells_links = True
 
-    def __init__(
-        self,
-        name: str,
-        host: Host,
-        settings: Settings,
-        client: Client,
-        caches: Caches,
-        peers: PeerPlans,
-        record_event: RecordEvent,
-        poller: Poller,
-    ) -> None:
-        self.node = NodeAgent(name, host, settings, client, caches, peers, record_event, utc_now, poller)
-        self.supervisor = self.node.supervisor
+    def __init__(self, node: NodeAgent) -> None:
+        self.node = node
+        self.supervisor = node.supervisor
         self.start: Callable[[], Any] = self.node.start
         self.run, self.restart, self.changed = self.node.run, self.node.restart, self.node.changed
         self.is_concerned, self.read_from = self.node.is_concerned, self.node.read_from

@@ -18,7 +18,7 @@ from podplane.agent.caches import Caches
 from podplane.agent.feature import Kind
 from podplane.agent.kernel import Kernel
 from podplane.agent.keys import Key
-from podplane.agent.node import Started
+from podplane.agent.node import NodeAgent, Started
 from podplane.agent.pause import Pause
 from podplane.agent.peer_plans import PeerPlans
 from podplane.agent.planner import NOT_APPLIED, RecordEvent
@@ -89,7 +89,9 @@ class LabNode:
         self._record = record_event
         self._remake_uplink = remake_uplink
         self._name_server = name_server
-        self._in_process = AgentInProcess(name, self, settings, client, caches, peers, self._record_event, poller)
+        self._in_process = AgentInProcess(
+            NodeAgent(name, self, settings, client, caches, peers, self._record_event, utc_now, poller)
+        )
         self.agent: LabAgent = process or self._in_process
         self.heartbeat = Heartbeat(client, caches.nodes.objects[name], utc_now, status, is_reported=is_new)
         self.faults = FaultControl(self, control, utc_now, caches.nodes.objects[name])
