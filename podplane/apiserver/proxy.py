@@ -89,6 +89,8 @@ async def _unless_gone(request: Request, work: Awaitable[Answer]) -> Answer:
                 one.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await one
+            elif one is not None and not one.cancelled():
+                one.exception()  # nobody else may hear of it: who waited was cancelled
 
 
 class _Exchange(msgspec.Struct):

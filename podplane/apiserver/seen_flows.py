@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 
 import msgspec
 
 from podplane.apiserver.problems import Problem
 from podplane.apiserver.proxy_target import Destination, Wish
-from podplane.kubeapi.messages import Request, Response, Stream
+from podplane.kubeapi.messages import Answer, Request, Response, Stream
 from podplane.kubeapi.streams import NodeStreams, StreamError
 from podplane.model.answers import SeenFlow, SeenFlows
 from podplane.model.config import AGENT_PORT
@@ -42,11 +43,13 @@ class NodesAsked:
         todo = [node for node in nodes if node.internal_ips]
         if streams is None or not todo:
             return found
+        from podplane.apiserver import proxy  # costs a start that asks nobody nothing, and the first answers none of their time
+
         room = asyncio.Semaphore(AT_ONCE)
 
         async def ask(node: Node) -> None:
             async with room:
-                said = await self._answer(node, streams)
+                said = await self._answer(node, partial(proxy.forward, streams=streams, token=self._token))
             if said is not None and not said.error:
                 found.flows += said.flows
                 answered.add(node.metadata.name)
@@ -59,15 +62,14 @@ class NodesAsked:
         found.silent = sorted(node.metadata.name for node in todo if node.metadata.name not in answered)
         return found
 
-    async def _answer(self, node: Node, streams: NodeStreams) -> SeenFlows | None:
+    @staticmethod
+    async def _answer(node: Node, forward: Callable[..., Awaitable[Answer]]) -> SeenFlows | None:
         """None: it says nothing that can be read."""
-        from podplane.apiserver import proxy  # costs a start that asks nobody nothing
-
         prefix = f"/api/v1/nodes/{node.metadata.name}:{AGENT_PORT}/proxy"
         wish = Wish("nodes", "", f"{node.metadata.name}:{AGENT_PORT}", prefix, "/flows")
         at = Destination(str(ipaddress.ip_address(node.internal_ips[0])), AGENT_PORT)
         try:
-            answer = await proxy.forward(wish, at, streams, Request("GET", f"{prefix}/flows"), self._token)
+            answer = await forward(wish, at, request=Request("GET", f"{prefix}/flows"))
             if not isinstance(answer, Response | Stream) or answer.status != 200:
                 return None
             return DECODER.decode(answer.body if isinstance(answer, Response) else await _read(answer))

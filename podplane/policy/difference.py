@@ -95,6 +95,13 @@ class Difference(NamedTuple):
                 if from_there := self._sources(source, destination):
                     yield (i, j), (_name(from_there), _name(destination))
 
+    def names(self, place: tuple[int, int], *, each: bool = False) -> tuple[str, str] | None:
+        """The names of both ends of one flow, by the numbers of its groups, or parties; None where there is none."""
+        i, j = place
+        source, destination = self.source.named(each=each)[i], self.destination.named(each=each)[j]
+        from_there = self._sources(source, destination)
+        return (_name(from_there), _name(destination)) if from_there else None
+
     def _sources(self, source: tuple[Party, ...], destination: tuple[Party, ...]) -> tuple[Party, ...]:
         """Those that open connections to others than themselves, or of nodes, than their own pods."""
         if self.source.is_nodes and (own := _only_node(destination)):

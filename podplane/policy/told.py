@@ -50,20 +50,24 @@ class Told(NamedTuple):
             yield {"from": source, "to": destination} | more
 
     def _flows(self) -> Iterator[Flow]:
-        if not self.ages:
-            yield from ((*one, names, None) for one in self.differences for names in one[0].pairs(each=self.each))
-            return
-        seen, others = list[Flow](), list[Flow]()
+        """Those that were seen, the last one first, and then the others; there may be many of these."""
+        for at, age in sorted(self.ages.items(), key=lambda one: one[1]):
+            one = self.differences[at[0]]
+            if (names := one[0].names(at[1:], each=self.each)) is not None:
+                yield *one, names, age
         for number, one in enumerate(self.differences):
             for place, names in one[0].numbered(each=self.each):
-                age = self.ages.get((number, *place))
-                (others if age is None else seen).append((*one, names, age))
-        yield from sorted(seen, key=lambda flow: flow[-1] or 0.0)
-        yield from others
+                if (number, *place) not in self.ages:
+                    yield *one, names, None
 
     def with_seen(self, flows: Iterable[SeenFlow]) -> Told:
         """With what nodes saw; flows that are denied are not seen."""
-        return self._replace(ages=ages(self.differences, flows, each=self.each)) if self.word == "denied" else self
+        if self.word != "denied":
+            return self
+        found = ages(self.differences, flows, each=self.each)
+        return self._replace(
+            ages={at: age for at, age in found.items() if self.differences[at[0]][0].names(at[1:], each=self.each) is not None}
+        )
 
     @property
     def head(self) -> str:

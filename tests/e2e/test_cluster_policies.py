@@ -112,7 +112,7 @@ def test_a_dry_run_and_a_diff_say_what_a_policy_of_the_cluster_would_deny(lab: P
     spec = {"tier": "Admin", "priority": 1, "subject": pods(app="web"), "ingress": [{"action": "Deny", "from": [EVERYBODY]}]}
     kind = {"apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy"}
     body = json.dumps({**kind, "metadata": {"name": "guard"}, "spec": spec})
-    (said,) = kubectl.warned("create", "--dry-run=server", "-f", "-", stdin=body)
+    said = kubectl.warned("create", "--dry-run=server", "-f", "-", stdin=body)[0]
     assert (
         said.startswith("1 flow would be denied that was allowed") and f": 5 pods of default (run=echo) → default/{WEB}" in said
     )

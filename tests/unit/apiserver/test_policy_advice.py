@@ -20,6 +20,7 @@ from podplane.model.config import AGENT_PORT
 from podplane.model.objects import Metadata, Node, NodeAddress, NodeStatus
 from podplane.policy import told as told_module
 from tests.unit.apiserver.test_server import PODS, Api
+from tests.unit.virtual_time import virtual
 
 Object = dict[str, Any]
 POLICIES = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies"
@@ -252,8 +253,8 @@ class Talk:
         self.parts = [b""]
 
 
-async def test_all_nodes_are_asked_and_none_is_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seen_flows, "SECONDS", 0.05)
+@virtual
+async def test_all_nodes_are_asked_and_none_is_waited_for_long() -> None:
     flow = SeenFlow(Party("10.244.1.2"), Party("10.244.1.3"), "TCP", 80, 4.0)
     good = msgspec.json.encode(SeenFlows("node1", 5.0, "", [flow]))
     failed = msgspec.json.encode(SeenFlows("node5", 5.0, "no memory", []))
