@@ -427,7 +427,7 @@ class Agent:
 
     async def poll(self) -> None:
         """Look at what the kernel does not notify, read what is due to be read, and wait until what comes of it is sent."""
-        self.watcher.look()
+        self.watcher.look(every=True)
         await self._read_due()
         await self._effects.idle()
 

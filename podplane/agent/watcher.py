@@ -5,7 +5,8 @@
     nf_tables                              the generation of the namespace is polled: one that podplane's own commits do
                                            not explain is a foreign commit
                                            (between two readings of which nobody committed, one is enough)
-    sysctls                                polled, by descriptors that stay open; those of a pod's link are read with its namespace
+    sysctls                                of forwarding and reverse path filters the kernel notifies (RTNLGRP_*_NETCONF); all are polled
+                                           now and then, by descriptors that stay open; those of a pod's link are read with its namespace
     proxies                                polled by a dump, while any is desired: the kernel notifies nothing of them
     a pod's namespace                      read when the pod's link loses its carrier or is gone; and each in turn, once a
                                            minute, as a subscription in each namespace would cost a socket for each pod
@@ -52,6 +53,8 @@ AUDIT_SHARE = 10
 """After a reading that a foreign commit asked for in vain, the next such one waits so many times as long as it took."""
 LINK_EVENT_SECONDS = 0.5
 """After a reading of the network that found nothing, the next one that others' links ask for waits so long at least."""
+SYSCTL_SECONDS = 0.4
+"""Between two looks at all sysctls of the node. What keeps packets from being forwarded is notified."""
 SYSCTLS_AT_ONCE = 100
 """So many are read in one turn of the loop at a start: some 3 ms."""
 UNREAD_SECONDS = 1.0
@@ -103,7 +106,7 @@ class Watcher:
         self._polled: dict[str, str] = {}
         """The sysctls that are polled, as they were desired after so many changes (`Ledger.sysctl_changes`):"""
         self._polled_of = -1
-        self._open_again_at = 0.0
+        self._open_again_at = self._sysctls_at = 0.0
         self._pods: dict[str, str] = {}
         self._pods_to_read: dict[str, None] = {}
         self._unread: set[str] = set()
@@ -178,6 +181,8 @@ class Watcher:
             self._audit_at[Part.NETWORK] = self._clock()
         for name, event in changes.links.items():
             self._link_changed(name, event)
+        if changes.settings:
+            self._try(self._poll_sysctls)
 
     def _unless_foreign(self, identity: Identity, value: Value | None) -> Value | None:
         """What is known to be there of podplane's: an object of somebody else in the place of ours means that ours is not there,
@@ -209,15 +214,16 @@ class Watcher:
 
     # Polls.
 
-    def look(self) -> bool:
-        """Look at what the kernel does not notify, in one short turn; True when `read_due` has something to do."""
+    def look(self, *, every: bool = False) -> bool:
+        """Look at what the kernel does not notify, in one short turn, whether that is due or, with `every`, not; True when `read_due` has
+        something to do."""
         now = self._clock()
         self._ledger.release_retries(now)
-        for poll in (self._poll_sysctls, self._poll_proxies, self._poll_generation):
-            try:
-                poll()
-            except Exception as error:  # the next poll comes soon, and the others go on
-                log.warning("poll node=%s error=%s", self._node_name, error, exc_info=unforeseen(error))
+        if every or now >= self._sysctls_at:
+            self._sysctls_at = now + SYSCTL_SECONDS
+            self._try(self._poll_sysctls)
+        self._try(self._poll_proxies)
+        self._try(self._poll_generation)
         self._choose_pod(now)
         return bool(
             self._pods_to_read
@@ -227,6 +233,12 @@ class Watcher:
             or (self._foreign_commit and now >= self._patience_until)
             or now >= min(self._audit_at.values())
         )
+
+    def _try(self, poll: Callable[[], None]) -> None:
+        try:
+            poll()
+        except Exception as error:  # the next poll comes soon, and the others go on
+            log.warning("poll node=%s error=%s", self._node_name, error, exc_info=unforeseen(error))
 
     async def read_due(self) -> None:
         """Read what is due to be read, and report what was repaired."""

@@ -51,12 +51,13 @@ class LinkEvent(NamedTuple):
 class Changes(msgspec.Struct):
     """What the kernel notified: observations of owned objects, links that came, went or changed up, down or carrier, by name.
 
-    `lost` says that notifications were lost: everything has to be read again.
+    `lost` says that notifications were lost: everything has to be read again. `settings`: a sysctl of the network was changed, whichever.
     """
 
     observations: list[Observation] = msgspec.field(default_factory=list)
     links: dict[str, LinkEvent] = msgspec.field(default_factory=dict)
     lost: bool = False
+    settings: bool = False
 
 
 class Operation(NamedTuple):

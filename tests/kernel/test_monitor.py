@@ -6,6 +6,7 @@ import ipaddress
 import select
 import subprocess
 from collections.abc import Iterable
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -80,13 +81,14 @@ def changes(monitor: Monitor) -> Changes:
     """All that is announced until nothing more comes."""
     observed: dict[Identity, Value | None] = {}
     links: dict[str, LinkEvent] = {}
-    lost = False
+    lost = settings = False
     while select.select([monitor.fileno()], [], [], 0.05)[0]:
         some = monitor.changes()
         observed |= {one.identity: one.value for one in some.observations}
         links |= {name: event.after(links.get(name)) for name, event in some.links.items()}
         lost |= some.lost
-    return Changes([Observation(identity, value) for identity, value in observed.items()], links, lost)
+        settings |= some.settings
+    return Changes([Observation(identity, value) for identity, value in observed.items()], links, lost, settings)
 
 
 @pytest.mark.parametrize(
@@ -266,6 +268,21 @@ def test_another_kernel_door_is_somebody_else() -> None:
     Kernel(CurrentNamespace(), KernelOpener()).apply([Operation(ROUTE4, None)])
     assert changes(monitor).observations == [Observation(ROUTE4.identity, None)]
     put(kernel, [ROUTE4])
+
+
+@pytest.mark.parametrize("name", ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", "net/ipv4/conf/eth0/rp_filter"])
+def test_a_change_of_forwarding_or_of_a_filter_is_told(name: str) -> None:
+    _, monitor = machine()
+    path = Path("/proc/sys", name)
+    path.write_text("0" if path.read_text().strip() == "1" else "1")
+    assert changes(monitor).settings
+    assert not changes(monitor).settings
+
+
+def test_settings_of_a_new_link_are_no_change() -> None:
+    kernel, monitor = machine()
+    put(kernel, [msgspec.structs.replace(PORT, name="pp2", alias=link_alias("pod/default/two"), peer=Peer(name="far2"))])
+    assert not changes(monitor).settings
 
 
 def test_an_overflow_is_said_once_and_the_monitor_goes_on() -> None:

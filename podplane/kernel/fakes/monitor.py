@@ -21,7 +21,7 @@ class FakeMonitor:
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._observed: dict[Identity, Value | None] = {}
         self._links: dict[str, LinkEvent] = {}
-        self._lost = False
+        self._lost = self._has_settings = False
 
     def fileno(self) -> int:
         """Readable when there are changes."""
@@ -41,7 +41,8 @@ class FakeMonitor:
             pass
         observations = [Observation(identity, value) for identity, value in self._observed.items()]
         changes = Changes([], {}, True) if self._lost else Changes(observations, self._links, False)
-        self._observed, self._links, self._lost = {}, {}, False
+        changes.settings = self._has_settings
+        self._observed, self._links, self._lost, self._has_settings = {}, {}, False, False
         return changes
 
     def observe(self, value: Value, is_there: bool) -> None:
@@ -62,6 +63,11 @@ class FakeMonitor:
             case Proxy():
                 return False
         raise TypeError(f"{type(value).__name__} is no object of rtnetlink")
+
+    def report_setting(self) -> None:
+        """A sysctl of the network was changed."""
+        self._has_settings = True
+        self._wake()
 
     def report_link(self, name: str, event: LinkEvent) -> None:
         """A link came, went, went up or down, or its carrier changed."""

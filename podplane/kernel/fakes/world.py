@@ -44,6 +44,9 @@ from podplane.trace.trace import Trace
 T = TypeVar("T")
 _descriptors = itertools.count(1000)
 
+NOTIFIED = (".ip_forward", ".forwarding", ".rp_filter")
+"""Ends of the names of sysctls of whose changes the kernel tells."""
+
 
 class FakeNamespace:
     """A network namespace of the fake kernel. Nothing real can run in it; packets are evaluated (`send`)."""
@@ -99,6 +102,9 @@ class FakeNamespace:
     def set_sysctl(self, name: str, value: str) -> None:
         """Somebody sets a sysctl."""
         self.objects.sysctls[name] = value
+        if name.endswith(NOTIFIED):
+            for monitor in self.objects.monitors:
+                monitor.report_setting()
 
     def lose_changes(self) -> None:
         """The buffers of monitors overflow."""

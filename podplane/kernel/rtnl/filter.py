@@ -10,7 +10,8 @@ Passed on are:
   announces no deletion of that;
 - neighbours that are permanent or carry the owner's protocol (also when they are neither any more), and static forwarding entries;
   no RTM_DELNEIGH in state FAILED: the RTM_NEWNEIGH before it has said so;
-- addresses, rules, shapers and filters.
+- addresses, rules, shapers and filters;
+- one setting of the network that changed (forwarding, the reverse path filter), but not all those of a new link.
 """
 
 from __future__ import annotations
@@ -32,10 +33,12 @@ LOAD_CONSTANT, LOAD_X_CONSTANT, A_TO_X = 0x00, 0x01, 0x07
 JUMP_IF_EQUAL, JUMP_IF_SET, RETURN = 0x15, 0x45, 0x06
 FIND_ATTRIBUTE = 0xFFFF_F000 + 12
 """SKF_AD_OFF + SKF_AD_NLATTR: the offset of the attribute of type X, searched for from offset A on; 0 when there is none."""
-TYPE, FLAGS, PORT, PAYLOAD = 4, 6, 12, 16
+LENGTH, TYPE, FLAGS, PORT, PAYLOAD = 0, 4, 6, 12, 16
 """Offsets of nlmsghdr's fields, and of what follows it."""
 ROUTE_PROTOCOL = PAYLOAD + 5
 NEIGHBOUR_FAMILY, NEIGHBOUR_STATE, NEIGHBOUR_ATTRIBUTES = PAYLOAD, PAYLOAD + 8, PAYLOAD + c.NEIGHBOUR.size
+ONE_SETTING = PAYLOAD + 4 + 2 * 8
+"""So long is a message of one: its family (struct netconfmsg), the index of the link, and the setting (inet_netconf_fill_devconf)."""
 ALL = 0xFFFF_FFFF
 
 
@@ -72,6 +75,8 @@ def program(owner_protocol: int, port: int) -> list[Line]:
         Do(LOAD_HALF, TYPE),
         Jump(JUMP_IF_EQUAL, _half(c.RTM_NEWLINK), "pass"),
         Jump(JUMP_IF_EQUAL, _half(c.RTM_DELLINK), "pass"),
+        Jump(JUMP_IF_EQUAL, _half(c.RTM_NEWNETCONF), "setting"),
+        Jump(JUMP_IF_EQUAL, _half(c.RTM_DELNETCONF), "drop"),
         Do(LOAD_WORD, PORT),
         Jump(JUMP_IF_EQUAL, _word(port), "drop"),
         Do(LOAD_HALF, TYPE),
@@ -79,6 +84,9 @@ def program(owner_protocol: int, port: int) -> list[Line]:
         Jump(JUMP_IF_EQUAL, _half(c.RTM_DELROUTE), "route"),
         Jump(JUMP_IF_EQUAL, _half(c.RTM_NEWNEIGH), "neighbour"),
         Jump(JUMP_IF_EQUAL, _half(c.RTM_DELNEIGH), "deleted neighbour", "pass"),
+        "setting",
+        Do(LOAD_WORD, LENGTH),
+        Jump(JUMP_IF_EQUAL, _word(ONE_SETTING), "pass", "drop"),
         "route",
         Do(LOAD_BYTE, ROUTE_PROTOCOL),
         Jump(JUMP_IF_EQUAL, owner_protocol, "pass"),

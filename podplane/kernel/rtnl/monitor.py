@@ -29,8 +29,8 @@ from podplane.state.ownership import Ownership
 from podplane.state.value import Identity, Value
 
 NETLINK_ROUTE = 0
-GROUPS = (1, 3, 4, 5, 7, 8, 9, 11, 19)
-"""RTNLGRP_ LINK, NEIGH, TC, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV6_IFADDR, IPV6_ROUTE, IPV6_RULE."""
+GROUPS = (1, 3, 4, 5, 7, 8, 9, 11, 19, 24, 25)
+"""RTNLGRP_ LINK, NEIGH, TC, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV6_IFADDR, IPV6_ROUTE, IPV6_RULE, IPV4_NETCONF, IPV6_NETCONF."""
 TRAFFIC_CONTROL = frozenset((c.RTM_NEWQDISC, c.RTM_DELQDISC, c.RTM_NEWTFILTER, c.RTM_DELTFILTER))
 BUFFER_BYTES = 4 << 20
 """Wanted receive buffer; without privileges on the machine it is net.core.rmem_max."""
@@ -82,7 +82,7 @@ class Monitor:
         """What was said last of a link, and of it as a port since then: a new port is announced eight times, and the last one counts."""
         self._reported: dict[str, LinkEvent] = {}
         self._observed: dict[Identity, Value | None] = {}
-        self._is_lost = False
+        self._is_lost = self._has_settings = False
         self._begin()
 
     def fileno(self) -> int:
@@ -110,8 +110,8 @@ class Monitor:
             self._is_lost = False
         self._observe_links()
         observations = [Observation(identity, value) for identity, value in self._observed.items()]
-        changes = Changes([] if lost else observations, {} if lost else self._reported, lost)
-        self._observed, self._reported = {}, {}
+        changes = Changes([] if lost else observations, {} if lost else self._reported, lost, self._has_settings)
+        self._observed, self._reported, self._has_settings = {}, {}, False
         return changes
 
     def _take_datagrams(self) -> None:
@@ -154,7 +154,8 @@ class Monitor:
             self._take_neighbour(payload, kind == c.RTM_NEWNEIGH)
         elif kind in (c.RTM_NEWRULE, c.RTM_DELRULE):
             self._observe_marked(decode.rule(payload), kind == c.RTM_NEWRULE)
-
+        elif kind == c.RTM_NEWNETCONF:
+            self._has_settings = True
         elif kind in TRAFFIC_CONTROL:
             self._know_port(traffic_control.link_index(payload))
             self._take_traffic_control(kind, payload)

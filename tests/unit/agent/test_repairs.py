@@ -10,7 +10,7 @@ import pytest
 
 from podplane.agent.auditor import EVERYTHING, Part
 from podplane.agent.poller import POLL_SECONDS
-from podplane.agent.watcher import AUDIT_SECONDS, LONGEST_REST, UNREAD_SECONDS
+from podplane.agent.watcher import AUDIT_SECONDS, LONGEST_REST, SYSCTL_SECONDS, UNREAD_SECONDS
 from podplane.kernel.door import Kernel
 from podplane.kernel.errors import NotFound
 from podplane.kernel.fakes.world import FakeNamespace
@@ -205,6 +205,29 @@ async def test_a_namespace_that_can_not_be_read_keeps_nothing_else_from_being_re
     rig.host.set_sysctl("net.ipv4.ip_forward", "0")
     await rig.poll(AUDIT_SECONDS)
     assert rig.host.objects.sysctls["net.ipv4.ip_forward"] == "1"
+
+
+async def test_a_sysctl_of_forwarding_is_set_again_when_the_kernel_tells_of_it_and_others_are_looked_at_now_and_then() -> None:
+    rig = Rig()
+    agent = await rig.start(*cluster(1))
+    sysctls, redirects = rig.host.objects.sysctls, "net.ipv4.conf.all.send_redirects"
+    rig.host.set_sysctl(redirects, "1")
+    agent._look()
+    agent.writer.wake()
+    await agent.idle()
+    assert sysctls[redirects] == "0"
+    for name, value in (("net.ipv4.ip_forward", "0"), (redirects, "1")):
+        rig.host.set_sysctl(name, value)
+        rig.now += SYSCTL_SECONDS / 4
+        agent._look()
+        agent._notified()
+        await agent.idle()
+        assert (sysctls[name] == value) is (name == redirects)
+    rig.now += SYSCTL_SECONDS
+    agent._look()
+    agent.writer.wake()
+    await agent.idle()
+    assert sysctls[redirects] == "0"
 
 
 async def test_a_veth_that_somebody_deleted_comes_back_with_both_ends() -> None:
