@@ -26,9 +26,11 @@ disabled_plugins = [{", ".join(f'"io.containerd.snapshotter.v1.{one}"' for one i
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "{image.NAME}"
   restrict_oom_score_adj = true
+  disable_apparmor = true
 """
 """Folders of networks and plugins are those that it has by default: `podplane cni install` writes there. A test may not be allowed to lower
-a process' chance to be killed for want of memory, so containers' is not lowered either."""
+a process' chance to be killed for want of memory, so containers' is not lowered either.
+A profile of AppArmor would be loaded for the host."""
 Annotations = Mapping[str, str]
 
 
