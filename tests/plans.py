@@ -78,7 +78,7 @@ def wanted(versions: tuple[int, ...], pod_count: int = 2) -> dict[Identity, Valu
     own, peer, settings, more = node(1, versions), node(2, versions), config(versions), node_settings(versions)
     view = View("node1", {"node1": own, "node2": peer})
     result = {**nodes.plan(own, settings, more), **bridge.plan(own, settings)}
-    result |= {**nodes.peer_plan(peer, versions, more), **host_gw.plan(peer, settings)}
+    result |= {**nodes.peer_plan(peer, versions, more), **host_gw.BACKEND.plan_peer(peer, own, settings)}
     for number in range(1, pod_count + 1):
         result |= pods.plan(sandbox(number, versions), view, settings)
     return result

@@ -9,9 +9,10 @@ from typing import Any
 from podplane.agent.arrivals import Arrivals, AskedAhead
 from podplane.agent.feature import Kind
 from podplane.agent.leases import LEASES, MANAGED
-from podplane.kubeapi.cache import Cache
+from podplane.kubeapi.cache import Cache, M
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.informer import Informer, Keeper
+from podplane.kubeapi.retry import Backoff
 from podplane.model.cluster_policy import ClusterNetworkPolicy
 from podplane.model.config_map import ConfigMap
 from podplane.model.lease import Lease
@@ -30,6 +31,8 @@ SLICES = "endpointslices.discovery.k8s.io"
 POLICIES, CLUSTER_POLICIES = "networkpolicies.networking.k8s.io", "clusternetworkpolicies.policy.networking.k8s.io"
 KEPT = (NODES, SERVICES, SLICES, PODS, NAMESPACES, POLICIES, CLUSTER_POLICIES, CONFIG_MAPS)
 """What is kept for an agent that starts while the API is away."""
+HIGHEST_SECONDS = 8.0
+"""The longest wait between two tries to list: so soon what was missed is caught up with."""
 Changed = Callable[[Kind, Any, Any], None]
 """(kind, old, new): None as old for an object that came, None as new for one that went. Of pods, namespaces and policies what their changes
 mean is told (`policy.index.Change`), and of most of them that is nothing."""
@@ -132,6 +135,10 @@ def _subscribe(cache: Cache[Any], kind: type[Model], changed: Changed) -> None:
     cache.subscribe(lambda old, new: changed(kind, old, new))
 
 
+def _informer(client: Client, resource: str, model: type[M], keeper: Keeper | None, **selection: Any) -> Informer[M]:
+    return Informer(client, resource, model, keeper=keeper, backoff=Backoff(highest=HIGHEST_SECONDS), **selection)
+
+
 class Informers:
     """What an agent's process watches: lists first (`sync`), then the tasks of `watches` keep the caches current.
 
@@ -140,21 +147,14 @@ class Informers:
 
     def __init__(self, client: Client, keeper: Keeper | None = None) -> None:
         """`keeper` is told of all but Leases, of which nothing is true for long."""
-        nodes, services = Informer(client, NODES, Node, keeper=keeper), Informer(client, SERVICES, Service, keeper=keeper)
-        slices = Informer(client, SLICES, EndpointSlice, keeper=keeper)
-        leases = Informer(client, LEASES, Lease, labels=MANAGED)
-        pods = Informer(client, PODS, PodInfo, keeper=keeper)
-        namespaces = Informer(client, NAMESPACES, NamespaceInfo, keeper=keeper)
-        policies = Informer(client, POLICIES, NetworkPolicy, keeper=keeper)
-        cluster_policies = Informer(client, CLUSTER_POLICIES, ClusterNetworkPolicy, may_be_unknown=True, keeper=keeper)
-        settings = Informer(
-            client,
-            CONFIG_MAPS,
-            ConfigMap,
-            namespace=cluster_settings.NAMESPACE,
-            fields=f"metadata.name={cluster_settings.NAME}",
-            keeper=keeper,
-        )
+        nodes, services = _informer(client, NODES, Node, keeper), _informer(client, SERVICES, Service, keeper)
+        slices = _informer(client, SLICES, EndpointSlice, keeper)
+        leases = _informer(client, LEASES, Lease, None, labels=MANAGED)
+        pods, namespaces = _informer(client, PODS, PodInfo, keeper), _informer(client, NAMESPACES, NamespaceInfo, keeper)
+        policies = _informer(client, POLICIES, NetworkPolicy, keeper)
+        cluster_policies = _informer(client, CLUSTER_POLICIES, ClusterNetworkPolicy, keeper, may_be_unknown=True)
+        only = {"namespace": cluster_settings.NAMESPACE, "fields": f"metadata.name={cluster_settings.NAME}"}
+        settings = _informer(client, CONFIG_MAPS, ConfigMap, keeper, **only)
         self._informers: dict[str, Informer[Any]] = {
             "watch of nodes": nodes,
             "watch of services": services,

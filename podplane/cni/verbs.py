@@ -131,10 +131,11 @@ class Verbs:
                 await self._until_free(request)
                 attached = await self._network.add(request)
             except BaseException as error:
-                is_refused = isinstance(error, NetworkError) and not isinstance(error, FurtherNetworkError)
-                is_there = is_refused and _has_interface(request)
+                is_refused = isinstance(error, NetworkError) and not isinstance(error, FurtherNetworkError | TryAgainError)
+                is_attached = self._network.find(call.id) is not None  # by an ADD that was not answered
+                is_there = is_refused and not is_attached and _has_interface(request)
                 request.netns.close()
-                if self._network.find(call.id) is None:
+                if not is_attached:
                     self._release(call.id)
                 if is_there:
                     raise CniError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import math
 import os
 import ssl
 import tempfile
@@ -58,6 +59,10 @@ class Access:
                 raise AccessError(f"the token file {self.token_file} can't be read: {error.strerror}") from None
             self._read_at = time.monotonic()
         return self.token
+
+    def refused(self) -> None:
+        """The server does not know the token (any more): its file is read again before the next request."""
+        self._read_at = -math.inf
 
     def context(self) -> ssl.SSLContext:
         """A TLS context that trusts this server only. AccessError when the certificates are none."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator, Callable
+from http import HTTPStatus
 from typing import Any
 
 from podplane.kubeapi.access import Access, AccessError
@@ -72,6 +73,8 @@ class HttpTransport:
             raise ApiError(503, "ServiceUnavailable", f"the connections to the API at {self._access.address} were closed")
         try:
             answer = await self._client.send(call, stream=True)
+            if answer.status_code == HTTPStatus.UNAUTHORIZED:
+                self._access.refused()
             content_type = answer.headers.get("content-type", "")
             if streams and answer.status_code < 400:
                 return Stream(_Chunks(answer, self._errors, self._no_answer), answer.status_code, content_type)

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -17,11 +18,12 @@ from podplane.kernel.errors import Exists, NotFound
 from podplane.kernel.fakes.world import FakeOpener
 from podplane.kernel.namespace import CurrentNamespace, Namespace, NetworkNamespace, Workers
 from podplane.kernel.opener import KernelOpener
+from podplane.kernel.rtnl import reading
 from podplane.kernel.text import ip, nft
 from podplane.model.config import ROUTE_PROTOCOL
 from podplane.model.view import Sandbox, View
 from podplane.pods import plan as pods
-from podplane.state.network import Address, Link, Neighbour, Peer, Route, Sysctl, Vxlan
+from podplane.state.network import Address, Fdb, Link, Neighbour, Peer, Route, Sysctl, Vxlan
 from podplane.state.network import Rule as PolicyRule
 from podplane.state.nft import Chain, Element, NftValue, Set, Table
 from podplane.state.nft_rules import counter, destination_not_in_set, family, rule
@@ -388,3 +390,16 @@ def test_to_ask_for_a_family_of_nf_tables_changes_nothing() -> None:
     tool("nft", "add", "table", "bridge", "podplane-probe")
     assert kernel.has_bridge_family()
     assert "table bridge podplane-probe" in tool("nft", "list", "tables"), "it is somebody else's"
+
+
+def test_a_bridge_that_goes_while_all_is_read_has_no_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel, _ = built("dual")
+    links = reading._links
+
+    def then_it_goes(*words: Any) -> Any:
+        found = links(*words)
+        subprocess.run(["ip", "link", "del", "cbr0"], check=True)
+        return found
+
+    monkeypatch.setattr(reading, "_links", then_it_goes)
+    assert not any(isinstance(one, Fdb) and one.link == "cbr0" for one in kernel.read(OWNER).values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Iterator
 
@@ -43,7 +44,7 @@ def owned(socket: Socket, owner: Ownership) -> dict[Identity, Value]:
     for index, link in links.items():
         if (index in mine and link.kind in FORWARDING_KINDS) or link.name in masters:
             query = encode.forwarding_entries(index, of_bridge=link.kind == "bridge")
-            found += [decode.fdb(p, own) for p in _dump(socket, c.RTM_GETNEIGH, query)]
+            found += [decode.fdb(p, own) for p in _dump_of_link(socket, c.RTM_GETNEIGH, query)]
     return {value.identity: value for value in found if value is not None}
 
 
@@ -55,7 +56,7 @@ def _traffic_control(socket: Socket, own: dict[int, str], names: dict[int, str])
             yield shaper
         index = traffic_control.link_index(payload)
         if traffic_control.is_clsact(payload) and index in own:
-            for row in _dump(socket, c.RTM_GETTFILTER, traffic_control.filters_of(index)):
+            for row in _dump_of_link(socket, c.RTM_GETTFILTER, traffic_control.filters_of(index)):
                 yield traffic_control.decode_redirect(row, names)
 
 
@@ -186,3 +187,13 @@ def _proxy_rows(socket: Socket, family: int) -> list[bytes]:
 
 def _dump(socket: Socket, kind: int, query: bytes) -> list[bytes]:
     return [payload for _, payload in socket.dump(kind, query)]
+
+
+def _dump_of_link(socket: Socket, kind: int, query: bytes) -> list[bytes]:
+    """The same of one link, which may have gone since links were read: then it has nothing."""
+    try:
+        return _dump(socket, kind, query)
+    except OSError as error:
+        if error.errno != errno.ENODEV:
+            raise
+        return []

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from podplane.cni import server as server_module
-from podplane.cni import tuning, wire
+from podplane.cni import tuning, verbs, wire
 from podplane.cni.network import TryAgainError, Unready
 from podplane.kernel import syscalls
 from podplane.kernel.namespace import THREAD_NAMESPACE
@@ -183,6 +183,19 @@ async def test_two_adds_of_one_attachment_attach_it_once(tmp_path: Path, netns: 
         assert [answers[0][0], answers[1][1]["code"]] == [0, 101]
         assert [name for name, _ in network.asked] == ["add"]
         assert (await ask(path, "ADD", netns, PODPLANE_AGAIN="1"))[0] == 0, "a request whose answer was lost is no second one"
+
+
+async def test_an_add_that_is_asked_again_does_not_take_its_own_interface_for_anothers(
+    tmp_path: Path, netns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, path = FakeNetwork(), tmp_path / "cni.sock"
+    async with serving(path, network):
+        assert (await ask(path, "ADD", netns))[0] == 0
+        monkeypatch.setattr(verbs, "_has_interface", lambda request: True)
+        for network.error, code in ((TryAgainError("soon"), 11), (refused(), 100)):
+            _, answer = await ask(path, "ADD", netns, PODPLANE_AGAIN="1")
+            assert (answer["code"], answer["msg"]) == (code, str(network.error))
+        assert network.attached, "it is as it was"
 
 
 async def test_a_delete_during_an_add_leaves_nothing(tmp_path: Path, netns: int) -> None:

@@ -340,6 +340,7 @@ async def test_a_token_in_a_file_is_read_again(tmp_path: Path, monkeypatch: pyte
         with pytest.raises(ApiError, match="Unauthorized"):
             await client.list("pods")
         file.write_text("secret\n")
+        assert json.loads(await client.list("pods"))["items"] == [], "one that was refused is read again at once"
         monkeypatch.setattr("podplane.kubeapi.access.TOKEN_SECONDS", 0.0)
         assert json.loads(await client.list("pods"))["items"] == []
         file.unlink()

@@ -24,15 +24,17 @@ POD = {"metadata": {"name": "web", "namespace": "default", "uid": "w", "labels":
 
 
 class Api:
-    """Lists of three kinds; or it is away: it refuses, or says nothing."""
+    """Lists of three kinds; or it is away: it can't be reached, or says nothing; or it does not know the agent's token any more."""
 
     def __init__(self) -> None:
         self.objects = {"nodes": [NODE], "networkpolicies": [POLICY], "pods": [POD]}
-        self.is_away = self.is_silent = False
+        self.is_away = self.is_silent = self.is_refusing = False
 
     async def __call__(self, request: Request) -> Answer:
         if self.is_away:
             raise ApiError(503, "", "connection refused")
+        if self.is_refusing:
+            return Response(401, b'{"reason": "Unauthorized", "message": "the token has expired"}')
         if self.is_silent:
             await asyncio.sleep(3600)
         if request.flag("watch"):
@@ -67,7 +69,7 @@ class Process:
 ALL = {"nodes": {"node1"}, "policies": {"default/deny"}, "pods": {"default/web"}}
 
 
-@pytest.mark.parametrize("how", ["is_away", "is_silent"])
+@pytest.mark.parametrize("how", ["is_away", "is_silent", "is_refusing"])
 async def test_what_was_known_is_gone_on_with(
     tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
