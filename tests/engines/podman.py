@@ -10,6 +10,7 @@ import pytest
 from tests.e2e.conftest import until
 from tests.engines import image
 from tests.engines.conftest import Site
+from tests.engines.machine import Program
 
 NEEDED = {"podman": "podman", "conmon": "conmon", "runc": "runc"}
 """Programs, and Debian's packages of them."""
@@ -50,6 +51,10 @@ class Podman:
         id_ = self("run", "--detach", *own, *options, image.NAME, *words).strip()
         self.until_it_serves(name, words)
         return id_
+
+    def begin(self, *words: str) -> Program:
+        """A command that goes on."""
+        return self._machine.start(*self._command, *words)
 
     def until_it_serves(self, name: str, words: tuple[str, ...] = SERVE) -> None:
         """Wait until a container that is to serve does so."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from tests.e2e.conftest import until
+from tests.engines import image
 from tests.engines.conftest import NODE, Site, url
 from tests.engines.machine import needing
 from tests.engines.podman import NEEDED, Podman
@@ -65,6 +67,24 @@ def test_a_container_is_attached_anew_when_it_starts_again(site: Site, podman: P
     podman.until_it_serves("again")
     assert site.from_lab(LAB_POD, *map(url, podman.ips("again"))) == site.pod_ips(LAB_POD)
     podman("rm", "--force", "--time", "0", "again")
+
+
+def test_a_container_whose_start_was_killed_can_be_started_again(site: Site, podman: Podman) -> None:
+    before = site.attached()
+    podman(
+        "create", "--name", "half", "--network", "podplane", "--cgroup-parent", site.machine.group, image.NAME, "serve", "8080"
+    )
+    site.agent.stop()
+    starting = podman.begin("start", "half")
+    until(lambda: site.machine.runs("podplane-cni"))
+    starting.end(signal.SIGKILL)
+    site.agent.resume()
+    until(lambda: not site.machine.runs("podplane-cni"))
+    assert site.attached() == before
+    podman("start", "half")
+    podman.until_it_serves("half")
+    assert site.from_lab(LAB_POD, *map(url, podman.ips("half"))) == site.pod_ips(LAB_POD)
+    podman("rm", "--force", "--time", "0", "half")
 
 
 def test_a_container_that_ends_by_itself_is_detached(site: Site, podman: Podman) -> None:
