@@ -38,7 +38,8 @@ Object = dict[str, Any]
 ADVISED = (POLICIES, CLUSTER_POLICIES, NAMESPACES, PODS)
 """Kinds whose writes may change verdicts."""
 KINDS: Mapping[str, type[Policy]] = {POLICIES: NetworkPolicy, CLUSTER_POLICIES: ClusterNetworkPolicy}
-DRY_RUN_SECONDS, APPLY_SECONDS = 2.0, 0.5
+DRY_RUN_SECONDS, APPLY_SECONDS, ASK_SECONDS = 2.0, 0.5, 0.5
+"""So long a dry run's answer may wait, or another one's; nodes are asked for what is left of that, and so long at least."""
 SHOWN = 5
 """Mistakes of one policy that an answer names."""
 TICKS = 32
@@ -51,7 +52,7 @@ NOT_CHECKED = (
     f"not checked for mistakes, as the cluster is not read within {APPLY_SECONDS:.1f} s; `podplane policy lint` does it"
 )
 Tick = Callable[[], None]
-Ask = Callable[[Sequence[Node]], Awaitable[Asked]]
+Ask = Callable[[Sequence[Node], float], Awaitable[Asked]]
 
 
 class Change(NamedTuple):
@@ -97,7 +98,7 @@ class PolicyAdvice:
         command = DELETE_COMMAND if change.resource in KINDS and change.new is None else COMMAND
         try:
             flows, mistakes = await asyncio.to_thread(self._answer, world, change, end, dry_run)
-            return [*await self._sentences(world, flows, command), *mistakes]
+            return [*await self._sentences(world, flows, command, end), *mistakes]
         except TooLongError:
             too_large = TOO_LARGE.format(command=command)
             return [too_large if dry_run else f"{change.resource.partition('.')[0]} {_path(change)} is {NOT_CHECKED}"]
@@ -105,11 +106,11 @@ class PolicyAdvice:
             log.exception("warnings about policies failed")
             return []
 
-    async def _sentences(self, world: World, flows: list[Told], command: str) -> list[str]:
+    async def _sentences(self, world: World, flows: list[Told], command: str, end: float) -> list[str]:
         """Flows in words, of those that would be denied the ones first that nodes saw lately."""
         if self._ask is None or not any(one.word == "denied" for one in flows):
             return [one.sentence(command) for one in flows]
-        asked = await self._ask(list(world.nodes.values()))
+        asked = await self._ask(list(world.nodes.values()), max(ASK_SECONDS, end - self._clock()))
         found = await asyncio.to_thread(lambda: [one.with_seen(asked.flows).sentence(command) for one in flows])
         return [*found, silent_text(asked.silent)] if asked.silent else found
 

@@ -17,8 +17,8 @@ from podplane.model.answers import SeenFlow, SeenFlows
 from podplane.model.config import AGENT_PORT
 from podplane.model.objects import Node
 
-SECONDS, AT_ONCE = 0.5, 16
-"""For all answers; so many agents are asked at one time."""
+AT_ONCE = 16
+"""So many agents are asked at one time."""
 MAX_BYTES = 8 * 1024 * 1024
 """Of one answer: some four times as long as an agent's may be."""
 DECODER = msgspec.json.Decoder(SeenFlows)
@@ -37,8 +37,8 @@ class NodesAsked:
     def __init__(self, streams: Callable[[], NodeStreams | None], token: str) -> None:
         self._streams, self._token = streams, token
 
-    async def __call__(self, nodes: Iterable[Node]) -> Asked:
-        """What they say within half a second."""
+    async def __call__(self, nodes: Iterable[Node], seconds: float) -> Asked:
+        """What they say within so many seconds."""
         streams, found, answered = self._streams(), Asked(), set[str]()
         todo = [node for node in nodes if node.internal_ips]
         if streams is None or not todo:
@@ -55,7 +55,7 @@ class NodesAsked:
                 answered.add(node.metadata.name)
 
         tasks = [asyncio.ensure_future(ask(node)) for node in todo]
-        _, late = await asyncio.wait(tasks, timeout=SECONDS)
+        _, late = await asyncio.wait(tasks, timeout=seconds)
         for task in late:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

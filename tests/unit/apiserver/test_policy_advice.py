@@ -187,7 +187,8 @@ async def test_what_nodes_saw_comes_first_and_who_did_not_say_it_is_named(api: A
     client, web = (Party(f"10.244.{number}.2", "pod", f"default/{name}") for number, name in ((1, "client"), (2, "web")))
     asked: list[list[str]] = []
 
-    async def ask(nodes: Sequence[Node]) -> Asked:
+    async def ask(nodes: Sequence[Node], seconds: float) -> Asked:
+        assert 0.5 <= seconds <= policy_advice.DRY_RUN_SECONDS
         asked.append([node.metadata.name for node in nodes])
         return Asked([SeenFlow(Party("203.0.113.7"), web, "TCP", 80, 4.0), SeenFlow(web, client, "TCP", 1, 1.0)], ["node2"])
 
@@ -262,10 +263,10 @@ async def test_all_nodes_are_asked_and_none_is_waited_for_long() -> None:
     status = [NodeStatus(addresses=(NodeAddress("InternalIP", f"10.0.0.{n}"),)) for n in range(1, 6)]
     nodes = [Node(metadata=Metadata(name=f"node{n}"), status=one) for n, one in enumerate(status, 1)]
     agents: Any = Agents(found)
-    said = await NodesAsked(lambda: agents, "secret")([*nodes, Node(metadata=Metadata(name="new"))])
+    said = await NodesAsked(lambda: agents, "secret")([*nodes, Node(metadata=Metadata(name="new"))], 0.5)
     assert said.flows == [flow] and said.silent == ["node2", "node3", "node4", "node5"]
     assert seen_flows.silent_text(said.silent) == "what node2, node3, node4 and 1 more saw in the last hour is not known"
-    assert await NodesAsked(lambda: None, "secret")(nodes) == Asked()
+    assert await NodesAsked(lambda: None, "secret")(nodes, 0.5) == Asked()
 
 
 @pytest.mark.parametrize(
