@@ -69,6 +69,12 @@ class Podplane:
         return Folder(self.name)
 
     @property
+    def has_processes(self) -> bool:
+        """Are its agents processes of their own?"""
+        agents: str = json.loads(self.folder.spec.read_text())["agents"]
+        return agents == "processes"
+
+    @property
     def api(self) -> HttpClient:
         """A client of the lab's API."""
         return HttpClient(self.folder.access())

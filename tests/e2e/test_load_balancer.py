@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from collections import Counter
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from podplane.agent.liveness import RENEW_DEADLINE_SECONDS, RENEW_SECONDS
 from tests.e2e.conftest import Kubectl, Podplane, until
 from tests.e2e.test_services import LOAD, ask, eventually
 
@@ -182,7 +184,11 @@ def test_an_agent_that_starts_again_drops_nothing_and_writes_nothing(web: list[s
     found = under_load(
         kubectl, web[0], lambda: said.extend(lab("fault", f"node{n}", "--restart-agent").stdout for n in (1, 2, 3))
     )
-    assert all("wrote nothing to the kernel" in line for line in said) and len(said) == 3, said
+    took = [int(milliseconds) / 1000 for line in said for milliseconds in re.findall(r"started again in (\d+) ms", line)]
+    assert len(took) == 3, said
+    if max(took) > RENEW_DEADLINE_SECONDS - RENEW_SECONDS:
+        pytest.skip(f"this machine is too busy: an agent took {max(took):g} s to start again, and its lease term is over by then")
+    assert all("wrote nothing to the kernel" in line for line in said), said
     assert found.keys() == {"seconds", "ok"}, found
     lab("run", "later", "--node", "node1")
     lab("delete", "pod", "later", "echo-node1-1", "--now")  # what was attached before is known
