@@ -18,6 +18,7 @@ from podplane.agent.parties import Parties
 from podplane.agent.pause import Pause
 from podplane.kernel.netlink import DumpInterrupted
 from podplane.model.answers import SeenFlow, SeenFlows
+from podplane.model.config import CHECK_NAMESPACE
 from podplane.policy.seen import FlowKey, Seen
 from podplane.state.conntrack import TrackedFlow
 from podplane.state.value import IPAddress
@@ -29,6 +30,8 @@ AGAIN_SECONDS = 1.0
 """An answer is no older."""
 AT_ONCE = 200
 """So many flows are named between two pauses."""
+CHECK_PORT, CHECK_SECONDS = 8079, 130.0
+"""Where probers of `podplane check` listen if they can (`runtime.probe`), and how long after it connections to that are tracked."""
 PROTOCOLS = {1: "ICMP", 6: "TCP", 17: "UDP", 58: "ICMP", 132: "SCTP"}
 
 
@@ -57,11 +60,13 @@ class Flows:
         self._seen = Seen()
         self._since, self._looked_at = clock(), -math.inf
         self._next_at = self._since + LOOK_SECONDS
-        self._error = ""
+        self._error, self._checked_at = "", -math.inf
         self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
         """Look, if it is time to; to be called again and again. Does not wait."""
+        if CHECK_NAMESPACE in self._parties.caches.namespaces.objects:
+            self._checked_at = self._clock()
         if self._clock() >= self._next_at and not self._is_busy:
             self._task = asyncio.get_running_loop().create_task(self._look(), name=f"flows {self._node_name}")
 
@@ -108,7 +113,16 @@ class Flows:
             source, destination = (
                 self._parties.at(str(ipaddress.ip_address(address))) for address in (one.source, one.destination)
             )
-            if (source.kind, source.name) != ("node", self._node_name):  # that reaches its own pods, whatever policies say
-                self._seen.add(FlowKey(source, destination, PROTOCOLS.get(one.protocol, str(one.protocol)), one.port), now)
+            flow = FlowKey(source, destination, PROTOCOLS.get(one.protocol, str(one.protocol)), one.port)
+            if not self._is_of_node(flow) and not self._is_of_check(flow, now):
+                self._seen.add(flow, now)
             if number % AT_ONCE == 0:
                 await pause()
+
+    def _is_of_node(self, flow: FlowKey) -> bool:
+        """Does the node send it? It reaches its own pods, whatever policies say."""
+        return (flow.source.kind, flow.source.name) == ("node", self._node_name)
+
+    def _is_of_check(self, flow: FlowKey, now: float) -> bool:
+        """Is it what `podplane check` tries, or was it a moment ago?"""
+        return now - self._checked_at < CHECK_SECONDS and (flow.port == CHECK_PORT or flow.protocol == "ICMP")

@@ -10,15 +10,17 @@ from typing import Any
 
 import pytest
 
-from podplane.agent.seen import LOOK_SECONDS
+from podplane.agent.seen import CHECK_PORT, CHECK_SECONDS, LOOK_SECONDS
 from podplane.kernel.netlink import DumpInterrupted
 from podplane.model.answers import Party, SeenFlow
+from podplane.model.config import CHECK_NAMESPACE
 from podplane.model.pod_info import NamespaceInfo, SlimMetadata
 from podplane.policy.difference import differences
 from podplane.policy.gap import Gap
 from podplane.policy.reach import Ports
 from podplane.policy.seen import KEPT_OUTSIDE, KEPT_SECONDS, FlowKey, Seen
 from podplane.policy.told import Told, told
+from podplane.runtime.probe import USUAL_PORT
 from podplane.state.conntrack import TrackedFlow
 from podplane.state.value import IPAddress, address_of
 from tests.unit.agent.rig import Rig, cluster
@@ -121,6 +123,21 @@ async def test_it_looks_by_itself_more_often_than_an_ended_connection_leaves_the
     rig.opener.flows.clear()
     rig.now += 500.0
     assert [age for *_, age in await rig.flows()] == [500.0]
+
+
+async def test_what_a_check_tries_was_not_seen() -> None:
+    assert CHECK_PORT == USUAL_PORT
+    rig, check = Watched(), NamespaceInfo(SlimMetadata(CHECK_NAMESPACE))
+    await rig.begin()
+    rig.put(check)
+    rig.agent.flows.begin()
+    rig.remove(check)
+    for port, protocol in ((CHECK_PORT, 6), (0, 1), (80, 6)):
+        rig.track("10.244.1.2", "10.244.1.3", port, protocol)
+    rig.now = 100.0
+    assert {port for *_, port, _ in await rig.flows()} == {80}
+    rig.now = CHECK_SECONDS + 1
+    assert {port for *_, port, _ in await rig.flows()} == {80, CHECK_PORT, 0}
 
 
 @pytest.mark.parametrize("error", [OSError("no"), DumpInterrupted("changed"), RuntimeError("no thread")])
