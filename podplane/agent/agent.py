@@ -67,7 +67,8 @@ from podplane.servers.durations import Durations
 from podplane.services import lifetime
 from podplane.services.feature import ServicesMemory
 from podplane.state.conntrack import Connection
-from podplane.state.ledger import SET, Ledger
+from podplane.state.ledger import SET, Ledger, Status
+from podplane.state.network import Link
 from podplane.state.nft import NftValue, Set
 from podplane.state.operations import LinkEvent, Report
 from podplane.state.ownership import Ownership
@@ -263,17 +264,24 @@ class Agent:
             self._plan_with(former, None)
 
     async def set_routes(self, config: NetworkConfig) -> None:
-        """Reach other nodes by the backends of these settings. The node itself has what they need when this returns; its peers follow.
-        Raises the kernel's error when it refuses that."""
+        """Reach other nodes by the backends of these settings. When this returns the kernel has, or has refused, what the node itself needs
+        for that; its peers follow."""
         fields = {name: getattr(config, name) for name in ROUTE_FIELDS}
         self.config = msgspec.structs.replace(self.config, **fields)
         self._settings = msgspec.structs.replace(self._settings, network=self.config)
         self.planner.configure(self._settings)
-        await self._apply(NodeKey(self.view.node_name))
+        key = NodeKey(self.view.node_name)
+        await self.writer.settled([*self.planner.plan(key), *self.ledger.desired.fragment(key)])
         for name in self.view.nodes:
             self.planner.mark(PeerKey(name))
         self.planner.mark_all((AttachmentKey,))
         self._wake.set()
+
+    def has_backend(self, name: str) -> bool:
+        """Are the links there that this backend needs on the node?"""
+        node = self.view.node
+        needed = backend(name).plan_node(node, self.config) if node is not None else {}
+        return all(self.ledger.status(one) is Status.DONE for one, value in needed.items() if isinstance(value, Link))
 
     def read_from(self, caches: Caches) -> None:
         """Read the cluster from these caches from now on. `changed` tells what differs in them; policies are planned anew."""

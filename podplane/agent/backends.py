@@ -1,6 +1,6 @@
 """The backends of a node: takes over what the cluster says, tells its peers, and lets go of what nobody sends by any more.
 
-the ConfigMap says another backend ──► the node gets it beside the present one ──► annotation: it can be reached by both
+the ConfigMap says another backend ──► the node gets its links beside the present one's; they are there ──► annotation: by both
 peers say the same, one by one     ──► each is reached by the new one from then on
 all of them do                     ──► GRACE_SECONDS later the former one goes
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import msgspec
 
@@ -29,15 +29,24 @@ log = logging.getLogger(__name__)
 GRACE_SECONDS = 5.0
 """From when all peers can be reached by the cluster's backend until the former one goes: so long packets may be on their way, and peers
 may take to hear of each other."""
+AGAIN_SECONDS = 1.0
+"""Between two looks whether the node has what a backend needs."""
 HIGHEST_SECONDS = 5.0
 """The longest wait between two tries to tell the peers."""
 INVALID = "InvalidNetworkSettings"
 
 
+def _with(settings: NetworkConfig, backend: str, others: Iterable[str]) -> NetworkConfig:
+    """The settings with this backend and former ones."""
+    former = tuple(name for name in dict.fromkeys(others) if name != backend)
+    return msgspec.structs.replace(settings, backend=backend, former_backends=former)
+
+
 class NodeBackends:
     """Those of one node; its methods run on one event loop.
 
-    `own` are the settings of the node itself. `configure(settings)` plans by other ones, and returns when the node has what they want.
+    `own` are the settings of the node itself. `configure(settings)` plans by other ones, and returns when the kernel has, or has
+    refused, what the node itself needs for them; `has(name)`: are the links there that this backend needs?
     """
 
     def __init__(
@@ -48,12 +57,13 @@ class NodeBackends:
         client: Client,
         record_event: RecordEvent,
         configure: Callable[[NetworkConfig], Awaitable[object]],
+        has: Callable[[str], bool],
     ) -> None:
         self._node_name, self._caches = node_name, caches
         self._own = own
         self._client = client
         self._record_event = record_event
-        self._configure = configure
+        self._configure, self._has = configure, has
         self._wake = asyncio.Event()
         self._error = ""
         self._left_at: float | None = None
@@ -61,11 +71,12 @@ class NodeBackends:
         self.current = self._resumed(self._wanted() or own)
 
     def _resumed(self, wanted: NetworkConfig) -> NetworkConfig:
-        """An agent before this one may have begun a change: peers may still send by what the node says."""
+        """An agent before this one may have begun a change: peers may still send by what the node says, until it has the other."""
         node = self._node
         said = (ways.reached_by(node) if node is not None else None) or frozenset()
-        former = tuple(sorted(name for name in said if name in BY_NAME and name != wanted.backend))
-        return msgspec.structs.replace(wanted, former_backends=former)
+        known = [name for name in sorted(said) if name in BY_NAME]
+        chosen = wanted.backend if wanted.backend in said or not known else known[0]
+        return _with(wanted, chosen, known)
 
     def changed(self) -> None:
         """Look again: a Node changed, or the ConfigMap."""
@@ -96,31 +107,39 @@ class NodeBackends:
     async def _step(self, now: float) -> float | None:
         """Do what is due. So many seconds later there is something to do again; None: when something changes."""
         wanted = self._wanted()
-        if wanted is not None and wanted != msgspec.structs.replace(self.current, former_backends=()):
-            former = tuple(name for name in dict.fromkeys((self.current.backend, *self.current.former_backends)))
-            await self._become(wanted, tuple(name for name in former if name != wanted.backend))
+        prepares = wanted is not None and not await self._follow(wanted)
         await self._tell()
-        if not self.current.former_backends:
-            self._left_at = None
-            return None
-        if not ways.are_left(self.current, self._caches().nodes.objects.values()):
+        if prepares:
+            return AGAIN_SECONDS
+        if not self.current.former_backends or not ways.are_left(self.current, self._caches().nodes.objects.values()):
             self._left_at = None
             return None
         if self._left_at is None:
             self._left_at = now
         if (rest := self._left_at + GRACE_SECONDS - now) > 0:
             return rest
-        await self._become(self.current, ())
+        await self._become(_with(self.current, self.current.backend, ()))
         await self._tell()
         return None
 
-    async def _become(self, wanted: NetworkConfig, former: tuple[str, ...]) -> None:
-        self.current = msgspec.structs.replace(wanted, former_backends=former)
-        await self._configure(self.current)
+    async def _follow(self, wanted: NetworkConfig) -> bool:
+        """Take over what the cluster wants. False while the node has not got all that its backend needs: the present one goes on."""
+        had = (self.current.backend, *self.current.former_backends)
+        if not self._has(wanted.backend):
+            await self._become(_with(wanted, self.current.backend, (wanted.backend, *had)))
+        if not self._has(wanted.backend):
+            return False
+        await self._become(_with(wanted, wanted.backend, had))
+        return True
+
+    async def _become(self, settings: NetworkConfig) -> None:
+        if settings != self.current:
+            self.current = settings
+            await self._configure(settings)
 
     async def _tell(self) -> None:
         """Say on the Node by which backends it can be reached."""
-        node, text = self._node, ways.as_text(self.current)
+        node, text = self._node, ",".join(sorted(way.name for way in ways.of(self.current) if self._has(way.name)))
         if node is not None and node.metadata.annotations.get(BACKENDS) != text:
             name = node.metadata.name
             await self._client.patch("nodes", "", name, {"metadata": {"annotations": {BACKENDS: text}}}, uid=node.metadata.uid)

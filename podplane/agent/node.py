@@ -156,7 +156,13 @@ class NodeAgent:
         former = self.agent.view.node if self.has_agent and attached else None
         reserved = self.agent.network.addresses.reservations if self.has_agent else {}
         self.backends = NodeBackends(
-            self.name, lambda: self._caches, self._settings.network, self._client, self._record_event, self._set_routes
+            self.name,
+            lambda: self._caches,
+            self._settings.network,
+            self._client,
+            self._record_event,
+            self._set_routes,
+            self._has_backend,
         )
         self.agent = Agent(
             self.name,
@@ -193,6 +199,9 @@ class NodeAgent:
 
     async def _set_routes(self, config: NetworkConfig) -> None:
         await self.agent.set_routes(config)
+
+    def _has_backend(self, name: str) -> bool:
+        return self.agent.has_backend(name)
 
     def run(self) -> None:
         """Keep everything running, in tasks of the supervisor, until `close`."""

@@ -1,7 +1,8 @@
 """vxlan: what pods send to pods of other nodes travels in UDP between the nodes' addresses (RFC 7348).
 
     pod ── cbr0 ── route: block via the peer's gateway, onlink ── podplane-vxlan4 ── UDP to the peer's address ── uplink
-                   neighbour: the peer's gateway has the MAC of the peer's device
+                   (of IPv6: via the link-local address of its device)
+                   neighbour: that has the MAC of the peer's device
                    fdb: that MAC is behind the peer's address
 
 A device for each IP version of the underlay that the node has an address of; both carry IPv4 and IPv6. Nothing is learned, and nothing is
@@ -22,6 +23,7 @@ from podplane.model.objects import Node
 from podplane.routes import underlay
 from podplane.routes.backend import Backend
 from podplane.state.links import router_sysctls
+from podplane.state.mac import link_local_of
 from podplane.state.network import Address, Fdb, Link, Neighbour, Route, Vxlan
 from podplane.state.ownership import Ownership, link_alias
 from podplane.state.value import Fragment, IPAddress, IPNetwork, Value, fragment, network_of
@@ -74,14 +76,16 @@ def _plan_peer(peer: Node, node: Node, settings: NetworkConfig) -> Fragment:
     first: dict[int, IPAddress] = {}
     values: list[Value] = [*underlay.neighbours(peer, node, settings), Fdb(link=device, mac=mac, remote=remote)]
     for block in map(network_of, peer.spec.pod_cidrs):
-        gateway = first.setdefault(block.version, block.network_address + 1)
+        gateway = first.setdefault(block.version, link_local_of(mac) if block.version == 6 else block.network_address + 1)
         values.append(_route(block, gateway, device))
     values += [Neighbour(link=device, ip=ip, mac=mac, protocol=ROUTE_PROTOCOL) for ip in first.values()]
     return fragment(values)
 
 
 def _route(block: IPNetwork, gateway: IPAddress, device: str) -> Route:
-    return Route(destination=block, gateway=gateway, link=device, onlink=True, protocol=ROUTE_PROTOCOL)
+    """The gateway of IPv6 is link-local: the kernel takes no other one while a route by another link leads to its address, as of a former
+    backend (ip6_route_check_nh_onlink)."""
+    return Route(destination=block, gateway=gateway, link=device, onlink=block.version == 4, protocol=ROUTE_PROTOCOL)
 
 
 def _owns(settings: NetworkConfig) -> Ownership:

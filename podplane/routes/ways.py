@@ -40,11 +40,6 @@ def reached_by(node: Node) -> frozenset[str] | None:
     return None if text is None else frozenset(text.split(","))
 
 
-def as_text(config: NetworkConfig) -> str:
-    """What a node with these settings says, once it has what they want."""
-    return ",".join(sorted(way.name for way in of(config)))
-
-
 def are_left(config: NetworkConfig, nodes: Iterable[Node]) -> bool:
     """Can all of these nodes be reached by the cluster's backend?"""
     return all(theirs is None or config.backend in theirs for theirs in map(reached_by, nodes))

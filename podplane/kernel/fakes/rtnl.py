@@ -183,7 +183,7 @@ class FakeRtnl:
     def _check_route(self, route: Route) -> None:
         if route.link and not self._link(route.link).up:
             raise from_errno(f"route {route.destination}", errno.ENETDOWN)
-        if route.gateway is None or route.onlink:
+        if route.gateway is None or route.onlink or (route.link and route.gateway.version == 6 and route.gateway.is_link_local):
             return
         if not any(_reaches(value, route.gateway) for value in tuple(self._objects.network.values())):
             raise from_errno(f"route {route.destination}", errno.ENETUNREACH, "Nexthop has invalid gateway")

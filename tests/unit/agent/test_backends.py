@@ -44,10 +44,17 @@ class Rig:
         self.client = Patches()
         self.events: list[str] = []
         self.configured: list[tuple[str, tuple[str, ...]]] = []
+        self.refused: set[str] = set()
+        """Backends whose links the kernel refuses."""
         self.start()
 
     def start(self) -> None:
-        self.backends = NodeBackends("node1", lambda: self.caches, config(DUAL), self.client, self._record, self._configure)
+        self.backends = NodeBackends(
+            "node1", lambda: self.caches, config(DUAL), self.client, self._record, self._configure, self._has
+        )
+
+    def _has(self, name: str) -> bool:
+        return name not in self.refused
 
     def _record(self, key: Key, message: str, reason: str = "") -> None:
         self.events.append(message)
@@ -113,6 +120,38 @@ async def test_a_change_back_in_the_middle_keeps_both_until_the_end() -> None:
     assert rig.configured == [("vxlan", ("host-gw",)), ("host-gw", ("vxlan",))]
     await rig.step(1.0 + backends.GRACE_SECONDS)
     assert rig.configured[2:] == [("host-gw", ())]
+
+
+async def test_while_the_kernel_refuses_its_links_a_backend_is_not_told_and_the_former_one_goes_on() -> None:
+    rig = Rig()
+    rig.refused = {"vxlan"}
+    rig.wants(backend="vxlan")
+    assert await rig.step() == backends.AGAIN_SECONDS
+    assert rig.configured == [("host-gw", ("vxlan",))] and rig.client.texts == []
+    assert await rig.step() == backends.AGAIN_SECONDS and len(rig.configured) == 1
+    rig.refused.clear()
+    assert await rig.step() is None
+    assert rig.configured[1:] == [("vxlan", ("host-gw",))] and rig.client.texts == ["host-gw,vxlan"]
+
+
+async def test_a_change_that_is_taken_back_while_the_kernel_refuses_it_leaves_nothing() -> None:
+    rig = Rig()
+    rig.refused = {"vxlan"}
+    rig.wants(backend="vxlan")
+    await rig.step()
+    rig.wants(backend="host-gw")
+    assert await rig.step() == backends.GRACE_SECONDS
+    await rig.step(backends.GRACE_SECONDS)
+    assert rig.configured == [("host-gw", ("vxlan",)), ("host-gw", ())] and rig.client.texts == []
+
+
+async def test_an_agent_that_starts_goes_on_with_what_the_node_said_until_it_has_the_other() -> None:
+    rig = Rig()
+    rig.wants(backend="vxlan")
+    rig.start()
+    assert (rig.backends.current.backend, rig.backends.current.former_backends) == ("host-gw", ())
+    await rig.step()
+    assert rig.configured == [("vxlan", ("host-gw",))]
 
 
 async def test_an_agent_that_starts_in_the_middle_of_a_change_goes_on_with_it() -> None:

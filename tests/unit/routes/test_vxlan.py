@@ -16,6 +16,7 @@ from podplane.model.objects import Node, NodeAddress, NodeStatus
 from podplane.nodes.plan import node_elements
 from podplane.nodes.settings import NodeSettings
 from podplane.routes import vxlan
+from podplane.state.mac import link_local_of
 from podplane.state.network import Address, Fdb, Link, Neighbour, Route
 from podplane.state.value import Fragment, Value
 from tests.plans import FAMILIES, UNDERLAY, agent_settings, config, node
@@ -78,9 +79,8 @@ def test_each_block_of_a_peer_is_behind_its_gateway_its_mac_and_its_address(name
     assert (entry.link, str(entry.remote)) == (device, peer.internal_ips[0])
     routes = of(Route, planned)
     assert [str(route.destination) for route in routes] == list(peer.spec.pod_cidrs)
-    assert all(
-        route.onlink and route.link == device and route.gateway == route.destination.network_address + 1 for route in routes
-    )
+    gateways = {4: ipaddress.ip_address("10.244.2.1"), 6: link_local_of(entry.mac)}
+    assert all(route.link == device and route.gateway == gateways[route.destination.version] for route in routes)
     neighbours = {neighbour.ip: neighbour.mac for neighbour in of(Neighbour, planned)}
     assert neighbours == {route.gateway: entry.mac for route in routes}
     assert entry.mac == next(link.mac for link in of(Link, vxlan.BACKEND.plan_node(peer, settings(versions))))

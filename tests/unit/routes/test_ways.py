@@ -45,13 +45,6 @@ def test_a_peer_that_has_none_of_the_nodes_backends_is_not_reached() -> None:
     assert chosen(saying("wireguard,gre"), changing("host-gw", "vxlan")) is None
 
 
-def test_a_node_says_what_it_has() -> None:
-    settings = changing("vxlan", "host-gw")
-    assert ways.as_text(settings) == "host-gw,vxlan"
-    assert ways.reached_by(saying(ways.as_text(settings))) == frozenset({"host-gw", "vxlan"})
-    assert ways.as_text(changing("vxlan", "vxlan")) == "vxlan"
-
-
 def test_former_backends_are_left_when_all_nodes_have_the_new_one() -> None:
     settings = changing("vxlan", "host-gw")
     assert not ways.are_left(settings, [saying("vxlan"), saying("host-gw", 3)])
