@@ -9,19 +9,35 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from podplane.cni.install import CONFLIST, SUFFIXES
+
 CONTAINERD = Path("/etc/containerd/config.toml")
 PLUGINS = ("io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime")
 """What has containerd's settings of networks: in version 2 of its configuration, and in version 3, of containerd 2."""
 
 
 def notes(bin_dir: Path, conf_dir: Path, containerd: Path | None = None) -> list[str]:
-    """Why containerd would not find what is installed in these folders, and what to do; nothing when it would, or is not there."""
-    path = containerd or CONTAINERD
+    """Why engines would not use what is installed in these folders, and what to do; nothing when they would.
+
+    Of containerd, what its configuration says, if it is there.
+    """
+    return [*_elsewhere(bin_dir, conf_dir, containerd or CONTAINERD), *_meanwhile(conf_dir)]
+
+
+def _meanwhile(conf_dir: Path) -> Iterator[str]:
+    """The network that engines take as long as podplane's is not there."""
+    names = sorted(path.name for path in conf_dir.glob("*") if path.suffix in SUFFIXES)
+    if names and CONFLIST not in names:
+        what = f"{conf_dir / names[0]} is the first network there, and engines attach pods to it until {CONFLIST} is there, too"
+        yield f"{what}: move it away"
+
+
+def _elsewhere(bin_dir: Path, conf_dir: Path, containerd: Path) -> Iterator[str]:
     try:
-        found = tomllib.loads(path.read_text())
+        found = tomllib.loads(containerd.read_text())
     except (OSError, ValueError):  # no configuration, or none that containerd would take
-        return []
-    return list(_notes(found, bin_dir, conf_dir, path))
+        return
+    yield from _notes(found, bin_dir, conf_dir, containerd)
 
 
 def _notes(found: Mapping[str, Any], bin_dir: Path, conf_dir: Path, containerd: Path) -> Iterator[str]:

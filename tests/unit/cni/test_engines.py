@@ -28,7 +28,8 @@ version = 3
 def notes(folder: Path, text: str | bytes, bin_dir: str = "/opt/cni/bin", conf_dir: str = "/etc/cni/net.d") -> str:
     path = folder / "config.toml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return "\n".join(engines.notes(Path(bin_dir), Path(conf_dir), path)).replace(str(path), "FILE")
+    said = engines.notes(Path(bin_dir), Path(conf_dir), path)  # of this machine's networks, too
+    return "\n".join(line for line in said if str(path) in line).replace(str(path), "FILE")
 
 
 def test_another_folder_is_named_with_the_command_that_installs_there(tmp_path: Path) -> None:
@@ -45,6 +46,18 @@ def test_another_folder_is_named_with_the_command_that_installs_there(tmp_path: 
 def test_where_nothing_is_said_nothing_is(tmp_path: Path, text: str | bytes) -> None:
     assert notes(tmp_path, text) == ""
     assert engines.notes(tmp_path, tmp_path, tmp_path / "none") == []
+
+
+def test_a_network_that_pods_get_until_podplanes_is_there_is_named(tmp_path: Path) -> None:
+    conf_dir, none = tmp_path / "net.d", tmp_path / "none"
+    assert engines.notes(tmp_path, conf_dir, none) == []
+    conf_dir.mkdir()
+    for name in ("README", "99-loopback.conf", "87-podman-bridge.conflist"):
+        (conf_dir / name).touch()
+    (said,) = engines.notes(tmp_path, conf_dir, none)
+    assert said.startswith(f"{conf_dir}/87-podman-bridge.conflist is the first network there, and") and "move it away" in said
+    (conf_dir / "10-podplane.conflist").touch()
+    assert engines.notes(tmp_path, conf_dir, none) == []
 
 
 def test_install_prints_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
