@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import click
+from click.core import ParameterSource
 
 from podplane.cni import engines
 from podplane.cni import install as installation
@@ -35,8 +36,13 @@ def cni() -> None:
 @click.option(
     "--programs-only", is_flag=True, help="Without the configuration: an agent with `cni_conf_dir` writes it when it is ready."
 )
-def install(bin_dir: Path, conf_dir: Path, programs_only: bool) -> None:
+@click.pass_context
+def install(context: click.Context, bin_dir: Path, conf_dir: Path, programs_only: bool) -> None:
     """Put the plugin and its configuration where container engines find them; again after an upgrade."""
+    if programs_only and context.get_parameter_source("conf_dir") is ParameterSource.COMMANDLINE:
+        raise click.UsageError(
+            "--conf-dir has no effect with --programs-only: `cni_conf_dir` of the agent's configuration names the folder"
+        )
     lines = installation.install(bin_dir, None if programs_only else conf_dir)
     for line in (*lines, *engines.notes(bin_dir, conf_dir)):
         click.echo(line)

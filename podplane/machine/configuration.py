@@ -132,5 +132,7 @@ def parsed(content: object) -> Configuration:
         raise MachineError(str(error)) from None
     if found.log_level not in LEVELS:
         raise MachineError(f"log_level: {found.log_level!r} is none of {', '.join(LEVELS)}")
+    if found.cni_conf_dir and not Path(found.cni_conf_dir).is_absolute():
+        raise MachineError(f"cni_conf_dir: {found.cni_conf_dir!r} is no absolute path")
     found.settings(NO_UPLINK)
     return found

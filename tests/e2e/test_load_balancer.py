@@ -187,7 +187,9 @@ def test_an_agent_that_starts_again_drops_nothing_and_writes_nothing(web: list[s
     took = [int(milliseconds) / 1000 for line in said for milliseconds in re.findall(r"started again in (\d+) ms", line)]
     assert len(took) == 3, said
     if max(took) > RENEW_DEADLINE_SECONDS - RENEW_SECONDS:
-        pytest.skip(f"this machine is too busy: an agent took {max(took):g} s to start again, and its lease term is over by then")
+        pytest.skip(
+            f"this machine is too busy: an agent took {max(took):g} s to start again, and its lease term is over by then"
+        )
     assert all("wrote nothing to the kernel" in line for line in said), said
     assert found.keys() == {"seconds", "ok"}, found
     lab("run", "later", "--node", "node1")

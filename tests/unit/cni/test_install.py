@@ -186,3 +186,11 @@ def test_the_command(places: tuple[Path, Path]) -> None:
     options = ["--bin-dir", str(places[0]), "--conf-dir", str(places[1])]
     assert CliRunner().invoke(cni, ["install", *options]).output.count("wrote") == 3
     assert CliRunner().invoke(cni, ["uninstall", *options]).output.count("removed") == 3
+
+
+def test_the_command_installs_programs_alone(tmp_path: Path) -> None:
+    options = ["install", "--programs-only", "--bin-dir", str(tmp_path / "bin")]
+    assert CliRunner().invoke(cni, options).output.count("wrote") == 2
+    refused = CliRunner().invoke(cni, [*options, "--conf-dir", str(tmp_path / "net.d")])
+    assert refused.exit_code == 2 and "--conf-dir has no effect with --programs-only" in refused.output
+    assert os.listdir(tmp_path / "bin") and not (tmp_path / "net.d").exists()

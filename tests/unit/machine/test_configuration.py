@@ -54,6 +54,8 @@ def test_what_is_said_counts_before_what_is_found() -> None:
         ({"network": NETWORK | {"mtu": 5}}, "network.mtu: 5 is not within 576 and 65536"),
         ({"network": NETWORK, "log_level": "loud"}, "'loud' is none of debug, info, warning, error"),
         ({"network": NETWORK, "node_name": 7}, "node_name"),
+        ({"cni_conf_dir": "net.d"}, "cni_conf_dir: 'net.d' is no absolute path"),
+        ({"cni_conf_dir": True}, "cni_conf_dir"),
         ({"network": []}, "mapping"),
         ([], "mapping"),
     ],
