@@ -44,9 +44,20 @@ class Cidrs(msgspec.Struct, frozen=True):
     cluster_from: str = ""
     service_from: str = ""
 
-    def __str__(self) -> str:
-        pods = f"pods {', '.join(self.cluster)} (by {self.cluster_from})" if self.cluster else "pods none"
-        return f"{pods}, Services " + (f"{', '.join(self.service)} (by {self.service_from})" if self.service else "none")
+    @property
+    def of_pods(self) -> str:
+        """In words."""
+        return _said("pods", self.cluster, self.cluster_from)
+
+    @property
+    def of_services(self) -> str:
+        """Likewise."""
+        return _said("Services", self.service, self.service_from)
+
+
+def _said(whose: str, networks: Iterable[str], where: str) -> str:
+    found = ", ".join(networks)
+    return f"{found} for {whose} (by {where})" if found else f"none for {whose}"
 
 
 class KeptCidrs:

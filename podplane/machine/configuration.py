@@ -58,9 +58,14 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self._network.get("cluster_cidrs"))
 
     @property
+    def names_services(self) -> bool:
+        """Does it name those of Services? An empty list says that there are none."""
+        return "service_cidrs" in self._network
+
+    @property
     def needs_cidrs(self) -> bool:
-        """Is there a network of the cluster that it does not name? `service_cidrs: []` says that there are no Services."""
-        return not self.names_cluster or "service_cidrs" not in self._network
+        """Is there a network of the cluster that it does not name?"""
+        return not (self.names_cluster and self.names_services)
 
     @property
     def _network(self) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 import msgspec
 
@@ -89,7 +89,13 @@ class Surroundings:
                     "spec.podCIDRs of a Node names one"
                 )
             await asyncio.sleep(RETRY_SECONDS)
-        log.warning("the configuration does not name all networks of the cluster: %s", self._cidrs)
+        log.warning("networks that the configuration does not name: %s", " and ".join(self._unnamed()))
+
+    def _unnamed(self) -> Iterator[str]:
+        if not self._configuration.names_cluster:
+            yield self._cidrs.of_pods
+        if not self._configuration.names_services:
+            yield self._cidrs.of_services
 
     async def _ask_for_cidrs(self) -> None:
         self._cidrs = await cidrs.find(self._client, self._cluster.caches.nodes.objects.values())

@@ -90,9 +90,14 @@ def with_ip(ip: str) -> Node:
     return msgspec.structs.replace(own, status=msgspec.structs.replace(own.status, addresses=(NodeAddress("InternalIP", ip),)))
 
 
-async def test_an_uplink_that_moves_is_followed_and_one_that_is_gone_is_told_of_once(tmp_path: Path) -> None:
-    rig = Rig(tmp_path, FakeApi({"data": {"ClusterConfiguration": KUBEADM}}, []))
+async def test_an_uplink_that_moves_is_followed_and_one_that_is_gone_is_told_of_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig = Rig(
+        tmp_path, FakeApi({"data": {"ClusterConfiguration": KUBEADM}}, []), {"network": {"cluster_cidrs": ["10.0.0.0/8"]}}
+    )
     first = await rig.tested.settings()
+    assert "does not name: 10.96.0.0/12 for Services (by the ConfigMap kubeadm-config)" in caplog.text
     assert (first.network.uplink, first.network.mtu) == ("eth0", 1500)
     following = asyncio.create_task(rig.tested.follow(rig.restart))
     rig.links = {"bond0": ("192.168.1.10", 9000)}
