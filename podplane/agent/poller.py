@@ -25,12 +25,26 @@ class Poller:
     """Calls each look every `seconds`, which may be changed; its methods run on one event loop."""
 
     def __init__(self, seconds: float = POLL_SECONDS) -> None:
-        self.seconds = seconds
+        self._seconds = seconds
+        self._is_waiting = False
         self._looks: list[Look] = []
         self._timer: asyncio.Handle | None = None
         self._due_at = 0.0
         self.turn = asyncio.Lock()
         """For those of the agents that go through something that the whole machine has: one at a time."""
+
+    @property
+    def seconds(self) -> float:
+        """From the end of a round of looks to the next one."""
+        return self._seconds
+
+    @seconds.setter
+    def seconds(self, seconds: float) -> None:
+        """So long from now on, at once."""
+        self._seconds = seconds
+        if self._is_waiting and self._timer is not None:
+            self._timer.cancel()
+            self._wait()
 
     def add(self, look: Look) -> None:
         """Call this one from now on."""
@@ -48,11 +62,11 @@ class Poller:
 
     def _wait(self) -> None:
         loop = asyncio.get_running_loop()
-        self._due_at = loop.time() + self.seconds
+        self._due_at, self._is_waiting = loop.time() + self._seconds, True
         self._timer = loop.call_at(self._due_at, self._begin)
 
     def _begin(self) -> None:
-        loop = asyncio.get_running_loop()
+        loop, self._is_waiting = asyncio.get_running_loop(), False
         late = loop.time() - self._due_at
         if late > LATE_SECONDS:
             self._timer = loop.call_later(min(late * GIVE_WAY, MAX_GIVE_WAY_SECONDS), self._go_on, tuple(self._looks))

@@ -107,8 +107,9 @@ PROGRESS_SECONDS = 0.25
 SETTLE_REST, LEAST_REST, LONGEST_REST = 200, 0.002, 0.05
 """After a look which pods had their first start, the next one waits so many times as long as it took, and so many seconds at least and
 at most."""
-START_POLL_SECONDS = 1.0
-"""Between two looks of an agent at the kernel while the lab starts: nobody has touched it yet, and they take time of the start."""
+START_POLL_SECONDS = 5.0
+"""Between two looks of an agent at the kernel while the lab starts: nobody has touched it yet, and they take time of the start, the more
+where it takes long, as audits come with them."""
 
 
 class Lab:
