@@ -129,6 +129,14 @@ def test_backends_change_under_running_traffic_without_a_loss(lab: Podplane, fam
     assert lost <= 3, f"{lost} of {sent} pings"
 
 
+def test_a_tunnel_comes_back_with_its_uplink_and_after_others_took_it_apart(lab: Podplane) -> None:
+    lab("fault", "node1", "--uplink-remade")
+    until(lambda: "promises are kept: " in lab("check", code=None).stdout)
+    lab.on_node("node2", "ip link del podplane-vxlan4")
+    until(lambda: {line.split()[-1] for line in lab("routes", code=None).stdout.splitlines()[1:]} == {"done"})
+    until(lambda: "promises are kept: " in lab("check", code=None).stdout)
+
+
 def test_a_former_backend_goes_when_nobody_sends_by_it_any_more(lab: Podplane) -> None:
     lab("backend", "set", "host-gw")
     until(lambda: "vxlan" not in lab.on_node("node1", "ip -o link"))
