@@ -6,7 +6,7 @@ import json
 import platform
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +87,11 @@ class Site:
                 found.pop(record["detach"][0], None)
         return set(found)
 
-    def create_pod(self, name: str, **labels: str) -> str:
+    def create_pod(self, name: str, annotations: Mapping[str, str] | None = None, **labels: str) -> str:
         """The Pod object of a pod of this node; its uid."""
         spec_ = {"nodeName": NODE, "containers": [{"name": "main", "image": image.NAME}]}
-        body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": spec_}
+        metadata = {"name": name, "labels": labels, "annotations": annotations or {}}
+        body = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec_}
         uid: str = self.api.create("pods", "default", body)["metadata"]["uid"]
         return uid
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.e2e import test_further_networks as further
 from tests.e2e.conftest import until
 from tests.engines.conftest import Site, url
 from tests.engines.containerd import NEEDED, Containerd
@@ -120,6 +121,20 @@ def test_a_port_of_the_machine_leads_to_the_sandbox(site: Site, web: Sandbox) ->
 def test_annotations_limit_the_rates_of_the_sandbox(site: Site, web: Sandbox) -> None:
     shapers = [line for line in site.machine("tc", "qdisc", "show").splitlines() if " tbf " in line]
     assert sorted(word for line in shapers for word in line.split() if word.endswith("bit")) == ["10Mbit", "20Mbit"]
+
+
+def test_a_sandbox_gets_the_further_interfaces_that_its_pod_asks_for(site: Site, engine: Containerd) -> None:
+    site.api.create("customresourcedefinitions.apiextensions.k8s.io", "", further.KIND)
+    site.kubectl("wait", "--for=condition=Established", f"crd/{further.DEFINITIONS}", "--timeout=10s")
+    further.create(site.kubectl, further.definition("blue", subnets=["10.20.0.0/24"]))
+    before = engine.netns()
+    id_ = engine.run("further", site.create_pod("further", {further.NETWORKS: "blue"}))
+    (netns,) = engine.netns() - before
+    links = site.machine("nsenter", f"--net=/run/netns/{netns}", "ip", "-o", "addr", "show", "net1")
+    told = json.loads(site.api.get("pods", "default", "further")["metadata"]["annotations"][further.STATUS])
+    assert [one["interface"] for one in told] == ["eth0", "net1"] and told[0]["ips"] == engine.ips(id_)
+    assert f"inet {told[1]['ips'][0]}/24" in links
+    detach(site, engine, Sandbox("further", id_, "", engine.ips(id_)))
 
 
 def policy(name: str, whose: dict[str, str], peers: dict[str, str]) -> dict[str, Any]:
