@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Kubectl, Podplane, until
+from tests.e2e.conftest import UP_OPTIONS, Kubectl, Podplane, until
 from tests.e2e.test_services import ASK, UDP, ask, eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("host-ports")]
@@ -120,6 +120,7 @@ def test_a_port_goes_with_its_pod_and_comes_with_the_next_one(web: None, kubectl
 
 
 def test_the_agent_that_starts_again_leaves_it_as_it_is(web: None, kubectl: Kubectl, lab: Podplane) -> None:
+    assert lab.has_processes or UP_OPTIONS
     listing = "nft list table inet podplane-hostports; sysctl net.ipv4.conf.cbr0.route_localnet"
     before = lab.on_node("node1", listing)
     assert "8099" in before and "pod/default/web" in before and "route_localnet = 1" in before
