@@ -40,6 +40,8 @@ WRITE_BYTES = 32 * 1024
 """So much waits for a client before others' turns come and it is waited for; asyncio's own limit is 512 KiB for each connection."""
 READ_BYTES = 64 * 1024
 """Of a connection, at once."""
+DATE_SECONDS = 1.0
+"""In an answer its date is so old at most (RFC 9110, 6.6.1: in seconds)."""
 TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
@@ -291,6 +293,11 @@ class Server(uvicorn.Server):
         self._handshakes: set[asyncio.Task[None]] = set()
         self.servers = [Acceptor(one, self._begin) for one in sockets or ()]  # type: ignore[misc]
         self.started = True
+
+    async def main_loop(self) -> None:
+        """Keep the date of answers current. uvicorn's own asks ten times a second whether it is to end; this one is cancelled."""
+        while not await self.on_tick(0):  # noqa: ASYNC110  # it sets the date
+            await asyncio.sleep(DATE_SECONDS)
 
     def _begin(self, connection: socket.socket, source: str) -> None:
         task = asyncio.get_running_loop().create_task(self._shake_hands(connection, source))
