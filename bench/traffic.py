@@ -42,13 +42,21 @@ def run(short: bool) -> list[Row]:
     if missing:
         return [Row(f"traffic: {', '.join(missing)} missing", [0.0], note="not measured")]
     rounds = 3 if short else ROUNDS
+    across = [(ACROSS, version, kind) for version in (4, 6) for kind in KINDS]
+    return [
+        *_by_backend("host-gw", [*((SAME, 4, kind) for kind in KINDS), *across], rounds),
+        *_by_backend("vxlan", across, rounds),
+    ]
+
+
+def _by_backend(backend: str, cases: list[tuple[str, int, str]], rounds: int) -> list[Row]:
+    """A lab whose nodes reach each other so, beside the same by hand."""
     with lab() as one:
         quiet()
-        one("up", "--nodes", "2", "--pods-per-node", "2")
+        one("up", "--nodes", "2", "--pods-per-node", "2", "--backend", backend)
         rulesets = [_ruleset(one, node) for node in ("node1", "node2")]
-        with _lab(one) as ours, _by_hand(rulesets) as theirs, _by_hand(rulesets) as again:
-            cases = [(path, 4, kind) for path in LAB_PODS for kind in KINDS] + [(ACROSS, 6, kind) for kind in KINDS]
-            return [_compare([ours, theirs, again], *case, rounds) for case in cases]
+        with _lab(one) as ours, _by_hand(rulesets, backend) as theirs, _by_hand(rulesets, backend) as again:
+            return [_compare([ours, theirs, again], *case, rounds, backend) for case in cases]
 
 
 class Client:
@@ -85,7 +93,7 @@ def _round(worlds: list[Start], path: str, version: int, kind: str) -> list[floa
     return [client.total / SLICES for client in clients]
 
 
-def _compare(worlds: list[Start], path: str, version: int, kind: str, rounds: int) -> Row:
+def _compare(worlds: list[Start], path: str, version: int, kind: str, rounds: int, backend: str) -> Row:
     """The ratios of all rounds, what both did, and the ratio of two paths by hand: how much of it is noise."""
     mine, hand, again = zip(*(_round(worlds, path, version, kind) for _ in range(rounds)), strict=True)
     ratios = [a / b for a, b in zip(mine, hand, strict=True)]
@@ -93,7 +101,8 @@ def _compare(worlds: list[Start], path: str, version: int, kind: str, rounds: in
     unit, scale = ("Gbit/s", 8e-9) if kind == "throughput" else ("a second", 1.0)
     note = f"{median(mine) * scale:,.1f} beside {median(hand) * scale:,.1f} {unit}; two paths by hand: {floor:.3f}"
     extra = {"lab": list(mine), "by hand": list(hand), "by hand again": list(again)}
-    what = f"TCP {kind} {path}, IPv{version}, lab / by hand"
+    way = "" if backend == "host-gw" else f" by {backend}"
+    what = f"TCP {kind} {path}{way}, IPv{version}, lab / by hand"
     return Row(what, ratios, "ratio", MUST_RATIO, at_least=True, note=note, extra=extra)
 
 
@@ -126,11 +135,12 @@ def _ruleset(one: Lab, node: str) -> str:
     for version, address in ((4, "ip"), (6, "ip6")):  # nft takes the number of an endpoint for an integer, and wants to read so
         wanted = f"typeof meta mark . numgen random mod 16384 : {address} daddr . tcp dport"
         listed = listed.replace(f"type mark . mark : ipv{version}_addr . inet_service", wanted)
+    listed = listed.replace("@ll,48,48 .", "ether saddr .")  # a sender's MAC, where nft wants to see that frames have one
     return "".join(line for line in listed.splitlines(keepends=True) if "icmp" not in line or "@th," not in line)
 
 
-def _commands() -> list[str]:
-    """The path by hand: a switch, two nodes, two pods on node1 and one on node2."""
+def _commands(backend: str) -> list[str]:
+    """The path by hand: a switch, two nodes, two pods on node1 and one on node2; with a tunnel between the nodes by vxlan."""
     lines = ["mount -t tmpfs tmpfs /run"]
     lines += [f"ip netns add {name}" for name in ("switch", "node1", "node2", "pod11", "pod12", "pod21")]
     lines += ["ip -n switch link add switch0 up address 0a:58:c0:a8:01:01 type bridge"]
@@ -138,6 +148,29 @@ def _commands() -> list[str]:
         lines += _node(n, 3 - n)
         for p in range(1, 4 - n):
             lines += _pod(n, p)
+        if backend == "vxlan":
+            lines += _tunnel(n, 3 - n)
+    return lines
+
+
+def _tunnel(n: int, other: int) -> list[str]:
+    """A VXLAN device on node `n`, and routes through it to the pods of the other; all that pods send fits."""
+    here, device, mac = f"ip -n node{n}", "podplane-vxlan4", f"0a:00:00:00:00:0{other}"
+    lines = [
+        f"{here} link add {device} mtu 1450 address 0a:00:00:00:00:0{n} type vxlan id 1 local 192.168.1.{9 + n} dev eth0"
+        " dstport 4789 nolearning",
+        f"{here} link set {device} up",
+        f"{here} address add 10.244.{n}.1/32 dev {device}",
+        f"{here} address add fd00:10:244:{n}::1/128 dev {device} nodad",
+        f"{here} neigh replace 10.244.{other}.1 dev {device} lladdr {mac} nud permanent",
+        f"{here} neigh replace fe80::{other} dev {device} lladdr {mac} nud permanent",
+        f"ip netns exec node{n} bridge fdb replace {mac} dev {device} dst 192.168.1.{9 + other}",
+        f"{here} route replace 10.244.{other}.0/24 via 10.244.{other}.1 dev {device} onlink",
+        f"{here} route replace fd00:10:244:{other}::/64 via fe80::{other} dev {device}",
+        f"{here} link set cbr0 mtu 1450",
+    ]
+    for p in range(1, 4 - n):
+        lines += [f"{here} link set veth{p} mtu 1450", f"ip -n pod{n}{p} link set eth0 mtu 1450"]
     return lines
 
 
@@ -193,19 +226,19 @@ def _pod(n: int, p: int) -> list[str]:
 
 
 @contextlib.contextmanager
-def _by_hand(rulesets: list[str]) -> Iterator[Start]:
+def _by_hand(rulesets: list[str], backend: str) -> Iterator[Start]:
     """Measure between namespaces that were built with commands; `rulesets` are those of node1 and node2."""
     with tempfile.TemporaryDirectory() as folder:
         for number, ruleset in enumerate(rulesets, 1):
             Path(folder, f"node{number}.nft").write_text(ruleset)
-        with _world(folder) as start:
+        with _world(folder, backend) as start:
             yield start
 
 
 @contextlib.contextmanager
-def _world(rulesets: str) -> Iterator[Start]:
+def _world(rulesets: str, backend: str) -> Iterator[Start]:
     """The same, with a folder of rulesets."""
-    script = "\n".join([f"set -e; rulesets={rulesets}", *_commands(), "echo ready", "exec sleep 1000"])
+    script = "\n".join([f"set -e; rulesets={rulesets}", *_commands(backend), "echo ready", "exec sleep 1000"])
     world = subprocess.Popen(
         ["unshare", "--user", "--map-root-user", "--net", "--mount", "--fork", "--kill-child", "sh", "-c", script],
         stdin=subprocess.DEVNULL,

@@ -129,7 +129,7 @@ DENIALS = {
     FOREIGN: "no address of a pod of this node",
 }
 """Why packets are dropped, by what the log says before them."""
-RESET = "reset"
+RESET = "resets"
 """The counter of packets of TCP connections that were let pass once, and are answered with a reset."""
 LOG_GROUP = 80
 """The group of NFLOG that is told of them."""

@@ -31,9 +31,9 @@ class Door:
         self._errors = list(errors)
 
     def counts(self, family: str, table: str, names: Iterable[str] | None = None) -> dict[str, int]:
-        assert (family, table, names) == ("inet", "podplane-policy", ("reset",))
+        assert (family, table, names) == ("inet", "podplane-policy", ("resets",))
         self.read += 1
-        return {"reset": self.resets}
+        return {"resets": self.resets}
 
     def end_revoked(self, namespaces: Mapping[IPAddress, str]) -> int:
         self.asked.append(namespaces)

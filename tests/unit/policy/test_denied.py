@@ -126,7 +126,7 @@ async def test_a_denied_packet_of_tcp_ends_connections_that_were_taken_back_at_t
     rig.agent._resets._looks_at = math.inf  # it is not time to read the counter yet
     one = Revoked(ip_address(rig.web), 8080, ip_address("10.244.2.9"), 4000)
     rig.opener.revoked.append(one)
-    rig.host.objects.counts["reset"] = resets
+    rig.host.objects.counts["resets"] = resets
     rig.log("in", "10.244.2.9", rig.web, 8080, protocol)
     rig.told()
     await rig.agent.idle()
@@ -142,7 +142,7 @@ async def test_servers_are_told_of_connections_that_were_taken_back_though_nothi
     rig.agent._effects.judge.has_judged = True
     one = Revoked(ip_address(rig.web), 8080, ip_address("10.244.2.9"), 4000)
     rig.opener.revoked.append(one)
-    rig.host.objects.counts["reset"] = 1
+    rig.host.objects.counts["resets"] = 1
     rig.agent._look()
     await rig.agent.idle()
     assert rig.opener.ended == [one]
