@@ -124,8 +124,8 @@ class Verbs:
         if call.previous is not None and call.previous.has_interface(call.ifname):
             raise CniError(Code.INVALID_CONFIGURATION, f"prevResult: a plugin before this one has made interface {call.ifname}")
         async with self._alone(call.id):
-            if self._network.find(call.id) is not None and wire.AGAIN not in env:
-                raise CniError(Code.ATTACHED, f"interface {call.ifname} of container {call.container_id} is attached already")
+            if self._network.find(call.id) is not None:
+                await self._end_former(call, env, self._checked(call, env, descriptors))
             request = _attachment(call, self._namespace(call, env, descriptors))
             try:
                 await self._until_free(request)
@@ -148,6 +148,19 @@ class Verbs:
                 log.warning("call verb=ADD container=%s its caller has gone: it is detached again", call.container_id)
                 await self._network.delete(request)
                 self._release(call.id)
+
+    async def _end_former(self, call: Call, env: Mapping[str, str], fd: int) -> None:
+        """CniError when the interface is attached already, unless that is asked again. What has its id in another namespace was left
+        without a DEL, as by podman when it is killed together with the plugin: it is detached."""
+        held = self._held.get(call.id)
+        if held is not None and not _same(fd, held.fd):
+            log.warning(
+                "call verb=ADD container=%s is in another network namespace now: the former one is detached", call.container_id
+            )
+            await self._network.delete(_attachment(call, NoNamespace()))
+            self._release(call.id)
+        elif wire.AGAIN not in env:
+            raise CniError(Code.ATTACHED, f"interface {call.ifname} of container {call.container_id} is attached already")
 
     async def _until_free(self, request: Attachment) -> None:
         """Wait until what was detached from the namespace has left it. CniError when an interface of this name is another's: it would get

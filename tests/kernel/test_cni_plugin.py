@@ -144,7 +144,13 @@ async def odd_namespaces(words: list[str], folder: Path) -> None:
         for container in ("c4", "c5"):  # one after the other
             assert (await engine.call("ADD", container, used)).status == 0
             assert (await engine.call("DEL", container, None)).status == 0
-        assert not agent.network.attachments()
+        left, later = engine.new_namespace(), engine.new_namespace()
+        assert (await engine.call("ADD", "c6", left)).status == 0
+        assert (await engine.call("ADD", "c6", left)).output["code"] == 101
+        assert (await engine.call("ADD", "c6", later)).status == 0, "its engine left the other one without a DEL"
+        assert "eth0" not in ip(left, "link") and "eth0" in ip(later, "link")
+        assert (await engine.call("DEL", "c6", None)).status == 0
+        assert not agent.network.attachments() and "eth0" not in ip(later, "link")
     workers.close()
 
 
