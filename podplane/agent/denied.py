@@ -15,12 +15,12 @@ from typing import NamedTuple
 from podplane.agent.kernel import Kernel, PacketLog
 from podplane.agent.parties import Parties
 from podplane.kernel.errors import KernelError
-from podplane.model.answers import DeniedFlow, DeniedFlows, Party
+from podplane.model.answers import DeniedFlow, DeniedFlows, Party, SeenFlow
 from podplane.model.config import CHECK_NAMESPACE
 from podplane.policy.compiling import SHORT
 from podplane.policy.denials import Denials
 from podplane.policy.enforced import AllEnforced
-from podplane.policy.tables import BY_RULE, DENIALS, FAMILY, IN, LOG_GROUP, NAME, OUT, denial_counter
+from podplane.policy.tables import BY_RULE, DENIALS, FAMILY, FOREIGN, GATE, IN, LOG_GROUP, NAME, OUT, denial_counter
 from podplane.services.feature import ServicesMemory
 from podplane.state.conntrack import Frontend
 from podplane.state.packet_log import LoggedPacket
@@ -150,6 +150,16 @@ class DeniedLog:
         if self._log is not None and dropped - self._dropped_before > self.told - self._told_before:
             await asyncio.sleep(LATE_SECONDS)
             self.take()
+
+    def by_policies(self) -> list[SeenFlow]:
+        """What policies denied in the last minutes, but for what `podplane check` tried."""
+        now = self._clock()
+        entries = ((one.what, now - one.last) for one in self._denials.after(0, now))
+        return [
+            SeenFlow(one.source, one.destination, one.protocol.upper(), one.port, age)
+            for one, age in entries
+            if one.reason not in (GATE, FOREIGN) and not one.in_check
+        ]
 
     def flows(self, after: int, dropped: int) -> DeniedFlows:
         """What was denied, the newest first: all of the last minutes, or what came after a `change`."""

@@ -6,7 +6,7 @@
     /traffic                the tracked connections through Services: how many, packets, bytes
     /policies               how often each rule of policies allowed, and how often none did
     /denied                 what was denied in the last minutes; /denied/12: after the change 12
-    /flows                  who was connected with the node's pods in the last hour
+    /flows                  who was connected with the node's pods in the last hour, and what policies denied lately
     /services/default/web   frontends and endpoints of a Service as they are in this node's tables
 
 An answer that takes long is made by itself: of more questions some wait, and the others are refused with 429.
@@ -25,7 +25,7 @@ from podplane.agent.metrics import Metrics
 from podplane.agent.route_report import routes
 from podplane.agent.status import Sources
 from podplane.kubeapi.authorization import METRICS, PROXY, Authorizer
-from podplane.model.answers import DeniedFlows
+from podplane.model.answers import DeniedFlows, SeenFlows
 from podplane.servers.figures import CONTENT_TYPE
 from podplane.servers.http import Call, Reply
 from podplane.servers.report_thread import LIMIT, Busy, ReportThread
@@ -95,7 +95,7 @@ class Reports:
                 case ["denied", *after] if len(after) < 2 and all(map(_is_number, after)):
                     return Reply(200, msgspec.json.encode(await self._denied(*map(int, after))))
                 case ["flows"]:
-                    found = await self._agent.flows.answer()
+                    found = await self._flows()
                     return Reply(200, await self._thread.run(lambda: msgspec.json.encode(found)))
                 case ["services", namespace, name]:
                     table = self._agent.services.table(f"{namespace}/{name}")
@@ -120,6 +120,11 @@ class Reports:
         dropped = await self._thread.run(log.dropped)
         await log.has_told(dropped)
         return log.flows(after, dropped)
+
+    async def _flows(self) -> SeenFlows:
+        log = self._agent.denied
+        await log.has_told(await self._thread.run(log.dropped))
+        return msgspec.structs.replace(await self._agent.flows.answer(), denied=log.by_policies())
 
     def _traffic(self) -> bytes:
         """In the thread: of the agent's memory it only looks up one name after another."""

@@ -107,11 +107,11 @@ class PolicyAdvice:
             return []
 
     async def _sentences(self, world: World, flows: list[Told], command: str, end: float) -> list[str]:
-        """Flows in words, of those that would be denied the ones first that nodes saw lately."""
-        if self._ask is None or not any(one.word == "denied" for one in flows):
+        """Flows in words, those first that nodes saw, or denied, lately."""
+        if self._ask is None or not flows:
             return [one.sentence(command) for one in flows]
         asked = await self._ask(list(world.nodes.values()), max(ASK_SECONDS, end - self._clock()))
-        found = await asyncio.to_thread(lambda: [one.with_seen(asked.flows).sentence(command) for one in flows])
+        found = await asyncio.to_thread(lambda: [one.with_seen(asked.flows, asked.denied).sentence(command) for one in flows])
         return [*found, silent_text(asked.silent)] if asked.silent else found
 
     def _begin(self) -> World:

@@ -25,9 +25,10 @@ DECODER = msgspec.json.Decoder(SeenFlows)
 
 
 class Asked(msgspec.Struct):
-    """What nodes saw, and the names of those that did not say it."""
+    """What nodes saw, and denied, and the names of those that did not say it."""
 
     flows: list[SeenFlow] = msgspec.field(default_factory=list)
+    denied: list[SeenFlow] = msgspec.field(default_factory=list)
     silent: list[str] = msgspec.field(default_factory=list)
 
 
@@ -52,6 +53,7 @@ class NodesAsked:
                 said = await self._answer(node, partial(proxy.forward, streams=streams, token=self._token))
             if said is not None and not said.error:
                 found.flows += said.flows
+                found.denied += said.denied
                 answered.add(node.metadata.name)
 
         tasks = [asyncio.ensure_future(ask(node)) for node in todo]

@@ -217,12 +217,14 @@ class SeenFlow(msgspec.Struct, frozen=True):
 
 
 class SeenFlows(msgspec.Struct, frozen=True):
-    """Those of the last hour, or since it began to look, `since` seconds ago; `error` is why it could not look now, or ""."""
+    """Those of the last hour, or since it began to look, `since` seconds ago; `error` is why it could not look now, or "". `denied` are
+    those that policies denied in the last 10 minutes, as far as they are told apart."""
 
     node: str
     since: float
     error: str
     flows: list[SeenFlow]
+    denied: list[SeenFlow] = []
 
 
 class RuleCount(msgspec.Struct, frozen=True):

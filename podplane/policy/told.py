@@ -20,12 +20,14 @@ NOW_SECONDS = 120.0
 """A connection of TCP is tracked for so long after its end."""
 
 
+SEEN, KEPT = {"denied": "seen", "allowed": "tried"}, {"denied": "hour", "allowed": "10 min"}
+"""Of flows that would be denied, or allowed: what they were, and for how long nodes remember that."""
 Flow = tuple[Difference, Gap, tuple[str, str], float | None]
 """With the names of both ends, and how long ago it was seen."""
 
 
 class Told(NamedTuple):
-    """Flows that would be denied that were allowed, or the other way round; those that nodes saw lately (`ages`) come first."""
+    """Flows that would be denied that were allowed, or the other way round; those that nodes saw, or denied, lately (`ages`) come first."""
 
     word: str
     former: str
@@ -38,7 +40,9 @@ class Told(NamedTuple):
         """Each of them."""
         for one, ports, (source, destination), age in self._flows():
             version = f" (IPv{one.version})" if one.version else ""
-            yield f"{source} → {destination}{ports}{version}" + ("" if age is None else f" (seen {_ago(age)})")
+            yield f"{source} → {destination}{ports}{version}" + (
+                "" if age is None else f" ({SEEN[self.word]} {_ago(age, self.word)})"
+            )
 
     def documents(self) -> Iterator[dict[str, object]]:
         """Each of them, for programs; without `ports` all are meant, and with `except` all but these."""
@@ -46,7 +50,7 @@ class Told(NamedTuple):
             texts = [str(port) for port in ports.ports]
             more: dict[str, object] = {"except" if ports.is_rest else "ports": texts} if texts else {}
             more |= {"version": one.version} if one.version else {}
-            more |= {} if age is None else {"seenSecondsAgo": round(age)}
+            more |= {} if age is None else {f"{SEEN[self.word]}SecondsAgo": round(age)}
             yield {"from": source, "to": destination} | more
 
     def _flows(self) -> Iterator[Flow]:
@@ -60,11 +64,9 @@ class Told(NamedTuple):
                 if (number, *place) not in self.ages:
                     yield *one, names, None
 
-    def with_seen(self, flows: Iterable[SeenFlow]) -> Told:
-        """With what nodes saw; flows that are denied are not seen."""
-        if self.word != "denied":
-            return self
-        found = ages(self.differences, flows, each=self.each)
+    def with_seen(self, flows: Iterable[SeenFlow], denied: Iterable[SeenFlow] = ()) -> Told:
+        """With what nodes saw; and of flows that would be allowed, with what policies denied."""
+        found = ages(self.differences, flows if self.word == "denied" else denied, each=self.each)
         return self._replace(
             ages={at: age for at, age in found.items() if self.differences[at[0]][0].names(at[1:], each=self.each) is not None}
         )
@@ -73,8 +75,8 @@ class Told(NamedTuple):
     def head(self) -> str:
         """How many there are."""
         text = f"{counted(self.number, 'flow')} would be {self.word} that {'was' if self.number == 1 else 'were'} {self.former}"
-        seen = "and" if self.number == 1 else f"{len(self.ages):,} of them"
-        return text + (f", {seen} seen in the last hour" if self.ages else "")
+        who = "and" if self.number == 1 else f"{len(self.ages):,} of them"
+        return text + (f", {who} {SEEN[self.word]} in the last {KEPT[self.word]}" if self.ages else "")
 
     def sentence(self, command: str = COMMAND) -> str:
         """How many there are, and the first of them; `command` shows all."""
@@ -95,5 +97,7 @@ def told(found: Sequence[Difference], *, each: bool = False) -> list[Told]:
     return [Told(word, former, sum(one.flows(each=each) for one, _ in some), some, each) for word, former, some in both if some]
 
 
-def _ago(seconds: float) -> str:
-    return "in the last 2 min" if seconds < NOW_SECONDS else f"{seconds / 60:.0f} min ago"
+def _ago(seconds: float, word: str) -> str:
+    if seconds >= NOW_SECONDS:
+        return f"{seconds / 60:.0f} min ago"
+    return "in the last 2 min" if word == "denied" else f"{seconds:.0f} s ago"

@@ -47,9 +47,9 @@ def diff(folder: Folder, namespace: str, file: TextIO, delete: bool, each: bool,
     check_namespaces(found, known.index)
     pods = [*known.pods.values(), *([] if known.dns is None else [known.dns])]
     changed = told(differences(known.index, pods, list(known.nodes.values()), found.edits), each=each)
-    if any(one.word == "denied" for one in changed):
-        flows = _seen(client, sorted(known.nodes))
-        changed = [one.with_seen(flows) for one in changed]
+    if changed:
+        seen, denied = _seen(client, sorted(known.nodes))
+        changed = [one.with_seen(seen, denied) for one in changed]
     if output:
         click.echo(document_text({one.word: [*one.documents()] for one in changed}, output))
     else:
@@ -59,8 +59,8 @@ def diff(folder: Folder, namespace: str, file: TextIO, delete: bool, each: bool,
         sys.exit(DIFFERENT)
 
 
-def _seen(client: Any, nodes: Sequence[str]) -> list[SeenFlow]:
-    """What nodes saw in the last hour."""
+def _seen(client: Any, nodes: Sequence[str]) -> tuple[list[SeenFlow], list[SeenFlow]]:
+    """What nodes saw in the last hour, and what they denied."""
     import msgspec
 
     from podplane.cli.nodes import Question, ask
@@ -69,12 +69,15 @@ def _seen(client: Any, nodes: Sequence[str]) -> list[SeenFlow]:
     from podplane.model.config import AGENT_PORT
 
     found: list[SeenFlow] = []
+    denied: list[SeenFlow] = []
     for one, answer in ask(client, [Question(node, AGENT_PORT, "flows", SeenFlows) for node in nodes]).items():
         said = None if isinstance(answer, ApiError) else msgspec.convert(answer, SeenFlows)
-        found += said.flows if said is not None else ()
+        if said is not None:
+            found += said.flows
+            denied += said.denied
         if why := str(answer) if said is None else said.error:
             click.echo(f"{one.node} does not say what it saw in the last hour: {why}", err=True)
-    return found
+    return found, denied
 
 
 def _lines(changed: Sequence[Any]) -> Iterator[str]:

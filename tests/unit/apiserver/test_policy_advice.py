@@ -190,7 +190,9 @@ async def test_what_nodes_saw_comes_first_and_who_did_not_say_it_is_named(api: A
     async def ask(nodes: Sequence[Node], seconds: float) -> Asked:
         assert 0.5 <= seconds <= policy_advice.DRY_RUN_SECONDS
         asked.append([node.metadata.name for node in nodes])
-        return Asked([SeenFlow(Party("203.0.113.7"), web, "TCP", 80, 4.0), SeenFlow(web, client, "TCP", 1, 1.0)], ["node2"])
+        return Asked(
+            [SeenFlow(Party("203.0.113.7"), web, "TCP", 80, 4.0), SeenFlow(web, client, "TCP", 1, 1.0)], silent=["node2"]
+        )
 
     advice = PolicyAdvice(api.store, ask=ask)
     deny = {**DENY, "metadata": {"name": "deny", "namespace": "default"}}
@@ -202,7 +204,7 @@ async def test_what_nodes_saw_comes_first_and_who_did_not_say_it_is_named(api: A
     assert asked == [["node1", "node2"]]
     await advice.of(Change(policy_advice.POLICIES, None, deny), dry_run=False)
     await advice.of(Change(policy_advice.POLICIES, deny, deny), dry_run=True)
-    assert len(asked) == 1, "nothing would be denied"
+    assert len(asked) == 1, "no flow would change"
 
 
 async def test_of_a_policy_that_goes_all_flows_are_shown_by_the_command_for_that(
@@ -257,14 +259,14 @@ class Talk:
 @virtual
 async def test_all_nodes_are_asked_and_none_is_waited_for_long() -> None:
     flow = SeenFlow(Party("10.244.1.2"), Party("10.244.1.3"), "TCP", 80, 4.0)
-    good = msgspec.json.encode(SeenFlows("node1", 5.0, "", [flow]))
+    good = msgspec.json.encode(SeenFlows("node1", 5.0, "", [flow], [flow]))
     failed = msgspec.json.encode(SeenFlows("node5", 5.0, "no memory", []))
     found = {"10.0.0.1": good, "10.0.0.2": b"never", "10.0.0.4": b"[]", "10.0.0.5": failed}
     status = [NodeStatus(addresses=(NodeAddress("InternalIP", f"10.0.0.{n}"),)) for n in range(1, 6)]
     nodes = [Node(metadata=Metadata(name=f"node{n}"), status=one) for n, one in enumerate(status, 1)]
     agents: Any = Agents(found)
     said = await NodesAsked(lambda: agents, "secret")([*nodes, Node(metadata=Metadata(name="new"))], 0.5)
-    assert said.flows == [flow] and said.silent == ["node2", "node3", "node4", "node5"]
+    assert said.flows == said.denied == [flow] and said.silent == ["node2", "node3", "node4", "node5"]
     assert seen_flows.silent_text(said.silent) == "what node2, node3, node4 and 1 more saw in the last hour is not known"
     assert await NodesAsked(lambda: None, "secret")(nodes, 0.5) == Asked()
 

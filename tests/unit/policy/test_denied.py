@@ -10,7 +10,7 @@ from ipaddress import ip_address
 import msgspec
 import pytest
 
-from podplane.model.answers import DeniedFlow, DeniedFlows, Party
+from podplane.model.answers import DeniedFlow, DeniedFlows, Party, SeenFlow
 from podplane.model.config import CHECK_NAMESPACE
 from podplane.model.objects import Metadata
 from podplane.model.pod_info import Labels, NamespaceInfo, PodInfo, SlimMetadata
@@ -69,6 +69,22 @@ async def test_a_packet_has_the_names_of_its_ends_and_the_policies_that_deny_it(
     rig.log("out", rig.web, "203.0.113.7", 443)
     found = rig.last()
     assert (found.destination, found.policies) == (Party("203.0.113.7"), ("a/quiet",))
+
+
+async def test_what_policies_denied_is_told_beside_what_was_seen() -> None:
+    rig = Watched()
+    await rig.begin(WEB, QUIET)
+    rig.put(pod("far", "10.244.2.9"))
+    rig.log("in", "10.244.2.9", rig.web, 8080)
+    rig.log("gate", "10.244.2.9", rig.web, 8081)
+    rig.log("out", rig.web, "203.0.113.7", 0, "icmp")
+    rig.agent.denied.take()
+    rig.now = 9.0
+    ends = Party(rig.web, "pod", "a/web"), Party("203.0.113.7"), Party("10.244.2.9", "pod", "a/far")
+    assert rig.agent.denied.by_policies() == [
+        SeenFlow(ends[0], ends[1], "ICMP", 0, 9.0),
+        SeenFlow(ends[2], ends[0], "TCP", 8080, 9.0),
+    ]
 
 
 async def test_all_kinds_of_ends() -> None:

@@ -236,11 +236,17 @@ def test_an_address_outside_is_of_the_smallest_block_that_is_named() -> None:
     assert not any("seen" in one for one in found.with_seen([seen("203.0.113.200", web, 80, 1.0, kinds=" pod")]).lines())
 
 
-def test_what_would_be_allowed_was_not_seen() -> None:
+def test_what_would_be_allowed_was_not_seen_but_tried() -> None:
     index = index_of([*CLUSTER, DENY, namespace("default")])
     pods = [PodInfo.from_json(json.dumps(one)) for one in CLUSTER if one["kind"] == "Pod"]
     (found,) = told(differences(index, pods, NODES, [edit(DENY, gone=True)]))
-    assert found.word == "allowed" and found.with_seen([seen("shop/cart", "default/web-7d4b9c-bbbbb", 80, 1.0)]) is found
+    web = "default/web-7d4b9c-bbbbb"
+    said = found.with_seen([seen("shop/cart", web, 80, 1.0)], [seen("default/client", web, 81, 12.0)])
+    assert next(said.lines()) == "default/client → default/web-* (2 pods) (all but TCP 8080) (tried 12 s ago)"
+    assert ", 1 of them tried in the last 10 min: " in said.sentence() and next(said.documents())["triedSecondsAgo"] == 12
+    assert found.word == "allowed" and len(said.ages) == 1
+    late = found.with_seen([], [seen("default/client", web, 81, 240.0)])
+    assert next(late.lines()).endswith("(tried 4 min ago)")
 
 
 @pytest.mark.parametrize(
