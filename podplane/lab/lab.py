@@ -400,7 +400,8 @@ class Lab:
         ca, domain, ips = self._certificates.authority, self.spec.cluster_domain, self._settings.dns.ips
         begin = Begin(host, port, token, ca, domain, clients, own, ips=ips, machine=self._dns.machine)
         inside = (*self.plan.cluster, *self.plan.node, *self.plan.service, *self.plan.outside)
-        return NameServer(begin, self._name_server_changed, tuple(map(str, inside)))
+        is_asked = self.spec.agents == PROCESSES
+        return NameServer(begin, self._name_server_changed, tuple(map(str, inside)), is_asked)
 
     def _name_server_changed(self, node: str, answers: bool) -> None:
         self._nodes[node].agent.name_server_changed(answers=answers)

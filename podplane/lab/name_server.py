@@ -29,8 +29,9 @@ MODULE = "podplane.nameserver.program"
 AWAY_SECONDS = 10.0
 """Of a lab alone: its nodes have one process, so none could answer for another, and all of them write that their server is away, and that
 it is back. Agents go by what they are told at once (`agent.node`)."""
-LINGER_SECONDS = 1.0
-"""For so long a server that is to stop still answers: until all nodes send their questions elsewhere."""
+LINGER_SECONDS, ASKED_SECONDS = 1.0, 5.0
+"""For so long a server that is to stop still answers: until all nodes send their questions elsewhere; the second where agents find that out
+by three questions at the bridge's address, one a second, that nobody answers (`machine.name_server`)."""
 SERVED_SECONDS = 1.0
 """A process that served for so long and ends is started again at once."""
 BEAT_SECONDS, HUNG_BEATS, START_BEATS = 0.5, 6, 60
@@ -58,6 +59,8 @@ class NameServer(msgspec.Struct, eq=False):
     answering: Answering
     inside: tuple[str, ...] = ()
     """CIDRs of the lab: a server of one of these is reached from the first node, all others from the machine."""
+    is_asked: bool = False
+    """Do agents, which are processes, find out by themselves which nodes have a server?"""
     ready: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
     """The process serves."""
     _restarts: int = -1
@@ -95,11 +98,15 @@ class NameServer(msgspec.Struct, eq=False):
     async def stop(self, node: str) -> None:
         """Answer none of this node's questions; idempotent. What is asked meanwhile waits in its sockets.
 
-        Nodes are told first, and for LINGER_SECONDS what they ask is still answered.
+        Nodes are told first, and what they ask is still answered for a while: where agents find out by themselves, at the cluster IPs only.
         """
+        has_begun = node in self._stopped
         self._stopped.add(node)
         self._tell(node)
-        await asyncio.sleep(LINGER_SECONDS)
+        if self.is_asked and not has_begun:
+            self._close(node)
+            self._send_open(node, [one for one in self._sockets[node] if self._is_for_pods(*one)])
+        await asyncio.sleep(ASKED_SECONDS if self.is_asked else LINGER_SECONDS)
         if node in self._stopped:
             self._close(node)
 
@@ -232,8 +239,15 @@ class NameServer(msgspec.Struct, eq=False):
             self._is_told_cut = is_cut
             self._sender.send(control.Reach(not is_cut))
 
+    def _is_for_pods(self, protocol: str, one: socket) -> bool:
+        """Is it at a cluster IP, or for reports?"""
+        return protocol == control.HTTP or one.getsockname()[0] in self.begin.ips
+
     def _open(self, node: str) -> None:
-        if self._sender is not None and node not in self._stopped:
-            bound = self._sockets[node]
+        if node not in self._stopped:
+            self._send_open(node, self._sockets[node])
+
+    def _send_open(self, node: str, bound: list[tuple[str, socket]]) -> None:
+        if self._sender is not None:
             order = control.Open(node, tuple(protocol for protocol, _ in bound))
             self._sender.send(order, *(one.fileno() for _, one in bound))

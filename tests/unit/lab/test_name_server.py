@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from podplane.kernel import interpreter
@@ -219,6 +220,21 @@ async def test_nodes_are_told_before_a_server_stops_and_one_that_is_resumed_mean
     await rig.until(lambda: sum("Open" in one for one in rig.orders()) == 2)
     assert rig.told[2:] == [("node1", True)]
     stopping.cancel()
+
+
+async def test_agents_that_ask_find_a_server_that_is_to_stop_gone_while_pods_are_answered(
+    start: Callable[[str], Rig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ASKED_SECONDS", 0.05)
+    rig = start("serves")
+    rig.server.is_asked = True
+    rig.server.add("node2", Here(), ["127.0.0.53", "127.0.0.1"], ["127.0.0.1"])  # type: ignore[arg-type]  # likewise
+    rig.server.begin = msgspec.structs.replace(rig.server.begin, ips=("127.0.0.53",))
+    await rig.until(lambda: len(rig.told) == 2)
+    await rig.server.stop("node2")
+    await rig.until(lambda: sum("Close(node='node2'" in one for one in rig.orders()) == 2)
+    whole, fewer = (one for one in rig.orders() if "Open(node='node2'" in one)
+    assert "protocols=('http', 'udp', 'tcp', 'udp', 'tcp')" in whole and "protocols=('http', 'udp', 'tcp')" in fewer
 
 
 async def test_the_process_is_cut_from_the_api_while_all_nodes_are(start: Callable[[str], Rig]) -> None:
