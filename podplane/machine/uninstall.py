@@ -9,6 +9,7 @@ A sysctl that somebody else changed meanwhile stays as it is. With the one for f
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -67,9 +68,9 @@ def uninstall(
     made_here = {folder / "lock"} | ({path} if not path.exists() else set())
     journal = Journal(path)
     try:
-        if journal.attachments and not detach:
+        if (alive := _alive(journal)) and not detach:
             raise MachineError(
-                f"{counted(len(journal.attachments), 'interface')} of pods would lose the network: drain the node first, or give --detach"
+                f"{counted(alive, 'interface')} of pods would lose the network: drain the node first, or give --detach"
             )
         if (links := _links_of_pods(config)) and not detach:
             raise MachineError(
@@ -86,6 +87,11 @@ def uninstall(
         return Outcome([*lines, *failed, f"{folder} stays, for another try"], is_clean=False)
     lines += _remove_files((*_own_files(folder), *files), made_here)
     return Outcome([*lines, *_compared(before)], is_clean=True)
+
+
+def _alive(journal: Journal) -> int:
+    """How many interfaces are in a network namespace that is still there: engines end pods while no agent runs, too."""
+    return sum(os.path.exists(one.attach.netns_path) for one in journal.attachments.values())
 
 
 def _undo(plugins: Plugins) -> list[str]:

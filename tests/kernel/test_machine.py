@@ -143,9 +143,12 @@ def test_what_others_changed_meanwhile_stays_and_is_named(tmp_path: Path) -> Non
 def test_a_node_with_pods_is_not_uninstalled_unless_they_may_be_cut_off(tmp_path: Path) -> None:
     run(MACHINE)
     an_agent_was_here(tmp_path)
-    workers, journal = Workers(1), Journal(tmp_path / JOURNAL)
+    workers, journal, netns = Workers(1), Journal(tmp_path / JOURNAL), tmp_path.parent / f"{tmp_path.name}-netns"
+    netns.touch()
     with NetworkNamespace.create(workers) as pod:
-        MachineHost(journal, workers).attaching(attachment("a", pod, "/run/netns/a"), IPS)
+        host = MachineHost(journal, workers)
+        host.attaching(attachment("a", pod, str(netns)), IPS)
+        host.attaching(attachment("gone", pod, "/run/netns/gone"), IPS)
     journal.close()
     before = shown_all()
     with pytest.raises(
@@ -154,6 +157,17 @@ def test_a_node_with_pods_is_not_uninstalled_unless_they_may_be_cut_off(tmp_path
         uninstall(tmp_path, CONFIG, (), detach=False)
     assert shown_all() == before and (tmp_path / JOURNAL).exists()
     assert uninstall(tmp_path, CONFIG, (), detach=True).is_clean
+    workers.close()
+
+
+def test_pods_that_ended_while_no_agent_ran_keep_nobody_from_uninstalling(tmp_path: Path) -> None:
+    run(MACHINE)
+    an_agent_was_here(tmp_path)
+    workers, journal = Workers(1), Journal(tmp_path / JOURNAL)
+    with NetworkNamespace.create(workers) as pod:
+        MachineHost(journal, workers).attaching(attachment("gone", pod, "/run/netns/gone"), IPS)
+    journal.close()
+    assert uninstall(tmp_path, CONFIG, (), detach=False).is_clean
     workers.close()
 
 
