@@ -11,17 +11,18 @@ object the former stays.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import itertools
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from podplane.agent.keys import NodeKey, PeerKey
 from podplane.agent.planner import NOT_APPLIED, RecordEvent
 from podplane.model.objects import Node
 from podplane.model.view import Sandbox, View
 from podplane.model.words import counted
-from podplane.state.value import network_of
+from podplane.state.value import IPNetwork, network_of
 
 log = logging.getLogger(__name__)
 MOST_NAMED = 3
@@ -34,6 +35,8 @@ class OwnNode:
     def __init__(self, view: View, record_event: RecordEvent) -> None:
         self._view = view
         self._record_event = record_event
+        self._taken: set[tuple[str, str]] = set()
+        """Names of Nodes, and their blocks that they were told of."""
 
     def resume(self, former: Node | None) -> Node | None:
         """An agent before this one planned with this. What is planned with when the API has none now."""
@@ -49,6 +52,7 @@ class OwnNode:
                 self._look_for_blocks(self._view.former, [new])
             return old, new
         former, self._view.former = self._view.former, None
+        self._taken.clear()
         if new is not None:
             if former is not None:
                 log.warning("node=%s is registered again", self._view.node_name)
@@ -73,7 +77,7 @@ class OwnNode:
     def check_addresses(self) -> None:
         """Tell of pods whose addresses are of no block of the node, since it was registered with others."""
         node = self._view.registered
-        blocks = [network_of(block) for block in node.spec.pod_cidrs] if node is not None else []
+        blocks = _blocks(node) if node is not None else []
         lost = [one for one in self._own_pods() if any(not _is_in(ip, blocks) for ip in one.ips)] if blocks else []
         if lost:
             what = f"{_named(lost)}: addresses of blocks that the node had before it was registered again: other nodes do not reach them"
@@ -85,24 +89,32 @@ class OwnNode:
 
     def _look_for_blocks(self, former: Node, others: Iterable[Node]) -> None:
         """Tell of others that have a block of the one that was deleted."""
-        blocks = [network_of(block) for block in former.spec.pod_cidrs]
+        blocks = _blocks(former)
         for other in others:
-            for block in _of(other):
+            for block in _blocks(other):
                 if any(block.version == own.version and block.overlaps(own) for own in blocks):
                     self._tell_taken(other.metadata.name, str(block))
 
     def _tell_taken(self, other: str, block: str) -> None:
+        if (other, block) in self._taken:
+            return
+        self._taken.add((other, block))
         name, pods = self._view.node_name, _named(self._own_pods())
         what = f"its block {block} is that of {name} too, which was deleted while pods were attached there ({pods})"
         log.warning("node=%s %s: %s", name, other, what)
         self._record_event(PeerKey(other), f"{what}: {name} has no route to it until these are deleted", NOT_APPLIED)
 
 
-def _of(node: Node) -> Iterator[ipaddress.IPv4Network | ipaddress.IPv6Network]:
-    return map(network_of, node.spec.pod_cidrs)
+def _blocks(node: Node) -> list[IPNetwork]:
+    """Those of a Node that make sense."""
+    found = []
+    for block in node.spec.pod_cidrs:
+        with contextlib.suppress(ValueError):
+            found.append(network_of(block))
+    return found
 
 
-def _is_in(ip: str, blocks: Iterable[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
+def _is_in(ip: str, blocks: Iterable[IPNetwork]) -> bool:
     return any(ipaddress.ip_address(ip) in block for block in blocks)
 
 

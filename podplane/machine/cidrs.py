@@ -150,7 +150,7 @@ def _networks(texts: Iterable[str]) -> tuple[str, ...]:
 def covering(blocks: Iterable[str]) -> tuple[str, ...]:
     """The least network of each IP version that holds all of these blocks; none of a version whose blocks have no narrow one in common."""
     widest: dict[int, IPNetwork] = {}
-    for block in map(network_of, blocks):
+    for block in map(network_of, _networks(blocks)):
         known = widest.get(block.version, block)
         while not _holds(known, block):
             known = known.supernet()

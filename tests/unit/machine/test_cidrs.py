@@ -83,6 +83,7 @@ def test_what_makes_no_sense_says_nothing(text: str) -> None:
 def test_blocks_with_no_narrow_network_in_common_are_of_several() -> None:
     assert covering(["10.0.0.0/24", "172.16.0.0/24"]) == ()
     assert covering(["10.0.0.0/24", "172.16.0.0/24", "fd00::/64"]) == ("fd00::/64",)
+    assert covering(["10.0.0.0/24", "nonsense"]) == ("10.0.0.0/24",)
 
 
 @given(st.lists(st.integers(0, (1 << 16) - 1), min_size=1, max_size=20))
