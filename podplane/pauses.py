@@ -15,7 +15,9 @@ times for a request of the API, each of which would wait Python's 5 ms while a t
 
 
 def shorten() -> None:
-    """For a process that serves: what it has by now stays, and is not looked at again; collections are short, and threads give way."""
+    """For a process that serves: what it has by now stays, and is not looked at again; collections are short, and threads give way. One
+    that collected nothing while it started does so from now on."""
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)
+    gc.enable()
     sys.setswitchinterval(SWITCH_SECONDS)

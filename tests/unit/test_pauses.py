@@ -47,6 +47,20 @@ def test_what_is_there_by_then_is_not_looked_at_again() -> None:
     assert gc.get_freeze_count() > len(kept) and gc.get_count()[2] < pauses.THRESHOLDS[2]
 
 
+def test_a_start_without_collections_ends_without_one() -> None:
+    collections: list[str] = []
+    gc.disable()
+    try:
+        kept = [[number] for number in range(COUNT)]
+        gc.callbacks.append(note := lambda phase, info: collections.append(phase))
+        pauses.shorten()
+        more = [[number] for number in range(pauses.THRESHOLDS[0] // 2)]
+        gc.callbacks.remove(note)
+        assert collections == [] and kept and more and gc.isenabled()
+    finally:
+        gc.enable()
+
+
 def test_a_thread_that_computes_gives_way_soon() -> None:
     pauses.shorten()
     assert 10 * sys.getswitchinterval() < 0.005  # ten system calls of a request wait no longer than one did
