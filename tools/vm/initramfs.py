@@ -12,6 +12,8 @@ import msgspec
 
 MODULES = ("virtio_pci", "virtiofs")
 """With all that they depend on."""
+LOADED = ("br_netfilter", "overlay", "tun")
+"""What the kernel does not load by itself, and whoever sets up a node does."""
 EMPTY = ("tmp", "run", "mnt", "media")
 """Folders that are the virtual machine's own: empty ones in containers too, for which there is no overlay over what has mounts in it."""
 FOLDER, PROGRAM, CHARACTER_DEVICE = 0o040755, 0o100755, 0o020600
@@ -117,5 +119,6 @@ def _next(command: Sequence[str], folder: str, mark: str) -> Iterator[str]:
     yield f"export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME={OWN}/home TMPDIR=/tmp LANG=C.UTF-8 TERM=dumb"
     yield "export PODPLANE_TEST_PATIENCE=20  # it is so many times slower than a machine"
     yield f"{OWN}/busybox ip link set lo up; cd {shlex.quote(folder)}"
+    yield f"for module in {' '.join(LOADED)}; do {OWN}/modprobe $module; done"
     yield f"{shlex.join(command)} </dev/null"
     yield f'echo; echo "{mark} $?"; {OWN}/busybox sync; {OWN}/busybox poweroff -f'
