@@ -439,7 +439,7 @@ static int ask(const char *command, struct problems problems)
 		pause = pause * 2 > LONGEST_LOOK_MS ? LONGEST_LOOK_MS : pause * 2;
 	}
 	if (write_all(answer + 1, answer_size - 1) < 0)
-		return is_add ? take_back() : 1;
+		return is_add && answer[0] == 0 ? take_back() : 1;	/* what was refused may be attached since an ADD before */
 	return (unsigned char)answer[0];
 }
 

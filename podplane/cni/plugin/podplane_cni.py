@@ -266,7 +266,7 @@ def main() -> int:
     try:
         write(stdout)
     except OSError:
-        if command == "ADD":
+        if command == "ADD" and status == 0:  # what was refused may be attached since an ADD before
             take_back(stdin)
         return 1
     return status

@@ -163,11 +163,12 @@ async def test_what_was_added_for_an_engine_that_ended_is_taken_back(words: list
 
 
 async def test_an_answer_that_can_not_be_written_is_taken_back_if_it_is_of_an_add(words: list[str], tmp_path: Path) -> None:
-    for verb, then in (("ADD", ["ADD", "DEL"]), ("CHECK", ["CHECK"])):
-        agent, path = Scripted(*(wire.answer(0, b"{}") for _ in then)), tmp_path / f"{verb}.sock"
+    calls = (("ADD", 0, ["ADD", "DEL"]), ("ADD", 1, ["ADD"]), ("CHECK", 0, ["CHECK"]))  # one that is refused has added nothing
+    for number, (verb, status, then) in enumerate(calls):
+        agent, path = Scripted(*(wire.answer(status, b"{}") for _ in then)), tmp_path / f"{number}.sock"
         async with agent.at(path):
             process = await begun(words, path, verb, os.open("/dev/full", os.O_WRONLY))
-            assert await process.wait() == 1
+            assert await asyncio.wait_for(process.wait(), 30) == 1
         assert [one.env["CNI_COMMAND"] for one in agent.requests] == then
 
 
