@@ -16,6 +16,15 @@ MOST_NAMESPACES = 3
 """So many are named, where a block is full."""
 
 
+Named = Callable[[str, str], bool]
+"""(address, uid of a pod): does the API name the address as that of another pod, which has not ended?"""
+
+
+def by_nobody(ip: str, pod_uid: str) -> bool:
+    """It names none."""
+    return False
+
+
 class Unavailable(Exception):
     """An address that was asked for can't be had; the text says which, and why."""
 
@@ -28,11 +37,15 @@ def container_of(owner: Owner) -> str:
 class NodeAddresses:
     """Addresses by owner, and addresses reserved for pods that had them before. Methods are idempotent for one owner."""
 
-    def __init__(self, blocks: Iterable[str], name_of: Callable[[Owner], str] = container_of, network: str = "") -> None:
-        """`name_of` says who an owner is: `pod namespace/name`. `network` is the name of a further one, whose subnets these are."""
+    def __init__(
+        self, blocks: Iterable[str], name_of: Callable[[Owner], str] = container_of, network: str = "", named: Named = by_nobody
+    ) -> None:
+        """`name_of` says who an owner is: `pod namespace/name`. `network` is the name of a further one, whose subnets these are. What is
+        `named` for somebody else is not given out, though it is free."""
         self.blocks = tuple(blocks)
         self._name_of = name_of
         self._network = network
+        self._is_named = named
         self._pools = [AddressPool(ipaddress.ip_network(block)) for block in self.blocks]
         self._owned: dict[Owner, tuple[IPAddress, ...]] = {}
         self._reserved: dict[str, tuple[IPAddress, ...]] = {}
@@ -74,13 +87,13 @@ class NodeAddresses:
             return reserved
         self._free(reserved)
         try:
-            return self._take([*reserved, *wanted], needed)
+            return self._take([*reserved, *wanted], needed, pod_uid)
         except (Exhausted, Unavailable):
             if reserved:
                 self.reserve(pod_uid, map(str, reserved))
             raise
 
-    def _take(self, wanted: Sequence[IPAddress], needed: Sequence[IPAddress]) -> tuple[IPAddress, ...]:
+    def _take(self, wanted: Sequence[IPAddress], needed: Sequence[IPAddress], pod_uid: str) -> tuple[IPAddress, ...]:
         exact = self._by_pool(needed)
         taken: list[IPAddress] = []
         try:
@@ -91,7 +104,7 @@ class NodeAddresses:
                         raise Unavailable(f"address {address} is asked for, but {self._why_not(exact[number], pool)}")
                 else:
                     address = next((ip for ip in wanted if pool.take(ip)), None)
-                taken.append(address or self._next(pool))
+                taken.append(address or self._next(pool, pod_uid))
         except (Exhausted, Unavailable):
             self._free(taken)
             raise
@@ -125,15 +138,23 @@ class NodeAddresses:
             return f"it is the node's own in {self._named(pool)}"
         return f"it is one of the first two or the last one of {self._named(pool)}, which no pod gets"
 
-    def _next(self, pool: AddressPool) -> IPAddress:
+    def _next(self, pool: AddressPool, pod_uid: str) -> IPAddress:
+        """The next free one, but for those that the API has for pods that have left: such a pod may hang for long, and readers of the API
+        would take one pod for the other."""
+        named: list[IPAddress] = []
         try:
-            return pool.next()
+            while self._is_named(str(ip := pool.next()), pod_uid):
+                named.append(ip)
+            return ip
         except Exhausted:
             what = "" if self._network else "node "
             size = counted(pool.size, "pod address", "pod addresses")
-            raise Exhausted(f"{what}{self._named(pool)} has {size}, all in use ({self._holders()})") from None
+            raise Exhausted(f"{what}{self._named(pool)} has {size}, all in use ({self._holders(len(named))})") from None
+        finally:
+            for ip in named:
+                pool.release(ip)
 
-    def _holders(self) -> str:
+    def _holders(self, named: int) -> str:
         """Who has the addresses of a full block: whom one may ask to give one back."""
         names = (self._name_of(owner).removeprefix("pod ").partition("/") for owner in self._owned)
         counts = Counter(namespace for namespace, is_pod, _ in names if is_pod).most_common()
@@ -142,6 +163,8 @@ class NodeAddresses:
             parts.append(f"{rest} of others")
         if self._reserved:
             parts.append(f"{len(self._reserved)} kept for pods that had them before the node started")
+        if named:
+            parts.append(f"{named} of pods that have left, and not ended in the API")
         return ", ".join(parts)
 
     def keep(self, owner: Owner, ips: Iterable[str]) -> None:

@@ -170,6 +170,7 @@ class Agent:
             self._effects.judge.forgotten,
             self._emptied,
             record or NoRecord(),
+            lambda ip, pod_uid: self._parties.names(ip, pod_uid),
         )
         policies: PolicyMemory = self.planner.memory(PolicyPodKey)
         self._policies = policies

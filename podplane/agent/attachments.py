@@ -14,7 +14,7 @@ from typing import Protocol
 
 import msgspec
 
-from podplane.agent.addresses import NodeAddresses, Unavailable, container_of
+from podplane.agent.addresses import Named, NodeAddresses, Unavailable, container_of
 from podplane.agent.features import attachment_key
 from podplane.agent.kernel import Kernel
 from podplane.agent.keys import Key, NodeKey, PodKey, PolicyNameServersKey, PolicyPeersKey, PolicySetKey
@@ -86,9 +86,11 @@ class Attachments:
         forgotten: Callable[[Collection[IPAddress]], Awaitable[None]],
         emptied: Callable[[], None],
         record: Record,
+        named: Named,
     ) -> None:
         """`wake`: what is dirty is to be planned soon; `forgotten` waits until tracked connections of addresses are; `emptied` is called
-        when the last pod has gone; `record` is told of what comes before the kernel is, and of what went after it."""
+        when the last pod has gone; `record` is told of what comes before the kernel is, and of what went after it; `named` knows which
+        addresses the API has for pods."""
         self._view = view
         self._kernel = kernel
         self._ledger = ledger
@@ -99,6 +101,7 @@ class Attachments:
         self._forgotten = forgotten
         self._emptied = emptied
         self._record = record
+        self._is_named = named
         self._sandboxes: dict[tuple[str, str], Sandbox] = {}
         self._attached: dict[tuple[str, str], AttachedPod] = {}
         self._resumed: set[tuple[str, str]] = set()
@@ -109,7 +112,7 @@ class Attachments:
         """Who has which MAC on which bridge."""
         self._leaving: dict[tuple[str, str], asyncio.Task[None]] = {}
         """What was detached, and still has its addresses."""
-        self._addresses = NodeAddresses(())
+        self._addresses = NodeAddresses((), named=named)
         self._further: dict[BridgeNetwork, NodeAddresses] = {}
         """The addresses of further networks in which there is a pod."""
         view.sandboxes, view.interfaces, view.pods = self._sandboxes, self._interfaces, self._pods
@@ -130,7 +133,7 @@ class Attachments:
         if blocks == self._addresses.blocks:
             return
         reserved = self._addresses.reservations
-        self._addresses = NodeAddresses(blocks, self._name_of)
+        self._addresses = NodeAddresses(blocks, self._name_of, named=self._is_named)
         for id_, sandbox in self._sandboxes.items():
             if sandbox.network is None:
                 self._addresses.keep(id_, sandbox.ips)

@@ -25,3 +25,8 @@ class Parties:
         if (dns := self.caches.policy_index.pod(NAME_SERVERS)) is not None and ip in dns.ips:
             return Party(ip, "dns", "the cluster's DNS")
         return next((Party(ip, "node", name) for name in self.caches.nodes_by_ip.get(ip)), Party(ip))
+
+    def names(self, ip: str, pod_uid: str) -> bool:
+        """Does the API name this address as that of a pod that has not ended, and is not this one?"""
+        others = (one for one in self.caches.pods_by_ip.get(ip).values() if not pod_uid or not one.is_of(pod_uid))
+        return any(not one.has_ended and not one.host_network for one in others)

@@ -20,6 +20,7 @@ from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import ApiError
 from podplane.kubeapi.events import Recorder
 from podplane.kubeapi.messages import Answer, Request
+from podplane.model.config import NetworkConfig
 from podplane.model.lease import Lease
 from podplane.model.objects import Metadata, Node, NodeSpec
 from podplane.model.service import (
@@ -64,6 +65,7 @@ class Advertiser:
     def __init__(self, cluster: Cluster, view: View) -> None:
         self.cluster = cluster
         self.view = view
+        self.config = NetworkConfig(cluster_cidrs=())
         self.advertised: dict[str, str] = {}
         self.announced: Counter[str] = Counter()
         self.answers_until = 0.0

@@ -6,13 +6,17 @@ import dataclasses
 import re
 from typing import Any
 
+import msgspec
 import pytest
 
 from podplane.cni.network import Attachment, NetworkError
+from podplane.model.objects import NodeSpec
+from podplane.model.pod_info import PodInfo, SlimMetadata
 from podplane.state.mac import link_local_of
 from podplane.state.network import Fdb, Neighbour
 from podplane.state.nft import Element
-from tests.unit.agent.rig import Rig, cluster
+from tests.plans import node
+from tests.unit.agent.rig import DUAL, Rig, cluster
 
 OWN = "02:00:00:00:00:01"
 
@@ -150,3 +154,40 @@ async def test_a_full_block_is_named_with_its_size_and_who_has_its_addresses() -
         NetworkError, match=re.escape(f"node block 10.244.1.0/24 {words} before the node started): delete pods of")
     ):
         await rig.agent.network.add(rig.attachment("x"))
+
+
+def of_api(name: str, phase: str = "Running", **more: Any) -> PodInfo:
+    return PodInfo(
+        metadata=SlimMetadata(name, "default", f"uid-{name}"), node="node1", ips=("10.244.1.2",), phase=phase, **more
+    )
+
+
+@pytest.mark.parametrize(
+    ("known", "first"),
+    [
+        (of_api("hangs"), "10.244.1.3"),
+        (of_api("hangs", is_terminating=True), "10.244.1.3"),
+        (of_api("ended", "Succeeded"), "10.244.1.2"),
+        (of_api("host", host_network=True), "10.244.1.2"),
+        (of_api("new"), "10.244.1.2"),
+    ],
+)
+async def test_an_address_that_the_api_has_for_another_pod_is_not_given_out(known: PodInfo, first: str) -> None:
+    rig = await started()
+    rig.put(known)
+    assert (await rig.agent.network.add(rig.attachment("new", pod_uid="uid-new"))).ips[0] == first
+    rig.put(msgspec.structs.replace(known, phase="Failed"))
+    everything = [(await rig.agent.network.add(rig.attachment(f"p{number}"))).ips[0] for number in range(252)]
+    assert sorted({first, *everything}) == sorted(f"10.244.1.{number}" for number in range(2, 255)), "none is lost"
+
+
+async def test_a_block_whose_last_addresses_pods_have_left_without_an_end_says_so() -> None:
+    rig = Rig()
+    own = node(1, DUAL)
+    await rig.start(msgspec.structs.replace(own, spec=NodeSpec(pod_cidrs=("10.244.1.0/30", "fd00:10:244:1::/64"))))
+    rig.put(of_api("hangs", is_terminating=True))
+    words = "10.244.1.0/30 has 1 pod address, all in use (1 of pods that have left, and not ended in the API): delete pods"
+    with pytest.raises(NetworkError, match=re.escape(words)):
+        await rig.agent.network.add(rig.attachment("new"))
+    rig.remove(of_api("hangs"))
+    assert (await rig.agent.network.add(rig.attachment("new"))).ips[0] == "10.244.1.2"
