@@ -19,7 +19,7 @@ from podplane.lab.folder import Folder
 from podplane.model.config import NetworkConfig
 from podplane.model.objects import Node
 from podplane.routes import ways
-from podplane.routes.cluster_settings import BACKEND, NAME, NAMESPACE
+from podplane.routes.cluster_settings import BACKEND, NAME, NAMESPACE, ClusterSettingsError, applied
 from podplane.routes.table import BY_NAME
 
 CONFIGMAPS = "configmaps"
@@ -35,8 +35,11 @@ def backend(context: click.Context, folder: Folder) -> None:
     context.obj = folder
     if context.invoked_subcommand is None:
         client = connect(folder)
-        chosen = (_config_map(client).get("data") or {}).get(BACKEND, DEFAULT)
-        click.echo(f"Nodes reach each other's pods by {chosen}; there are {', '.join(BY_NAME)}.")
+        data = _config_map(client).get("data") or {}
+        if why := _why_not(data):
+            click.echo(f"The ConfigMap {NAMESPACE}/{NAME} does not count, and nodes go on with what they had: {why}")
+        else:
+            click.echo(f"Nodes reach each other's pods by {data.get(BACKEND, DEFAULT)}; there are {', '.join(BY_NAME)}.")
         rows = [[name, ",".join(sorted(ways.reached_by(node) or ())) or "any"] for name, node in _nodes(client).items()]
         click.echo(table([["NODE", "REACHED-BY"], *rows]))
 
@@ -50,12 +53,22 @@ def set_(folder: Folder, name: str) -> None:
         raise LabError(f"there is no backend {name!r}: choose one of {', '.join(BY_NAME)}")
     client = connect(folder)
     found, data = _config_map(client), {BACKEND: name}
+    if why := _why_not({**(found.get("data") or {}), **data}):
+        raise LabError(f"nodes take nothing of the ConfigMap {NAMESPACE}/{NAME} as it is: {why}")
     if found:
         client.patch(CONFIGMAPS, NAMESPACE, NAME, {"data": data})
     else:
         client.create(CONFIGMAPS, NAMESPACE, {"metadata": {"name": NAME}, "data": data})
     _wait(client, name)
     click.echo(f"All nodes are reached by {name}. See: `{folder.command('check')}`.")
+
+
+def _why_not(data: Mapping[str, str]) -> str:
+    try:
+        applied(data, NetworkConfig(cluster_cidrs=()))
+    except ClusterSettingsError as error:
+        return str(error)
+    return ""
 
 
 def _wait(client: Any, name: str) -> None:

@@ -145,6 +145,14 @@ def test_a_former_backend_goes_when_nobody_sends_by_it_any_more(lab: Podplane) -
     assert "promises are kept: " in lab("check").stdout
 
 
+def test_a_config_map_that_makes_no_sense_is_named(lab: Podplane) -> None:
+    lab.api.patch("configmaps", "kube-system", "podplane-network", {"data": {"vxlan-port": "many"}})
+    assert "does not count, and nodes go on with what they had: data.vxlan-port: 'many'" in lab("backend").stdout
+    assert "data.vxlan-port" in lab("backend", "set", "vxlan", code=2).stderr
+    until(lambda: any("data.vxlan-port" in one["message"] for one in lab.api.objects("events")))
+    lab.api.patch("configmaps", "kube-system", "podplane-network", {"data": {"vxlan-port": None}})
+
+
 def test_what_there_is_not_is_refused(lab: Podplane) -> None:
     assert "choose one of host-gw, vxlan, auto" in lab("backend", "set", "vxlam", code=2).stderr
     assert "give host-gw or vxlan or auto" in lab("up", "--name", "other", "--backend", "vxlam", code=2).stderr
