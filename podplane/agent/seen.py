@@ -17,7 +17,7 @@ from typing import Protocol
 from podplane.agent.parties import Parties
 from podplane.agent.pause import Pause
 from podplane.kernel.netlink import DumpInterrupted
-from podplane.model.answers import SeenFlow, SeenFlows
+from podplane.model.answers import Party, SeenFlow, SeenFlows
 from podplane.model.config import CHECK_NAMESPACE
 from podplane.policy.seen import FlowKey, Seen
 from podplane.state.conntrack import TrackedFlow
@@ -108,11 +108,12 @@ class Flows:
             self._next_at = ended + max(LOOK_SECONDS, REST_SHARE * (ended - began))
 
     async def _note(self, found: Collection[TrackedFlow], now: float) -> None:
-        pause = Pause()
+        pause, names = Pause(), dict[bytes, Party]()
         for number, one in enumerate(found, 1):
-            source, destination = (
-                self._parties.at(str(ipaddress.ip_address(address))) for address in (one.source, one.destination)
-            )
+            for address in (one.source, one.destination):
+                if address not in names:
+                    names[address] = self._parties.at(str(ipaddress.ip_address(address)))
+            source, destination = names[one.source], names[one.destination]
             flow = FlowKey(source, destination, PROTOCOLS.get(one.protocol, str(one.protocol)), one.port)
             if not self._is_of_node(flow) and not self._is_of_check(flow, now):
                 self._seen.add(flow, now)
