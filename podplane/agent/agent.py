@@ -43,7 +43,7 @@ from podplane.agent.keys import (
 )
 from podplane.agent.own_node import OwnNode
 from podplane.agent.parties import Parties
-from podplane.agent.pause import Pause
+from podplane.agent.pause import Pause, beside
 from podplane.agent.peer_plans import PeerPlans
 from podplane.agent.planner import NOT_APPLIED, REPAIRED, Planner, RecordEvent
 from podplane.agent.poller import Poller
@@ -215,12 +215,12 @@ class Agent:
         """
         self.watcher.start()
         found = await self.watcher.auditor.read_all()
-        await asyncio.to_thread(self.planner.recover, found.values())
+        await beside(len(found), self.planner.recover, found.values())
         pause = Pause()
         for slice_ in self.ledger.end_reading(self.ledger.begin_reading(), found, lambda identity: False):
             del slice_
             await pause()
-        found = await asyncio.to_thread(_needed_later, found)
+        found = await beside(len(found), _needed_later, found)
         self._advertised.update(advertised)
         if former := self._own_node.resume(former):
             self._plan_with(None, former)
@@ -234,7 +234,8 @@ class Agent:
         self._own_node.check_addresses()
         self.planner.after_repair()
         await self.planner.replan(pause)
-        self._effects.add(await asyncio.to_thread(self.planner.after_start, found))
+        size = len(found) + len(self.ledger.desired)
+        self._effects.add(await beside(size, self.planner.after_start, found))
         await self.watcher.auditor.rebuild_outgrown(found)
         await self.watcher.read_sysctls(pause)
         self._may_send = True

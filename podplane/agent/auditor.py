@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 import msgspec
 
 from podplane.agent.kernel import Kernel
-from podplane.agent.pause import Pause
+from podplane.agent.pause import Pause, beside
 from podplane.state.ledger import SET, Ledger, Reading, set_of
 from podplane.state.nft import NftValue, Set, Table, UnreadElements
 from podplane.state.operations import Operation
@@ -86,7 +86,7 @@ class Auditor:
 
     async def rebuild_outgrown(self, found: Mapping[Identity, Value]) -> None:
         """Of sets that were found before it was known what is wanted: delete tables whose sets have another shape, and know of it."""
-        if outgrown := await asyncio.to_thread(self._outgrown, found):
+        if outgrown := await beside(len(found), self._outgrown, found):
             everything = await self.read_all()
             left = self._without(everything, outgrown)
             for identity in everything.keys() - left.keys():
