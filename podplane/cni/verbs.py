@@ -103,9 +103,19 @@ class Verbs:
             await self._check(call, env, descriptors)
         else:
             async with self._alone(call.id):
-                await self._network.delete(_attachment(call, NoNamespace()))
-                self._release(call.id)
+                if self._is_another(call, descriptors):
+                    log.warning(
+                        "call verb=DEL container=%s what is attached is in another network namespace", call.container_id
+                    )
+                else:
+                    await self._network.delete(_attachment(call, NoNamespace()))
+                    self._release(call.id)
         return wire.answer(0)
+
+    def _is_another(self, call: Call, descriptors: Mapping[str, int]) -> bool:
+        """Is the attachment in another namespace than the DEL is about? Only a plugin that takes an ADD back says which one that is."""
+        fd, held = descriptors.get(wire.NETNS), self._held.get(call.id)
+        return fd is not None and held is not None and not _same(fd, held.fd)
 
     @contextlib.asynccontextmanager
     async def _alone(self, id_: Id) -> AsyncIterator[None]:

@@ -7,7 +7,7 @@
  *
  *     connect ── refused, nobody there ──► wait a little, again          for 30 s at most, then "try again later" (11)
  *     sent, and the agent ended before it answered ──► connect, and say that the request is sent again
- *     the engine ended before it read the answer of an ADD ──► DEL: nobody else would ask for that
+ *     the engine ended before it read the answer of an ADD ──► DEL in this namespace: nobody else would ask for that
  *
  * Run by the name `loopback` it is that plugin, which containerd 1.6 wants beside any network: it asks nobody (loopback.c).
  *
@@ -43,7 +43,7 @@
 
 enum { NETLINK_ROUTE = 0, NETLINK_SOCK_DIAG = 4 };	/* linux/netlink.h, which musl has not */
 enum { INVALID_ENVIRONMENT = 4, IO_FAILURE = 5, TRY_AGAIN = 11, NOT_AVAILABLE = 50 };
-enum { DONE, AWAY, LOST, FAILED, UNHEARD };	/* how a try ended; UNHEARD: nobody reads the answer any more */
+enum { DONE, AWAY, LOST, FAILED };	/* how a try ended */
 
 struct problems {
 	int open, enter;		/* errno: CNI_NETNS can't be opened, or not be entered; 0 for none */
@@ -57,7 +57,6 @@ static char answer[ANSWER_BYTES];
 static size_t answer_size;
 static char request[REQUEST_BYTES + 4];
 static size_t request_size;
-static int heeded = -1;			/* standard output, of an ADD: has the engine ended that reads it? */
 static int passed[MOST_PASSED];		/* descriptors, and what they are */
 static const char *passed_names[MOST_PASSED];
 static size_t passed_count;
@@ -267,20 +266,15 @@ static int open_socket(const char *path)
 	return fd;
 }
 
-/* Wait until the socket can be read or written; -1 with ETIMEDOUT when it can't by then, with ECANCELED when nobody reads standard output
- * any more, and it is heeded. */
+/* Wait until the socket can be read or written; -1 with ETIMEDOUT when it can't by then. */
 static int await(int fd, short events, int64_t until)
 {
-	struct pollfd both[] = {{.fd = fd, .events = events}, {.fd = heeded}};
+	struct pollfd one = {.fd = fd, .events = events};
 
 	for (;;) {
 		int64_t left = until - now_ms();
-		int ready = poll(both, 2, left > 0 ? (int)left : 0);
+		int ready = poll(&one, 1, left > 0 ? (int)left : 0);
 
-		if (ready > 0 && both[1].revents != 0) {
-			errno = ECANCELED;
-			return -1;
-		}
 		if (ready > 0)
 			return 0;
 		if (ready == 0 && left <= 0) {
@@ -356,8 +350,6 @@ static int try_once(const char *path)
 	if (is_answered && answer_size > 0)
 		return DONE;
 	errno = is_answered ? ECONNRESET : reason;
-	if (errno == ECANCELED)
-		return UNHEARD;
 	return errno == ECONNRESET || errno == EPIPE ? LOST : FAILED;
 }
 
@@ -388,22 +380,20 @@ static int away(const char *command, const char *path, int reason)
 	return fail(strcmp(command, "STATUS") == 0 ? NOT_AVAILABLE : TRY_AGAIN, "the podplane agent of this node does not answer", details);
 }
 
-/* Pause; does nobody read the answer of an ADD any more? */
-static int is_unheard(int ms)
+/* Does nobody read the answer any more? Waits so long for that; only of an ADD it matters. */
+static int is_unheard(int is_add, int ms)
 {
-	struct pollfd out = {.fd = heeded};
+	struct pollfd out = {.fd = is_add ? STDOUT_FILENO : -1};
 
 	return poll(&out, 1, ms) > 0;
 }
 
 static int ask(const char *command, struct problems problems);
 
-/* Have detached what an ADD made, or makes: the engine that asked for it has ended, and will not ask for that. The agent does it after the
- * ADD, as it does all calls for one interface. */
+/* Have detached what an ADD made: the engine that asked for it has ended, and will not ask for that. The namespace goes with the request:
+ * in another one it would be what a later engine has attached. */
 static int take_back(void)
 {
-	heeded = -1;
-	passed_count = 0;
 	if (setenv("CNI_COMMAND", "DEL", 1) == 0)
 		ask("DEL", (struct problems){0});
 	return 1;
@@ -415,14 +405,12 @@ static int ask(const char *command, struct problems problems)
 	int64_t until = now_ms() + patience_ms(command);
 	int pause = LOOK_MS, is_add = strcmp(command, "ADD") == 0, was_sent = 0, ended;
 
-	heeded = is_add ? STDOUT_FILENO : -1;
 	if (make_request(problems, 0) < 0)
 		return fail(IO_FAILURE, "environment and configuration are too long", "1 MiB is the most");
 	while ((ended = try_once(path)) != DONE) {
 		int reason = errno;
 
-		if (ended == UNHEARD)
-			return take_back();
+		was_sent |= ended != AWAY;
 		if (ended == FAILED && strcmp(command, "VERSION") != 0) {
 			char details[512];
 
@@ -433,12 +421,11 @@ static int ask(const char *command, struct problems problems)
 			return away(command, path, reason);
 		if (ended == LOST && make_request(problems, 1) < 0)
 			return fail(IO_FAILURE, "environment and configuration are too long", "1 MiB is the most");
-		was_sent |= ended == LOST;
-		if (is_unheard(pause))
+		if (is_unheard(is_add, pause))
 			return was_sent ? take_back() : 1;
 		pause = pause * 2 > LONGEST_LOOK_MS ? LONGEST_LOOK_MS : pause * 2;
 	}
-	if (write_all(answer + 1, answer_size - 1) < 0)
+	if (is_unheard(is_add, 0) || write_all(answer + 1, answer_size - 1) < 0)
 		return is_add && answer[0] == 0 ? take_back() : 1;	/* what was refused may be attached since an ADD before */
 	return (unsigned char)answer[0];
 }

@@ -35,7 +35,7 @@ class Failed(Exception):
 
 
 class Unheard(Exception):
-    """Nobody reads the answer any more: was the agent asked?"""
+    """Nobody reads the answer of an ADD any more: may the agent have attached something?"""
 
 
 def version_said(stdin: bytes) -> str:
@@ -67,22 +67,15 @@ def make_request(stdin: bytes, own: list[bytes]) -> bytes:
     return len(body).to_bytes(4, "big") + body
 
 
-def heed(is_heeded: bool, seconds: float, *fds: int) -> None:
-    """Wait until one of these can be read, or so long. Unheard when nobody reads standard output any more, and that is heeded."""
-    waiting = select.poll()
-    for fd in fds:
-        waiting.register(fd, select.POLLIN)
-    if is_heeded:
-        waiting.register(STDOUT, 0)
-    ready = waiting.poll(seconds * 1000)
-    if any(fd == STDOUT for fd, _ in ready):
-        raise Unheard(bool(fds))
-    if fds and not ready:
-        raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+def has_reader(seconds: float = 0.0) -> bool:
+    """Does anybody read standard output? Waits for so long until nobody does."""
+    out = select.poll()
+    out.register(STDOUT, 0)
+    return not out.poll(seconds * 1000)
 
 
-def exchange(path: str, request: bytes, fds: list[int], is_heeded: bool) -> bytes:
-    """The answer to a request. OSError when there is none, Unheard when nobody would read it any more, and that is heeded."""
+def exchange(path: str, request: bytes, fds: list[int]) -> bytes:
+    """The answer to a request. OSError when there is none."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(ANSWER_SECONDS)
         connection.connect(path)
@@ -90,10 +83,7 @@ def exchange(path: str, request: bytes, fds: list[int], is_heeded: bool) -> byte
         if sent < len(request):  # an agent that has answered already takes not even nothing
             connection.sendall(request[sent:])
         answer = bytearray()
-        while True:
-            heed(is_heeded, ANSWER_SECONDS, connection.fileno())
-            if not (chunk := connection.recv(65536)):
-                break
+        while chunk := connection.recv(65536):
             answer += chunk
             if len(answer) > ANSWER_BYTES:
                 raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
@@ -120,7 +110,7 @@ def ask(command: str, stdin: bytes, fds: list[int], own: list[bytes]) -> bytes:
     request, is_add, was_asked = make_request(stdin, own), command == "ADD", False
     while True:
         try:
-            return exchange(path, request, fds, is_add)
+            return exchange(path, request, fds)
         except OSError as error:
             number, reason = error.errno, f"{path}: {error.strerror or error}"
         if command == "VERSION":
@@ -132,10 +122,10 @@ def ask(command: str, stdin: bytes, fds: list[int], own: list[bytes]) -> bytes:
             raise Failed(code, "the podplane agent of this node does not answer", reason)
         if number in LOST:
             request, was_asked = make_request(stdin, [*own, b"PODPLANE_AGAIN=1"]), True
-        try:
-            heed(is_add, pause)
-        except Unheard:
-            raise Unheard(was_asked) from None
+        if is_add and not has_reader(pause):
+            raise Unheard(was_asked)
+        if not is_add:
+            time.sleep(pause)
         pause = min(pause * 2, LONGEST_LOOK_SECONDS)
 
 
@@ -234,10 +224,11 @@ def run(command: str, stdin: bytes) -> tuple[int, bytes]:
 
 
 def take_back(stdin: bytes) -> None:
-    """Have detached what an ADD made, or makes: the engine that asked for it has ended, and will not ask for that."""
+    """Have detached what an ADD made: the engine that asked for it has ended, and will not ask for that. The namespace goes with the
+    request: in another one it would be what a later engine has attached."""
     os.environ["CNI_COMMAND"] = "DEL"
     with contextlib.suppress(Failed):
-        ask("DEL", stdin, [], [])
+        ask("DEL", stdin, *open_namespace(os.environ.get("CNI_NETNS", "")))
 
 
 def write(stdout: bytes) -> None:
@@ -264,12 +255,14 @@ def main() -> int:
             take_back(stdin)
         return 1
     try:
-        write(stdout)
+        if command != "ADD" or has_reader():
+            write(stdout)
+            return status
     except OSError:
-        if command == "ADD" and status == 0:  # what was refused may be attached since an ADD before
-            take_back(stdin)
-        return 1
-    return status
+        pass
+    if command == "ADD" and status == 0:  # what was refused may be attached since an ADD before
+        take_back(stdin)
+    return 1
 
 
 if __name__ == "__main__":

@@ -141,25 +141,26 @@ async def begun(words: list[str], path: Path, verb: str, stdout: int, **env: str
     return process
 
 
-async def test_what_was_added_for_an_engine_that_ended_is_taken_back(words: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("status", "then"), [(0, ["ADD", "DEL"]), (1, ["ADD"])])
+async def test_what_was_added_for_an_engine_that_ended_is_taken_back(
+    words: list[str], tmp_path: Path, status: int, then: list[str]
+) -> None:
     reader, writer = os.pipe()
-    verbs, has_ended = list[str](), list[bool]()
+    requests, netns = list[wire.Request](), "/proc/self/ns/uts"
 
     async def answer(stream: asyncio.StreamReader, to: asyncio.StreamWriter) -> None:
-        request = wire.parse(await stream.readexactly(wire.length_of(await stream.readexactly(4))))
-        verbs.append(request.env["CNI_COMMAND"])
-        if verbs == ["ADD"]:
+        requests.append(wire.parse(await stream.readexactly(wire.length_of(await stream.readexactly(4)))))
+        if len(requests) == 1:
             os.close(reader)  # the engine ends
-            has_ended.append(await stream.read() == b"")
-        else:
-            assert request.env["CNI_CONTAINERID"] == "c1" and request.stdin == STDIN
-            to.write(wire.answer(0))
+        to.write(wire.answer(status if len(requests) == 1 else 0))
         to.close()
 
     async with await asyncio.start_unix_server(answer, tmp_path / "cni.sock"):
-        process = await begun(words, tmp_path / "cni.sock", "ADD", writer)
+        process = await begun(words, tmp_path / "cni.sock", "ADD", writer, CNI_NETNS=netns)
         assert await asyncio.wait_for(process.wait(), 30) == 1
-    assert (verbs, has_ended) == (["ADD", "DEL"], [True]), "the agent can tell at once"
+    assert [one.env["CNI_COMMAND"] for one in requests] == then
+    for one in requests:
+        assert one.stdin == STDIN and one.env[wire.FDS] == "netns" and one.env["CNI_CONTAINERID"] == "c1"
 
 
 async def test_an_answer_that_can_not_be_written_is_taken_back_if_it_is_of_an_add(words: list[str], tmp_path: Path) -> None:

@@ -198,6 +198,17 @@ async def test_an_add_that_is_asked_again_does_not_take_its_own_interface_for_an
         assert network.attached, "it is as it was"
 
 
+async def test_an_add_is_taken_back_in_its_own_namespace_alone(tmp_path: Path, netns: int) -> None:
+    network, path = FakeNetwork(), tmp_path / "cni.sock"
+    async with serving(path, network):
+        assert (await ask(path, "ADD", netns))[0] == 0
+        with opened("/proc/self/ns/uts") as another:
+            assert await ask(path, "DEL", another) == (0, None)
+        assert len(network.attached) == 1
+        assert await ask(path, "DEL", netns) == (0, None)
+        assert not network.attached
+
+
 async def test_a_delete_during_an_add_leaves_nothing(tmp_path: Path, netns: int) -> None:
     network, path = FakeNetwork(), tmp_path / "cni.sock"
     async with serving(path, network):
