@@ -196,14 +196,16 @@ class Machine:
 
     # The engine.
 
-    def call(self, verb: str, name: str = "", **fields: Any) -> subprocess.Popen[bytes]:
-        """Begin a call of the plugin."""
+    def call(self, verb: str, name: str = "", netns: str | None = None, **fields: Any) -> subprocess.Popen[bytes]:
+        """Begin a call of the plugin; `netns` is another path than that of the pod's namespace."""
         env = {"CNI_COMMAND": verb, "PODPLANE_CNI_SOCKET": str(self.folder / "run" / "cni.sock")}
         if name:
             uid = f"u{name.removeprefix('p')}"
             args = f"IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={name};K8S_POD_UID={uid}"
             env |= {"CNI_CONTAINERID": name, "CNI_IFNAME": "eth0", "CNI_ARGS": args}
-        if name and verb != "DEL":
+        if netns is not None:
+            env["CNI_NETNS"] = netns
+        elif name and verb != "DEL":
             env["CNI_NETNS"] = f"/proc/{self._holder(name).pid}/ns/net"
         pipe = subprocess.PIPE
         process = subprocess.Popen(self._words, env=env, stdin=pipe, stdout=pipe, stderr=pipe)

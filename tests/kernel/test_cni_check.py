@@ -52,8 +52,8 @@ async def faults(words: list[str], folder: Path) -> None:
             pod, container = engine.new_namespace(), f"c{number}"
             version = ("1.1.0", "1.0.0")[number % 2]
             result = (await engine.call("ADD", container, pod, version)).output
-            checked = await engine.call("CHECK", container, pod, version, prevResult=result)
-            assert checked == Ended(0, b"", b""), checked
+            if not number:
+                assert await engine.call("CHECK", container, pod, version, prevResult=result) == Ended(0, b"", b"")
             address, address6 = (one["address"].partition("/")[0] for one in result["ips"])
             names = {"ip": address, "ip6": address6, "id": container, "veth": veth_name(container, "eth0")}
             if is_inside:
