@@ -81,7 +81,7 @@ class Cluster:
         tasks = list(map(asyncio.ensure_future, lists))
         try:
             await asyncio.wait(tasks, timeout=patience)
-            if self._client.contact is None:
+            if patience is not None and self._client.contact is None:
                 return ApiError(504, "Timeout", f"it has not answered within {patience:g} s")
             answers = await asyncio.gather(*tasks, return_exceptions=True)
         finally:

@@ -109,7 +109,7 @@ class KnownCluster:
         try:
             for line in lines if is_ours else ():
                 _take(line, found, listed)
-        except UnicodeDecodeError:
+        except ValueError:
             listed.clear()
         if not self._resources <= listed:
             log.info("cluster path=%s it is of no use here", self.path)
@@ -239,8 +239,11 @@ class KnownCluster:
 
 
 def _take(line: bytes, found: dict[str, dict[str, bytes]], listed: set[str]) -> None:
+    """ValueError when it is no record."""
     names, _, content = line.rpartition(b"\t")
-    resource, _, path = names.decode().partition("\t")
+    resource, tab, path = names.decode().partition("\t")
+    if not tab:
+        raise ValueError("a record has two tabs")
     if not path:
         listed.add(resource)
     elif content:

@@ -69,6 +69,17 @@ class Process:
 ALL = {"nodes": {"node1"}, "policies": {"default/deny"}, "pods": {"default/web"}}
 
 
+async def test_an_error_that_nobody_thought_of_is_told_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fails(self: Client, request: Request) -> Answer:
+        raise RuntimeError("odd")
+
+    monkeypatch.setattr(Client, "_send", fails)
+    process = Process(Api(), tmp_path)
+    with pytest.raises(RuntimeError, match="odd"):
+        await process.start()
+    await process.kill()
+
+
 @pytest.mark.parametrize("how", ["is_away", "is_silent", "is_refusing"])
 async def test_what_was_known_is_gone_on_with(
     tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

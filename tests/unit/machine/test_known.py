@@ -93,6 +93,13 @@ def test_what_makes_no_sense_is_of_no_use(tmp_path: Path, content: bytes) -> Non
     assert kept(tmp_path).read() is None
 
 
+def test_a_line_that_is_no_record_makes_all_of_it_no_use(tmp_path: Path) -> None:
+    path = listed(tmp_path, a=b"{}").path
+    with path.open("ab") as file:
+        file.write(b"default/b {}\n")
+    assert pods(tmp_path) is None, "it could not be written anew either"
+
+
 def test_whose_it_is_says_node_cluster_boot_and_models() -> None:
     one = Whose.of("node1", Access("10.0.0.1", 6443, ca="A"))
     others = Whose.of("node2", Access("10.0.0.1", 6443, ca="A")), Whose.of("node1", Access("10.0.0.1", 6443, ca="B"))
