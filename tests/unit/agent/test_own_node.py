@@ -62,13 +62,19 @@ EVENTS = st.lists(
 )
 
 
-@given(EVENTS)
+@given(EVENTS, st.booleans())
 @settings(max_examples=50, deadline=None)
-async def test_whenever_the_node_goes_and_comes_the_kernel_ends_as_desired(events: list[tuple[str, int]]) -> None:
+async def test_whenever_the_node_goes_and_comes_the_kernel_ends_as_desired(
+    events: list[tuple[str, int]], has_pod: bool
+) -> None:
+    """A pod that is attached keeps its network all the time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("podplane.agent.pause.TURN_SECONDS", 0.0)  # a turn for others at each pause
         patch.setattr("podplane.kernel.nft.table.SLICE_BYTES", 1)  # each unit in a transaction of its own
         rig = await serving()
+        if has_pod:
+            await rig.agent.network.add(rig.attachment("a"))
+        links = set(rig.host.objects.network)
         run = asyncio.create_task(rig.agent.run())
         tasks = []
         for what, number in events:
@@ -77,6 +83,7 @@ async def test_whenever_the_node_goes_and_comes_the_kernel_ends_as_desired(event
                 tasks.append(asyncio.ensure_future(begun))
             for _ in range(number if what == "turns" else 0):
                 await asyncio.sleep(0)
+            assert not has_pod or links <= rig.host.objects.network.keys()
         happen(rig, "come", 0)
         await asyncio.gather(*tasks)
         run.cancel()
