@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from podplane.kernel import rootfs
 from tests.attack.test_mounts import TRIES
 from tests.attack.test_pods_of_a_lab import CALLS, CAPABILITIES, PORTS_AND_PINGS, USUAL
 from tests.e2e.conftest import Podplane, ordinary_users
@@ -157,3 +159,12 @@ def test_its_pods_are_killed_first_for_want_of_memory(lab: Podplane) -> None:
     here = int(Path("/proc/self/oom_score_adj").read_text())
     scores = [_says(lab, container, "cat /proc/1/oom_score_adj /proc/self/oom_score_adj") for container in ("main", "free")]
     assert all(score > max(here, 900) for words in scores for score in map(int, words))
+
+
+def test_its_pods_leave_a_quarter_of_the_users_processes_and_signals(lab: Podplane) -> None:
+    for kind, letter in ((resource.RLIMIT_NPROC, "u"), (resource.RLIMIT_SIGPENDING, "i")):
+        whole, share = resource.getrlimit(kind)[1], 1 if letter == "u" else 4
+        if letter == "u" and not rootfs.limits_processes():
+            continue  # of each user of a pod there are 4,096 then
+        said = lab("exec", POD, "-c", "free", "--", "bash", "-c", f"ulimit -H{letter}").stdout.strip()
+        assert said == ("unlimited" if whole == resource.RLIM_INFINITY else str(whole * 3 // 4 // share))
