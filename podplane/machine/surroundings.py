@@ -30,6 +30,8 @@ from podplane.state.value import Value
 log = logging.getLogger(__name__)
 SETTLE_SECONDS = 1.0
 """After a change: an address that moves is on no link for a moment."""
+BETWEEN_SECONDS = 5.0
+"""From one start anew to the next look: a link may come and go all the time."""
 LOOK_SECONDS = 60.0
 """Between two looks without a change: of another MTU nothing is told."""
 RETRY_SECONDS = 5.0
@@ -170,6 +172,7 @@ class Surroundings:
             log.warning("starts anew: %s", _differences(self._settings, wanted))
             await restart(wanted)
             self._settings = wanted
+            await asyncio.sleep(BETWEEN_SECONDS)
         return ""
 
 

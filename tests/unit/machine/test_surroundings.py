@@ -73,7 +73,7 @@ class Rig:
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SETTLE_SECONDS", "RETRY_SECONDS"):
+    for name in ("SETTLE_SECONDS", "RETRY_SECONDS", "BETWEEN_SECONDS"):
         monkeypatch.setattr(surroundings, name, 0.001)
 
 
@@ -219,3 +219,19 @@ async def test_what_was_found_in_another_cluster_says_nothing(tmp_path: Path) ->
     assert KeptCidrs(tmp_path, WHOSE).load() == found
     assert KeptCidrs(tmp_path, msgspec.structs.replace(WHOSE, cluster="another")).load() is None
     KeptCidrs(tmp_path / "none", WHOSE).save(found)
+
+
+async def test_a_link_that_comes_and_goes_starts_the_agent_anew_now_and_then_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(surroundings, "BETWEEN_SECONDS", 3600.0)
+    rig = Rig(tmp_path, FakeApi({"data": {"ClusterConfiguration": KUBEADM}}, []))
+    await rig.tested.settings()
+    following = asyncio.create_task(rig.tested.follow(rig.restart))
+    for name in ("eth1", "eth0", "eth1", "eth0"):
+        rig.links = {name: ("192.168.1.10", 1500)}
+        rig.tested.changed()
+        await until(lambda: bool(rig.restarts))
+        await asyncio.sleep(0.01)
+    assert [one.network.uplink for one in rig.restarts] == ["eth1"]
+    following.cancel()
