@@ -17,7 +17,7 @@ from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import ApiError
 from podplane.kubeapi.retry import Backoff
 from podplane.kubeapi.supervise import Supervisor
-from podplane.machine.known import KnownCluster, Objects
+from podplane.machine.known import KnownCluster
 from podplane.model.objects import Node
 
 log = logging.getLogger(__name__)
@@ -61,15 +61,13 @@ class Cluster:
     async def known(self) -> None:
         """Wait until everything was listed once, or, while the API is away, have what was known of it last; from then on it is watched."""
         backoff, loop = Backoff(highest=HIGHEST_SECONDS), asyncio.get_running_loop()
-        former = await asyncio.to_thread(self._kept.read)
-        if former is not None and self.node_name not in former[NODES]:
-            former = None
+        may_recall = self._kept.path.exists()
         self._kept.begin()
-        while (error := await self._sync(AWAY_SECONDS if former is not None else None)) is not None:
-            if former is not None:
+        while (error := await self._sync(AWAY_SECONDS if may_recall else None)) is not None:
+            if may_recall and await self._recall():
                 log.warning("the API is away: it begins with what was known of the cluster last: %s", error)
-                await self._recall(former)
                 break
+            may_recall = False
             self._waiting.says(f"waiting for the API: {error}")
             await asyncio.sleep(backoff.delay(loop.time()))
         for name, watch in self.informers.watches.items():
@@ -93,11 +91,16 @@ class Cluster:
                 raise answer
         return next((answer for answer in answers if isinstance(answer, ApiError)), None)
 
-    async def _recall(self, former: Objects) -> None:
+    async def _recall(self) -> bool:
+        """Have what an agent before this one knew; False when there is nothing of that, or this node is not in it."""
+        former = await asyncio.to_thread(self._kept.read)
+        if former is None or self.node_name not in former[NODES]:
+            return False
         for resource, informer in self.caches.informers.items():
             if resource in former:
                 await informer.recall(former[resource])
         self._kept.resume()
+        return True
 
     async def node(self) -> Node:
         """Wait for the node's own object, with an address."""
