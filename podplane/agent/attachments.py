@@ -229,6 +229,7 @@ class Attachments:
             if isinstance(value, Sysctl) and value.netns:
                 self._ledger.observe(identity, None)
         await self._watcher.audit_pod(sandbox.netns)
+        self._watcher.is_own_doing(sandbox.netns)
         self._resumed.discard((sandbox.container_id, sandbox.ifname))
 
     async def _allocated(self, request: Attachment) -> tuple[tuple[str, ...], str]:

@@ -342,6 +342,10 @@ class Watcher:
                 exc_info=unforeseen(error),
             )
 
+    def is_own_doing(self, netns: str) -> None:
+        """What was found to deviate in this namespace is what an agent left half made: it is nobody's repair."""
+        self._foreign = {identity: None for identity in self._foreign if identity[1] != netns}
+
     def _watch_sysctls(self, polled: Mapping[str, str]) -> SysctlWatch:
         """The sysctls that are polled, with open files; opened anew when others are wanted, or those of a link came back."""
         wanted, now = polled.keys(), self._clock()

@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from podplane.agent.planner import REPAIRED
 from podplane.cni.network import Attachment, NetworkError
 from podplane.kernel.door import Kernel
 from podplane.model.view import BridgeNetwork
@@ -105,6 +106,9 @@ async def test_what_an_agent_that_was_killed_left_half_made_is_whole_when_it_is_
     written = rig.written
     await rig.agent.network.add(request)
     assert rig.written == written, "it is known to be whole by now"
+    for second in (1.0, 100.0):
+        await rig.poll(second)
+    assert not [message for _, reason, message in rig.events if reason == REPAIRED], "nobody else has changed anything"
 
 
 async def test_of_two_that_are_said_to_have_one_address_the_later_one_has_it(caplog: pytest.LogCaptureFixture) -> None:
