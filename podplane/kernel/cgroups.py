@@ -37,7 +37,10 @@ INNER, REST, OWN = "inner", "rest", "up-of-podplane"
 PERIOD = 100_000
 """Microseconds in which a container may use its share of the processors."""
 SMALLEST_QUOTA = 1000
-OPTIONAL = frozenset({"memory.swap.max", "memory.oom.group", "memory.memsw.limit_in_bytes", "cgroup.max.descendants"})
+NO_LIMIT = -1
+TCP = "memory.kmem.tcp.limit_in_bytes"
+"""In version 1: buffers of connections, which count for no other limit there, and only in groups that have this one (memory.rst)."""
+OPTIONAL = frozenset({"memory.swap.max", "memory.oom.group", "memory.memsw.limit_in_bytes", "cgroup.max.descendants", TCP})
 """Files that not every kernel has."""
 MAX_GROUPS = "64"
 """Groups that a container may make below its own."""
@@ -54,13 +57,14 @@ groups of many containers takes seconds."""
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What a container may have: bytes of memory, thousandths of a processor, processes, each 0 for no limit; and what it asks for of the
-    processors beside others (thousandths)."""
+    """What a container may have: bytes of memory, thousandths of a processor, processes, each 0 for no limit; what it asks for of the
+    processors beside others (thousandths); and bytes in buffers of connections, 0 for as much as memory."""
 
     memory: int = 0
     cpu: int = 0
     processes: int = 0
     asked_cpu: int = 0
+    tcp: int = 0
 
 
 MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -87,6 +91,11 @@ class Hierarchy(msgspec.Struct, frozen=True):
     folder: str
     controllers: frozenset[str]
     is_shared: bool = False
+
+    @property
+    def counts_tcp(self) -> bool:
+        """Have buffers of connections a limit of their own?"""
+        return self.version == 1 and "memory" in self.controllers
 
     @property
     def is_common(self) -> bool:
@@ -120,6 +129,8 @@ class Groups(msgspec.Struct, frozen=True):
                 folders.append(f"{one.folder}/{name}/{INNER}")
             else:
                 folders.append(f"{one.folder}/{REST}" if one.is_shared else f"{one.folder}/{REST}/{name}")
+            if one.counts_tcp and (wanted or not one.is_shared):
+                files.append((f"{folders[-1]}/{TCP}", str(limits.memory or NO_LIMIT)))
             if one.version == 2 and (wanted or not one.is_shared):
                 files.append((f"{folders[-1]}/cgroup.max.descendants", MAX_GROUPS))
         return Group(tuple(files), tuple(folders), common) if folders or common else None
@@ -133,6 +144,9 @@ class Groups(msgspec.Struct, frozen=True):
             if "cpu" in one.controllers:
                 file, text = _share_of(one.version, 0)
                 write(f"{one.folder}/{REST}/{file}", text)
+            if one.counts_tcp:
+                for folder in (one.folder, f"{one.folder}/{REST}"):
+                    write(f"{folder}/{TCP}", str(limits.tcp or limits.memory))
 
 
 def _share_of(version: int, asked: int) -> tuple[str, str]:
@@ -154,6 +168,8 @@ def _files(version: int, controller: str, limits: Limits) -> Iterator[tuple[str,
         names = ("memory.max", "memory.swap.max") if version == 2 else ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")
         yield names[0], str(limits.memory)
         yield names[1], "0" if version == 2 else str(limits.memory)  # no swap, as for a kubelet's pods
+        if version == 1:
+            yield TCP, str(limits.memory)
         if version == 2:
             yield "memory.oom.group", "1"
     elif controller == "cpu" and (limits.cpu or limits.asked_cpu):

@@ -31,7 +31,7 @@ def prepare(folder: Folder) -> tuple[Groups, str]:
     try:
         groups = cgroups.prepare(name, held, is_root=os.geteuid() == 0)
         folder.groups.write_bytes(msgspec.json.encode([one.folder for one in groups.hierarchies]))
-        groups.bound(Limits(memory=MEMORY - MEMORY // 10, processes=_processes() // 2))
+        groups.bound(Limits(memory=MEMORY - MEMORY // 10, processes=_processes() // 2, tcp=_tcp() // 2))
         HELD.extend(held)
     except (Unusable, OSError, ValueError) as error:
         why = without_paths(error)
@@ -53,6 +53,11 @@ def _remedy(folder: Folder) -> str:
     if os.geteuid() == 0 or not os.path.isdir(SYSTEMD):
         return ""
     return f" Try `{DELEGATED}{folder.command('up')}`."
+
+
+def _tcp() -> int:
+    """Bytes that this machine has for all buffers of connections (tcp(7), tcp_mem)."""
+    return int(Path("/proc/sys/net/ipv4/tcp_mem").read_text().split()[2]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _processes() -> int:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from podplane.kernel import syscalls
+from podplane.kernel.cgroups import TCP
 from tests.e2e.conftest import Podplane, running
 
 pytestmark = pytest.mark.e2e
@@ -224,9 +225,17 @@ def test_memory_and_processors_are_limited(lab: Podplane) -> None:
     (pod,) = (pod for pod in lab.api.objects("pods", "default") if pod["metadata"]["name"] == "greedy")
     assert _shares(lab, f"{pod['metadata']['uid']}-asks-0") in ({"512"}, {"20"})
     assert _shares(lab, "rest") in ({"2"}, {"1"})
+    assert all(0 < limit < 1 << 60 for limit in _limits_of_tcp(lab)), "buffers of connections are bounded, too"
     (waits,) = (one["state"]["waiting"] for one in pod["status"]["containerStatuses"] if one["name"] == "little")
     assert waits["reason"] == "CreateContainerError"
     assert waits["message"] == "memory limit 64Ki is too low: no container starts with less than 1Mi"
+
+
+def _limits_of_tcp(lab: Podplane) -> list[int]:
+    """Of all pods, and of those without limits of memory; none in version 2, where they count as memory."""
+    places = [Path(folder) for folder in json.loads(lab.folder.groups.read_text())]
+    found = [path for place in places for path in (place / TCP, place / "rest" / TCP) if path.exists()]
+    return [int(path.read_text()) for path in found]
 
 
 def _shares(lab: Podplane, group: str) -> set[str]:

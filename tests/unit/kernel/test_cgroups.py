@@ -70,15 +70,19 @@ def test_limits_of_version_2() -> None:
 def test_limits_of_version_1() -> None:
     groups = Groups([Hierarchy(1, "/m", frozenset({"memory"})), Hierarchy(1, "/c", frozenset({"cpu"}))])
     assert groups.of_container("c", Limits(memory=1 << 26)) == Group(
-        (("/m/c/memory.limit_in_bytes", str(1 << 26)), ("/m/c/memory.memsw.limit_in_bytes", str(1 << 26))),
+        (
+            *((f"/m/c/{name}", str(1 << 26)) for name in ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", cgroups.TCP)),
+            (f"/m/c/inner/{cgroups.TCP}", str(1 << 26)),
+        ),
         ("/m/c/inner", "/c/rest/c"),
     )
     assert groups.of_container("c", Limits(asked_cpu=100)) == Group(
-        (("/c/c/cpu.shares", "102"),),
+        ((f"/m/rest/c/{cgroups.TCP}", "-1"), ("/c/c/cpu.shares", "102")),
         ("/m/rest/c", "/c/c/inner"),
     )
     group = groups.of_container("c", Limits(cpu=1, asked_cpu=2000))
     assert group is not None and dict(group.files) == {
+        f"/m/rest/c/{cgroups.TCP}": "-1",
         "/c/c/cpu.cfs_period_us": "100000",
         "/c/c/cpu.cfs_quota_us": "1000",
         "/c/c/cpu.shares": "2048",
@@ -138,6 +142,17 @@ def test_all_that_ask_for_nothing_have_the_smallest_share(tmp_path: Path, versio
     (tmp_path / "pids.max").touch()
     Groups([Hierarchy(version, str(tmp_path), frozenset({"cpu", "pids"}))]).bound(Limits(processes=7))
     assert ((tmp_path / "rest" / file).read_text(), (tmp_path / "pids.max").read_text()) == (text, "7")
+
+
+def test_buffers_of_connections_of_all_pods_are_bounded_where_memory_does_not_count_them(tmp_path: Path) -> None:
+    places = [tmp_path / name for name in (cgroups.TCP, f"rest/{cgroups.TCP}")]
+    (tmp_path / "rest").mkdir()
+    for place in (*places, *(tmp_path / name for name in ("memory.limit_in_bytes", "memory.max"))):
+        place.touch()
+    Groups([Hierarchy(2, str(tmp_path), frozenset({"memory"}))]).bound(Limits(memory=9, tcp=7))
+    assert [place.read_text() for place in places] == ["", ""]
+    Groups([Hierarchy(1, str(tmp_path), frozenset({"memory"}))]).bound(Limits(memory=9, tcp=7))
+    assert [place.read_text() for place in places] == ["7", "7"]
 
 
 def test_groups_that_can_not_all_be_held_leave_no_descriptor(tmp_path: Path) -> None:
