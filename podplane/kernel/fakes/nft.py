@@ -84,7 +84,9 @@ class FakeTables:
 
     def counts(self, family: str, table: str, names: Iterable[str] | None = None) -> dict[str, int]:
         """What a test says that was counted (`Objects.counts`)."""
-        own = [v for v in self._values.values() if isinstance(v, NamedCounter) and (v.family, v.table) == (family, table)]
+        own = [
+            v for v in tuple(self._values.values()) if isinstance(v, NamedCounter) and (v.family, v.table) == (family, table)
+        ]
         return {one.name: self._namespace.counts.get(one.name, 0) for one in own if names is None or one.name in tuple(names)}
 
     def read_steps(self, owner: Ownership) -> Generator[None, None, dict[Identity, Value]]:
@@ -92,7 +94,7 @@ class FakeTables:
         yield
         own = {
             identity: value
-            for identity, value in self._values.items()
+            for identity, value in tuple(self._values.items())
             if isinstance(value, NftValue) and (value.family, value.table) in owner.tables
         }
         return _packed(own)

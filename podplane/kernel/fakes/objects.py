@@ -81,7 +81,7 @@ class Objects:
     def delete_link(self, name: str) -> None:
         """Delete a link, what lies on it, its sysctls, and the other end of a veth pair; its ports lose it."""
         self._lose(self._on_link(name))
-        for sysctl in [sysctl for sysctl in self.sysctls if f".{name.replace('.', '/')}." in sysctl]:
+        for sysctl in [sysctl for sysctl in tuple(self.sysctls) if f".{name.replace('.', '/')}." in sysctl]:
             del self.sysctls[sysctl]
         for redirect in [v for v in tuple(self.network.values()) if isinstance(v, Redirect) and v.to == name]:
             self.network[redirect.identity] = msgspec.structs.replace(redirect, to="")  # mirred_device_event, which is silent
