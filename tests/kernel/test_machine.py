@@ -203,7 +203,7 @@ def test_what_plugins_of_others_made_is_undone_by_them(tmp_path: Path) -> None:
 
 def test_what_is_not_the_agents_in_its_folder_stays(tmp_path: Path) -> None:
     run(MACHINE)
-    for name in ("hosts", "cni.sock", "before.json.new", "delegated-0-1.json"):
+    for name in ("hosts", "cni.sock", "before.json.new", "delegated-0-1.json", "cluster", "cluster.new"):
         (tmp_path / name).write_text("")
     (tmp_path / "lib").mkdir()
     uninstall(tmp_path, CONFIG, (), detach=False)
