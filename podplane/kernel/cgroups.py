@@ -39,7 +39,7 @@ PERIOD = 100_000
 SMALLEST_QUOTA = 1000
 NO_LIMIT = -1
 TCP = "memory.kmem.tcp.limit_in_bytes"
-"""In version 1: buffers of connections, which count for no other limit there, and only in groups that have this one (memory.rst)."""
+"""In version 1: buffers of TCP and UDP sockets, which count for no other limit there, and only in groups that have this one."""
 OPTIONAL = frozenset({"memory.swap.max", "memory.oom.group", "memory.memsw.limit_in_bytes", "cgroup.max.descendants", TCP})
 """Files that not every kernel has."""
 MAX_GROUPS = "64"
@@ -58,7 +58,7 @@ groups of many containers takes seconds."""
 
 class Limits(msgspec.Struct, frozen=True):
     """What a container may have: bytes of memory, thousandths of a processor, processes, each 0 for no limit; what it asks for of the
-    processors beside others (thousandths); and bytes in buffers of connections, 0 for as much as memory."""
+    processors beside others (thousandths); and bytes in buffers of sockets, 0 for as much as memory."""
 
     memory: int = 0
     cpu: int = 0
@@ -94,7 +94,7 @@ class Hierarchy(msgspec.Struct, frozen=True):
 
     @property
     def counts_tcp(self) -> bool:
-        """Have buffers of connections a limit of their own?"""
+        """Have buffers of sockets a limit of their own?"""
         return self.version == 1 and "memory" in self.controllers
 
     @property
