@@ -32,6 +32,7 @@ from podplane.machine.cidrs import Cidrs
 from podplane.machine.errors import MachineError
 from podplane.machine.uplink import Uplink
 from podplane.model.config import NetworkConfig
+from podplane.routes.cluster_settings import KEYS
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 OWN = ("node_name", "run_dir", "log_level", "plugin_path", "sysctl_dir", "cni_conf_dir")
@@ -96,14 +97,21 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
 
 def _check(network: NetworkConfig) -> None:
     """MachineError for what has the right type and can't be, which would be found only where a node is there already."""
-    for name, cidrs in (("cluster_cidrs", network.cluster_cidrs), ("service_cidrs", network.service_cidrs)):
-        for cidr in cidrs:
+    for name in ("cluster_cidrs", "service_cidrs", "subnets"):
+        for cidr in getattr(network, name):
             try:
                 ipaddress.ip_network(cidr)
             except ValueError as error:
                 raise MachineError(f"settings of network.{name}: {error}") from None
     if network.mtu not in MTU:
         raise MachineError(f"settings of network.mtu: {network.mtu} is not within {MTU[0]} and {MTU[-1]}")
+    for name, read_text in KEYS.values():
+        try:
+            read_text(str(getattr(network, name)))
+        except ValueError as error:
+            raise MachineError(f"settings of network.{name}: {error}") from None
+    if network.former_backends:
+        raise MachineError("settings of network.former_backends: they are found out, and can't be chosen")
 
 
 def read(path: str) -> Configuration:
