@@ -177,7 +177,7 @@ def _bridge_network(path: str, content: dict[str, Any]) -> BridgeNetwork:
     if own.mtu and own.mtu not in MTU:
         raise ValueError(f"spec.config: mtu {own.mtu} is not within {MTU[0]} and {MTU[-1]}")
     try:
-        return BridgeNetwork(path, _subnets(own.subnets), own.mtu)
+        return BridgeNetwork(path, subnets_of(own.subnets), own.mtu)
     except ValueError as error:
         raise ValueError(f"spec.config: subnets: {error}") from None
 
@@ -189,7 +189,8 @@ def _decoded(config: str) -> dict[str, Any]:
         raise ValueError(f"spec.config is no JSON object: {error}") from None
 
 
-def _subnets(texts: Iterable[str]) -> tuple[str, ...]:
+def subnets_of(texts: Iterable[str]) -> tuple[str, ...]:
+    """The subnets of a further network, one an IP version. ValueError says why they can't be that."""
     subnets = list(map(ipaddress.ip_network, texts))
     if not subnets or len({one.version for one in subnets}) < len(subnets):
         raise ValueError("write one CIDR, or one of IPv4 and one of IPv6")

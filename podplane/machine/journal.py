@@ -24,6 +24,7 @@ from typing import Any, get_type_hints
 
 import msgspec
 
+from podplane.cni.additional import subnets_of
 from podplane.cni.network import Attachment
 from podplane.kernel.namespace import Namespace
 from podplane.state.mac import asked_mac
@@ -53,12 +54,14 @@ class Kept(msgspec.Struct, frozen=True):
     cookie: int = 0
 
     def __post_init__(self) -> None:
-        """ValueError for addresses or a MAC that make no sense: an agent that took them would not start."""
+        """ValueError for addresses, a MAC or subnets that make no sense: an agent that took them would not start."""
         if not self.ips:
             raise ValueError("it has no address")
         _check_ips(self.ips)
         if self.attach.mac:
             asked_mac(self.attach.mac)
+        if self.attach.further is not None:
+            subnets_of(self.attach.further.subnets)
 
     @property
     def id(self) -> Id:

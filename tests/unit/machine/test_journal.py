@@ -17,7 +17,7 @@ from podplane.kernel.fakes.world import FakeOpener
 from podplane.machine import journal as module
 from podplane.machine.journal import Id, Journal, Original
 from podplane.machine.originals import KeptSysctls
-from podplane.model.view import HostPort
+from podplane.model.view import BridgeNetwork, HostPort
 
 IPS = ("10.244.1.2", "fd00:10:244:1::2")
 
@@ -112,6 +112,22 @@ def test_addresses_that_make_no_sense_cost_only_their_line(tmp_path: Path, ips: 
     with path.open("ab") as file:
         file.write(b"".join(json.dumps(one).encode() + b"\n" for one in odd))
     assert list(read(path)) == [("a", "eth0")] and Journal(path).last == IPS
+    assert "makes no sense" in caplog.text
+
+
+@pytest.mark.parametrize("subnets", [["10.20.0.1/24"], ["00.20.0.0/24"], ["10.20.0.0/32"], ["10.20.0.0/24", "10.21.0.0/24"], []])
+def test_subnets_that_make_no_sense_cost_only_their_line(
+    tmp_path: Path, subnets: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "journal"
+    journal = Journal(path)
+    journal.attach(attachment("a", further=BridgeNetwork("default/blue", ("10.20.0.0/24",))), ("10.20.0.2",), 0)
+    journal.close()
+    line = json.loads(path.read_bytes())
+    odd = line | {"attach": line["attach"] | {"container_id": "b", "further": line["attach"]["further"] | {"subnets": subnets}}}
+    with path.open("ab") as file:
+        file.write(json.dumps(odd).encode() + b"\n")
+    assert list(read(path)) == [("a", "eth0")]
     assert "makes no sense" in caplog.text
 
 
