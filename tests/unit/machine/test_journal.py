@@ -115,7 +115,9 @@ def test_addresses_that_make_no_sense_cost_only_their_line(tmp_path: Path, ips: 
     assert "makes no sense" in caplog.text
 
 
-@pytest.mark.parametrize("subnets", [["10.20.0.1/24"], ["00.20.0.0/24"], ["10.20.0.0/32"], ["10.20.0.0/24", "10.21.0.0/24"], []])
+@pytest.mark.parametrize(
+    "subnets", [["10.20.0.1/24"], ["00.20.0.0/24"], ["10.20.0.0/32"], ["10.20.0.0/24", "10.21.0.0/24"], []]
+)
 def test_subnets_that_make_no_sense_cost_only_their_line(
     tmp_path: Path, subnets: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
