@@ -23,7 +23,6 @@ import msgspec
 
 from podplane.cni.network import Attachment, NetworkError
 from podplane.dns import resolv_conf
-from podplane.dns.resolv_conf import ResolvConf
 from podplane.kernel import ids
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.process import Mounts, Process, Processes
@@ -33,13 +32,13 @@ from podplane.kubeapi.errors import ApiError, Conflict, NotFound, without_paths
 from podplane.kubeapi.events import NORMAL, WARNING
 from podplane.model.phases import ENDED
 from podplane.model.pod import Container, Pod
-from podplane.runtime import network_files, pod_fields, roots, sandboxes, security, users
+from podplane.runtime import etc_files, network_files, pod_fields, roots, sandboxes, security, users
 from podplane.runtime.attempts import Attempts, NotYet
 from podplane.runtime.container import ContainerRun, Launch, after_restart_of_node, timestamp
 from podplane.runtime.environment import ConfigError, Facts, expand_all, services_of, variables
 from podplane.runtime.exec import run_to_end
 from podplane.runtime.images import command_of
-from podplane.runtime.mounts import PodFolder, machine_accounts, machine_hosts
+from podplane.runtime.mounts import PodFolder, machine_accounts
 from podplane.runtime.node import Node, PodSandbox
 from podplane.runtime.output import log_folder_name
 from podplane.runtime.pod_spec import roles_of
@@ -230,9 +229,7 @@ class PodWorker:
     def restarts(self, run: ContainerRun, code: int) -> bool:
         """Is a container started again after it ended so?"""
         policy = self.pod.spec.restart_policy
-        if self.is_ending or self._failure is not None:
-            return False
-        if run.role == EPHEMERAL:
+        if self.is_ending or self._failure is not None or run.role == EPHEMERAL:
             return False
         if run.role == SIDECAR:
             return not self._is_done()
@@ -482,7 +479,7 @@ class PodWorker:
         """Ask for all that its containers and volumes are made of, and write its files. ConfigError when a volume can't be made."""
         if self.node.folder is not None and self._files is None:
             self._files = PodFolder(self.node.folder / "pods" / self.uid, self.node.client, roots.host_paths(self.node))
-            for sentence in resolv_conf.omitted(self._resolv_conf):
+            for sentence in resolv_conf.omitted(etc_files.names_of(self.pod, self.node)):
                 await self.tell("DNSConfigForming", sentence, WARNING)
         if self._files is not None:
             for reason, sentence in pod_fields.told(self.pod, self.node.groups.controllers, ids.of_pods()):
@@ -493,27 +490,10 @@ class PodWorker:
         sources = await PodFolder.sources(self.node.client, self.pod)
         self._facts = Facts(self.ips, self.node.host_ips, self.node.allocatable, sources, services)
         if self._files is not None:
-            await self._files.write(self.pod, self._facts, self._etc())
+            await self._files.write(self.pod, self._facts, etc_files.of_pod(self.pod, self.ips, self.hostname, self.node))
             if self._mounts is None and (wanted := self._files.tmpfs(self.pod)):
                 self._mounts = await sandboxes.mounts(self.processes, wanted)
         self._refresh_at = self.clock() + REFRESH_SECONDS
-
-    def _etc(self) -> dict[str, str]:
-        """Its files in /etc, by name."""
-        if self.pod.spec.host_network:
-            hosts = network_files.hosts_of_node(self.pod, machine_hosts())
-        else:
-            hosts = network_files.hosts(self.pod, self.ips, network_files.hostname(self.pod), self.node.dns.domain)
-        return {
-            "resolv.conf": resolv_conf.within_limits(self._resolv_conf).text(),
-            "hosts": hosts,
-            "hostname": f"{self.hostname}\n",
-        }
-
-    @property
-    def _resolv_conf(self) -> ResolvConf:
-        spec = self.pod.spec
-        return self.node.dns.of_pod(self.pod.metadata.namespace, spec.dns_policy, spec.dns_config, on_host=spec.host_network)
 
     async def _refresh(self) -> None:
         """Bring volumes up to date; what is missing now stays as it was."""
