@@ -198,6 +198,19 @@ def test_connections_of_pods_go_on_while_their_node_is_deleted_and_registered_ag
     assert "node=node2 was deleted: 1 pod: default/echo-node2-1" in (lab.folder.path / "lab.log").read_text()
 
 
+def test_an_agent_that_starts_while_the_api_is_away_goes_on_with_what_was_known(lab: Podplane) -> None:
+    ip = next(pod["status"]["podIP"] for pod in lab.api.objects("pods") if pod["metadata"]["name"] == "echo-node2-1")
+    before = len(starts(lab, "node1"))
+    lab("fault", "node1", "--cut-api")
+    lab("fault", "node1", "--kill-agent")
+    until(lambda: len(starts(lab, "node1")) > before, 60)
+    assert starts(lab, "node1")[-1] == 0
+    assert "echo-node2-1" in lab("exec", "echo-node1-1", "--", "curl", "-sS", "-m", "5", f"http://{ip}:8080/").stdout
+    lab("fault", "node1", "--clear")
+    lab("run", "missed", "--node", "node1")
+    lab("delete", "pod", "missed")
+
+
 def test_packets_pass_while_an_agent_is_stopped_and_pods_wait_for_it(lab: Podplane) -> None:
     assert "is stopped, until `--clear`" in lab("fault", "node2", "--stop-agent").stdout
     started = lab.start("run", "waits", "--node", "node2", stderr=subprocess.PIPE)
