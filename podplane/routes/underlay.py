@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterator, Mapping
 from podplane.model.config import ROUTE_PROTOCOL, UNDERLAY_MAC, NetworkConfig
 from podplane.model.objects import Node
 from podplane.state.network import Neighbour
-from podplane.state.value import IPAddress, address_of, network_of
+from podplane.state.value import IPAddress, IPNetwork, address_of, network_of
 
 
 def addresses(node: Node) -> Mapping[int, IPAddress]:
@@ -29,15 +29,21 @@ def on_link(peer: Node, node: Node, config: NetworkConfig) -> Mapping[int, IPAdd
     own, theirs = addresses(node), addresses(peer)
     if not config.subnets:
         return theirs
-    shared = (network for network in map(network_of, config.subnets) if own.get(network.version) in network)
-    near = {network.version for network in shared if theirs.get(network.version) in network}
+    shared = (network for network in map(network_of, config.subnets) if _has_one_in(own, network))
+    near = {network.version for network in shared if _has_one_in(theirs, network)}
     return {version: ip for version, ip in theirs.items() if version in near}
 
 
 def place(node: Node, config: NetworkConfig) -> Hashable:
     """What `on_link` and `remote` read of a node: equal for nodes of the same subnets."""
     own = addresses(node)
-    return tuple(own), tuple(text for text in config.subnets if own.get(network_of(text).version) in network_of(text))
+    return tuple(own), tuple(text for text in config.subnets if _has_one_in(own, network_of(text)))
+
+
+def _has_one_in(ips: Mapping[int, IPAddress], network: IPNetwork) -> bool:
+    """Is one of a node's addresses in there? It may have none of this IP version."""
+    ip = ips.get(network.version)
+    return ip is not None and ip in network
 
 
 def neighbours(peer: Node, node: Node, config: NetworkConfig) -> Iterator[Neighbour]:

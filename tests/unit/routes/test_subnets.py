@@ -49,6 +49,18 @@ def test_nodes_of_a_subnet_are_on_a_link_and_without_subnets_all_are() -> None:
     assert set(underlay.on_link(NEAR, HERE, own)) == {4} and not underlay.on_link(FAR, HERE, own)
 
 
+@pytest.mark.parametrize("backend", ["host-gw", "auto"])
+def test_a_node_without_an_address_of_an_ip_version_that_its_uplink_has_is_on_the_link_by_the_other(backend: str) -> None:
+    dual, here, peer = settings(*SUBNETS, backend=backend), at(1, "192.168.1.10"), at(2, "192.168.1.11")
+    for one, other in ((here, peer), (HERE, peer), (here, NEAR)):
+        assert set(underlay.on_link(other, one, dual)) == {4}
+        assert set(links(ways.towards(other, dual).plan_peer(other, one, dual)).values()) == {"eth0"}  # type: ignore[union-attr]
+    assert underlay.place(here, dual) == underlay.place(peer, dual) != underlay.place(HERE, dual)
+    nowhere = at(6)
+    assert not underlay.on_link(nowhere, here, dual) and not underlay.on_link(here, nowhere, dual)
+    assert not links(ways.towards(nowhere, dual).plan_peer(nowhere, here, dual))  # type: ignore[union-attr]
+
+
 def test_nodes_of_the_same_subnets_share_plans() -> None:
     parted = settings(*SUBNETS)
     places = [underlay.place(one, parted) for one in (HERE, NEAR, FAR, HALF)]
