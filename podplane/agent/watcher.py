@@ -53,8 +53,8 @@ AUDIT_SHARE = 10
 """After a reading that a foreign commit asked for in vain, the next such one waits so many times as long as it took."""
 LINK_EVENT_SECONDS = 0.5
 """After a reading of the network that found nothing, the next one that others' links ask for waits so long at least."""
-SYSCTL_SECONDS = 0.4
-"""Between two looks at all sysctls of the node. What keeps packets from being forwarded is notified."""
+SYSCTL_SECONDS = 0.07
+"""Between two looks at the sysctls of the node that the kernel does not notify: as often as there are polls."""
 SYSCTLS_AT_ONCE = 100
 """So many are read in one turn of the loop at a start: some 3 ms."""
 UNREAD_SECONDS = 1.0

@@ -47,11 +47,14 @@ def may_announce(service: Service, slices: Iterable[EndpointSlice], node: Node) 
 
 
 def is_on_its_link(service: Service, node: Node, subnets: Iterable[str]) -> bool:
-    """Is an address of the load balancer in a subnet of the node? Nobody asks for others there. Without any subnets, all are."""
+    """May anybody ask on the node's link for an address of the load balancer? Not for one of another one of these subnets."""
     networks = [*map(ipaddress.ip_network, subnets)]
     ips, own = ([ipaddress.ip_address(ip) for ip in found] for found in (service.load_balancer_ips, node.internal_ips))
-    near = (network for network in networks if any(ip in network for ip in own))
-    return not networks or any(ip in network for network in near for ip in ips)
+    for ip in ips:
+        holding = [network for network in networks if ip in network]
+        if not holding or any(address in network for network in holding for address in own):
+            return True
+    return not ips
 
 
 def serving_nodes(slices: Iterable[EndpointSlice]) -> set[str]:
