@@ -11,6 +11,7 @@ setns(2) needs CAP_SYS_ADMIN. Nobody enters anything, so no thread is needed for
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -103,4 +104,14 @@ def _folder(descriptors: MutableMapping[str, int]) -> SysctlFolder | None:
         return None
     if not os.readlink(f"/proc/self/fd/{descriptors[IPV6]}").endswith(FOLDER):
         raise ValueError(f"{IPV6} is not /proc{FOLDER}")
+    if _is_own(descriptors[IPV6]):
+        raise ValueError(f"{IPV6} is that of the node")
     return SysctlFolder(descriptors.pop(IPV6), PREFIX)
+
+
+def _is_own(folder: int) -> bool:
+    """Is it what this process finds at that path, and so of its own namespace? As long as it is open, looking it up gives the same inode
+    (proc_sys_compare), where it was opened through the same mount of /proc; of another one nothing can be said."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(folder), os.stat(f"/proc{FOLDER}"))
+    return False

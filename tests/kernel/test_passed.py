@@ -98,6 +98,7 @@ def test_what_is_not_what_it_is_said_to_be_is_refused_and_closed() -> None:
         (ROUTE, lambda: os.open("/dev/null", os.O_RDONLY)),
         (DIAG, lambda: other.run(opened, DIAG)),
         (IPV6, lambda: os.open("/proc", os.O_RDONLY)),
+        (IPV6, lambda: opened(IPV6)),  # of the node
     )
     before = len(os.listdir("/proc/self/fd"))
     for name, make in wrong:
