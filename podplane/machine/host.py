@@ -117,6 +117,8 @@ class MachineHost:
         """Its namespace opened again. OSError when that is gone, or another one has its path."""
         namespace = NetworkNamespace.open(kept.attach.netns_path, self._workers)
         try:
+            if os.path.sameopenfile(namespace.fd, self._namespace.fd):
+                raise FileNotFoundError(errno.ENOENT, "it is the node's own")
             if self._is_another(kept, namespace):
                 raise FileNotFoundError(errno.ENOENT, "it is another namespace by now")
         except OSError:

@@ -61,6 +61,19 @@ def test_what_is_attached_is_found_again_by_its_namespace(tmp_path: Path, caplog
     assert "it is another namespace by now" in caplog.text and "none: No such file" in caplog.text
 
 
+def test_a_record_that_says_the_namespace_of_the_node_is_no_pods_and_takes_nothing_from_one(tmp_path: Path) -> None:
+    workers, journal = Workers(1), Journal(tmp_path / "journal")
+    pod = NetworkNamespace.create(workers)
+    path = f"/proc/self/fd/{pod.fd}"
+    MachineHost(journal, workers).attaching(attachment("a", pod, path), IPS)
+    journal.attach(attachment("wrong", pod, "/proc/self/ns/net"), IPS, 0)
+    journal.close()
+    journal = Journal(tmp_path / "journal")
+    assert [request.container_id for request, _ in MachineHost(journal, workers).attached()] == ["a"]
+    assert [id_ for id_, _ in journal.attachments] == ["a"]
+    workers.close()
+
+
 def test_pods_whose_namespaces_are_not_seen_are_not_taken_for_gone(tmp_path: Path) -> None:
     """As in a container without the machine's folder of them; the links of the node tell that they are there."""
     workers, journal = Workers(1), Journal(tmp_path / "journal")
