@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 import msgspec
+from click.core import ParameterSource
 
 from podplane.cli.names import some
 from podplane.cli.options import connect, lab_name
@@ -45,10 +46,12 @@ def backend(context: click.Context, folder: Folder) -> None:
 
 
 @backend.command("set")
-@click.argument("name")
-@click.pass_obj
-def set_(folder: Folder, name: str) -> None:
+@lab_name
+@click.argument("backend_name", metavar="NAME")
+@click.pass_context
+def set_(context: click.Context, folder: Folder, backend_name: str) -> None:
     """Have nodes reach each other by the backend NAME from now on. Connections go on."""
+    folder, name = _of_group_or_own(context, folder), backend_name
     if name not in BY_NAME:
         raise LabError(f"there is no backend {name!r}: choose one of {', '.join(BY_NAME)}")
     client = connect(folder)
@@ -61,6 +64,17 @@ def set_(folder: Folder, name: str) -> None:
         client.create(CONFIGMAPS, NAMESPACE, {"metadata": {"name": NAME}, "data": data})
     _wait(client, name)
     click.echo(f"All nodes are reached by {name}. See: `{folder.command('check')}`.")
+
+
+def _of_group_or_own(context: click.Context, own: Folder) -> Folder:
+    """The lab that --name says after `backend` or after `set`. LabError when these contradict each other."""
+    of_group: Folder = context.obj
+    if context.get_parameter_source("name") is not ParameterSource.COMMANDLINE or own.name == of_group.name:
+        return of_group
+    group = context.parent
+    if group is not None and group.get_parameter_source("name") is ParameterSource.COMMANDLINE:
+        raise LabError(f"--name says {of_group.name} and {own.name}: leave one of them out")
+    return own
 
 
 def _why_not(data: Mapping[str, str]) -> str:

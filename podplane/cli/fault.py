@@ -38,7 +38,7 @@ def fault(folder: Folder, node: str, clear: bool, **given: Any) -> None:
     wanted = [(row, given[row.name.replace("-", "_")]) for row in FAULTS]
     chosen = [(row, "" if value is True else str(value)) for row, value in wanted if value is not None and value is not False]
     if not node:
-        raise LabError(_no_node(chosen, clear))
+        raise LabError(_no_node(folder, chosen, clear))
     if len(chosen) + clear > 1:
         raise LabError("one thing at a time: write one option")
     for row, argument in chosen:
@@ -51,15 +51,16 @@ def fault(folder: Folder, node: str, clear: bool, **given: Any) -> None:
     name, argument = (CLEAR, "") if clear else (chosen[0][0].name, chosen[0][1])
     click.echo(_ask(folder, client, node, name, argument))
     if (made := BY_NAME.get(name)) is not None:
-        undo = f"; undo: `podplane fault {node} --clear`" if made.undo else ""
-        click.echo(f"See: {made.look_at.format(node=node)}{undo}.")
+        undo = f"; undo: `{folder.undo_faults(node)}`" if made.undo else ""
+        seen = made.look_at.format(node=node, check=folder.command("check"), exec=folder.command("exec"))
+        click.echo(f"See: {seen}{undo}.")
 
 
-def _no_node(chosen: Sequence[tuple[Fault, str]], clear: bool) -> str:
+def _no_node(folder: Folder, chosen: Sequence[tuple[Fault, str]], clear: bool) -> str:
     """What to write instead: a value that an option may have takes the word after it."""
     option = f" {chosen[0][0].usage}" if chosen else " --clear" if clear else ""
     taken = "".join(f"; {text!r} is the value of {row.option}" for row, text in chosen[:1] if text)
-    return f"say on which node, before the option: podplane fault NODE{option}{taken}"
+    return f"say on which node, before the option: {folder.command('fault', f'NODE{option}')}{taken}"
 
 
 def _check(fault: Fault, argument: str) -> None:

@@ -107,7 +107,7 @@ def _add_to_running(folder: Folder, given: dict[str, Any], pods_per_node: int) -
             runs = spec.option(name, getattr(now, name))
             raise LabError(f"lab {folder.name!r} runs with {runs}: `{folder.command('down')}` first, then up again")
     if now is not None and pods_per_node:
-        create_and_wait(connect(folder), manifests.wanted_pods(now.nodes, pods_per_node), existing_ok=True)
+        create_and_wait(folder, connect(folder), manifests.wanted_pods(now.nodes, pods_per_node), existing_ok=True)
 
 
 def _ready(objects: list[dict[str, Any]], what: str) -> str:

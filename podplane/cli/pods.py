@@ -53,13 +53,15 @@ def run(
         manifests.pod(name, node=node or "", command=command, namespace=namespace, labels={"run": pod}, port=port)
         for name in names
     ]
-    found = create_and_wait(client, wanted)
+    found = create_and_wait(folder, client, wanted)
     for one in found:
         ips = ", ".join(tables.pod_ips(one))
         click.echo(f"{one['metadata']['name']} runs on {one['spec'].get('nodeName')} with {ips}")
 
 
-def create_and_wait(client: Any, wanted: Sequence[dict[str, Any]], *, existing_ok: bool = False) -> list[dict[str, Any]]:
+def create_and_wait(
+    folder: Folder, client: Any, wanted: Sequence[dict[str, Any]], *, existing_ok: bool = False
+) -> list[dict[str, Any]]:
     """Create pods and wait until they run; the pods. LabError when one of them does not come to run.
 
     When one can't be created, those created before it are deleted again: nothing half made.
@@ -96,7 +98,8 @@ def create_and_wait(client: Any, wanted: Sequence[dict[str, Any]], *, existing_o
         if tables.pod_state(pod) not in ("Running", "Completed"):
             why = tables.trouble(pod) or f"it is {tables.pod_state(pod)}"
             name = pod["metadata"]["name"]
-            raise LabError(f"pod {name} does not run: {why} (it stays; `podplane delete pod {name}` removes it)")
+            remove = folder.command("delete", f"pod {name}" + (f" -n {space}" if space != "default" else ""))
+            raise LabError(f"pod {name} does not run: {why} (it stays; `{remove}` removes it)")
     return found
 
 

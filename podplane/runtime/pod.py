@@ -454,10 +454,7 @@ class PodWorker:
     async def _tell_slow_network(self) -> None:
         """Say so when the node's agent gives no answer for long: until it does, nothing else of the pod happens."""
         await asyncio.sleep(SLOW_NETWORK_SECONDS)
-        name = self.node.name
-        self._no_network = (
-            f"the agent of {name} has not given it a network for {SLOW_NETWORK_SECONDS:g} s: `podplane status --node {name}`"
-        )
+        self._no_network = f"the agent of {self.node.name} has not given it a network for {SLOW_NETWORK_SECONDS:g} s"
         try:
             await self.tell("NetworkNotReady", f"network is not ready: {self._no_network}", WARNING)
             await self.report()

@@ -103,7 +103,7 @@ def servers(client: Any) -> tuple[str, ...]:
         return tuple(client.get("services", *DNS_SERVICE)["spec"].get("clusterIPs", ()))
     except NotFound:
         missing = "there is no Service kube-system/kube-dns, by whose address pods ask"
-        raise LabError(f"{missing}: `podplane down` and `podplane up` bring it back") from None
+        raise LabError(f"{missing}: it comes back when the lab is stopped and started again") from None
 
 
 def _same_family(ips: Sequence[str], conf: ResolvConf) -> str:

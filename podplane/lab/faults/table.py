@@ -66,13 +66,13 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "restart-agent",
         "The node's agent ends and starts again; its packets must not notice.",
-        "`podplane check` passes",
+        "`{check}` passes",
         not_during=(CUT_API, STOP_AGENT),
     ),
     Fault(
         "kill-agent",
         "The node's agent, which is a process (`up --agents processes`), is killed; another one starts at once.",
-        "`podplane check` passes, and the new agent wrote nothing",
+        "`{check}` passes, and the new agent wrote nothing",
         not_during=(STOP_AGENT,),
     ),
     Fault(
@@ -94,19 +94,19 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         UPLINK_DOWN,
         "The node's eth0 is set down.",
-        "`podplane check` names the pods that are not reached; `kubectl describe node {node}` says why",
+        "`{check}` names the pods that are not reached; `kubectl describe node {node}` says why",
         undo="eth0 is set up, and the machine configures it again",
     ),
     Fault(
         "uplink-remade",
         "The node's eth0 is deleted, and made again as another interface.",
-        "`podplane check` passes, once the routes are back",
+        "`{check}` passes, once the routes are back",
         not_during=(UPLINK_DOWN,),
     ),
     Fault(
         "stop-name-server",
         "The node has no name server; its pods are led to those of other nodes.",
-        "`podplane exec POD -- getent hosts kubernetes.default` has an answer, from another node",
+        "`{exec} POD -- getent hosts kubernetes.default` has an answer, from another node",
         undo="its name server answers again",
     ),
     Fault(

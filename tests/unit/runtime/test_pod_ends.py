@@ -135,7 +135,7 @@ async def test_a_pod_whose_agent_gives_no_answer_says_so(rig: Rig, monkeypatch: 
     rig.kubelet.pod_changed(None, pod())
     for _ in range(10):  # a sleep of 0 seconds takes a turn of its own
         await rig.settle()
-    why = "the agent of node1 has not given it a network for 0 s: `podplane status --node node1`"
+    why = "the agent of node1 has not given it a network for 0 s"
     assert ("NetworkNotReady", f"network is not ready: {why}") in rig.recorder.told
     condition = rig.status["conditions"][0]
     assert (condition["status"], condition["reason"], condition["message"]) == ("False", "NetworkNotReady", why)
