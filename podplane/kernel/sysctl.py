@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
 
@@ -25,6 +26,8 @@ SEPARATORS = str.maketrans("./", "/.")
 OPENED_IN_ONE = 256
 """After so many files of one mount of procfs a thread goes on with a new one, of its own."""
 HARMLESS = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV | syscalls.MOUNT_ATTR_NOEXEC
+OF_A_LINK = re.compile(r"net\.ipv[46]\.(conf|neigh)\.(?!all\.|default\.)")
+"""A sysctl of one link."""
 MODULES = {"net.bridge": "br_netfilter"}
 """Sysctls that appear with a kernel module."""
 
@@ -130,6 +133,8 @@ def _set(opened: Open, name: str, value: str) -> None:
 
 
 def _hint(name: str) -> str:
+    if OF_A_LINK.match(name):
+        return "its link is not there"
     module = next((module for prefix, module in MODULES.items() if name.startswith(prefix)), "")
     return f"load the kernel module {module} (modprobe {module})" if module else "this kernel lacks the feature"
 

@@ -348,6 +348,7 @@ def test_a_sysctl_of_a_link_is_set_once_the_link_is_there_and_is_removed_with_it
     assert not kernel.matches(own, kernel.read(OWNER, [own.name])[own.identity]), "a new link has the default"
     refused = kernel.apply(operations(Sysctl(name="net.ipv6.conf.absent.disable_ipv6", value="1", link="absent")))
     assert [type(failure.error) for failure in refused.failed] == [NotFound]
+    assert opened is not door or "its link is not there" in str(refused.failed[0].error)
 
 
 @pytest.mark.parametrize("is_real", [True, False])
