@@ -81,7 +81,7 @@ class Plugins:
         runtime = {name: value for name, value in asked.items() if value}
         made = Made(request.container_id, selection.ifname, args, chain, runtime)
         if (before := self._made.get(request.container_id, {}).get(selection.ifname)) is not None:
-            await self._undo(before)
+            await self._undo(before, is_tried=True)
         try:
             self._keep(made)
             for plugin in chain.plugins:
@@ -89,17 +89,14 @@ class Plugins:
             self._keep(made)
             return attached_by(msgspec.convert(made.result, Result), selection.ifname)
         except (NetworkError, OSError, msgspec.ValidationError, StopIteration, ValueError, RecursionError) as error:
-            try:
-                await self._undo(made)
-            except NetworkError as second:
-                log.warning("undo container=%s interface=%s error=%s", request.container_id, selection.ifname, second)
+            await self._undo(made, is_tried=True)
             what = "its result has no such interface" if isinstance(error, StopIteration) else error
             raise NetworkError(f"{request.who}: interface {selection.ifname} of {chain.path}: {what}") from None
 
     async def delete(self, container_id: str) -> None:
-        """Undo all of a container. NetworkError when a plugin can't; it is called again with the next try."""
+        """Undo all of a container. NetworkError when a plugin can't undo what it made; it is called again with the next try."""
         for made in list(self._made.get(container_id, {}).values()):
-            await self._undo(made)
+            await self._undo(made, is_tried=made.result is None)
 
     async def check(self, request: Attachment) -> None:
         """NetworkError unless the plugins find their interfaces of a container as they should be."""
@@ -112,10 +109,16 @@ class Plugins:
         for container_id in self._made.keys() - keep:
             await self.delete(container_id)
 
-    async def _undo(self, made: Made) -> None:
+    async def _undo(self, made: Made, *, is_tried: bool) -> None:
+        """`is_tried`: what a plugin can't undo is logged, not raised. There may be nothing: its ADD never succeeded, or comes anew."""
         for plugin in reversed(made.chain.plugins):
             if self._program(str(plugin["type"])):
-                await self._call("DEL", made, plugin, "")
+                try:
+                    await self._call("DEL", made, plugin, "")
+                except NetworkError as error:
+                    if not is_tried:
+                        raise
+                    log.warning("undo container=%s interface=%s error=%s", made.container_id, made.ifname, error)
             else:  # the pod would never end, and what it has there goes with its namespace
                 log.warning("undo container=%s interface=%s no plugin=%s", made.container_id, made.ifname, plugin["type"])
         self._file(made.container_id, made.ifname).unlink(missing_ok=True)

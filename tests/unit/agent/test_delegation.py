@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from podplane.agent.additional import FurtherInterfaces
-from podplane.agent.delegation import Plugins
+from podplane.agent.delegation import Made, Plugins
 from podplane.cni.additional import Chain, Selection, network
 from podplane.cni.network import Attachment, NetworkError
 from podplane.kernel import plugins as kernel_plugins
@@ -119,6 +119,40 @@ async def test_the_failure_of_a_plugin_is_told_and_what_was_made_is_undone(made:
         str(caught.value) == "pod default/a: interface net1 of default/vlan: plugin first has failed ADD: it fails: on purpose"
     )
     assert [one[0] for one in calls(tmp_path)] == ["ADD", "DEL", "DEL"] and not list((tmp_path / "kept").iterdir())
+
+
+async def test_an_interface_that_was_never_made_keeps_no_pod_though_nothing_can_be_undone(
+    made: Plugins, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("fails-ADD", "fails-DEL"):
+        (tmp_path / "bin" / name).touch()
+    for kind in ("first", "second"):  # the definition is another one the second time
+        with pytest.raises(NetworkError, match=f"plugin {kind} has failed ADD: it fails: on purpose"):
+            await made.add(chain(kind, "first"), SELECTION, request())
+    assert "plugin second has failed DEL: it fails: on purpose" in caplog.text
+    assert [one[:2] for one in calls(tmp_path)] == [
+        *(("ADD", "first"), ("DEL", "first"), ("DEL", "first")),
+        *(("ADD", "second"), ("DEL", "first"), ("DEL", "second")),
+    ]
+    await made.delete("c")
+    assert not list((tmp_path / "kept").iterdir())
+
+
+async def test_what_an_agent_was_killed_at_before_it_was_made_keeps_no_pod(made: Plugins, tmp_path: Path) -> None:
+    made._keep(Made("c", "net1", "", chain("first", "second")))
+    (tmp_path / "bin" / "fails-DEL").touch()
+    await Plugins(tmp_path / "kept", (str(tmp_path / "bin"),)).delete("c")
+    assert [one[:2] for one in calls(tmp_path)] == [("DEL", "second"), ("DEL", "first")]
+    assert not list((tmp_path / "kept").iterdir())
+
+
+async def test_an_interface_is_made_anew_though_the_former_one_can_not_be_undone(made: Plugins, tmp_path: Path) -> None:
+    await made.add(chain("first"), SELECTION, request())
+    (tmp_path / "bin" / "fails-DEL").touch()
+    assert (await made.add(chain("second"), SELECTION, request())).ips == ("10.9.0.2",)
+    with pytest.raises(NetworkError, match="plugin second has failed DEL"):
+        await made.delete("c")
+    assert [one[:2] for one in calls(tmp_path)] == [*(("ADD", "first"), ("DEL", "first"), ("ADD", "second"), ("DEL", "second"))]
 
 
 async def test_a_failure_to_undo_is_tried_again(made: Plugins, tmp_path: Path) -> None:
