@@ -34,8 +34,10 @@ def agent(context: click.Context, kubeconfig: str, config: str, node_name: str, 
 
     found = configuration.read(config)
     if run_dir:
+        configuration.check_run_dir(run_dir)
         found = replace(found, run_dir=run_dir)
     name = node_name or found.node_name or socket.gethostname().lower()
+    configuration.check_node_name(name)
     access = _access(kubeconfig)
     program.check_root()
     program.run(access, name, found)
@@ -80,6 +82,9 @@ def unit(context: click.Context, install: bool) -> None:
     if not given["kubeconfig"]:
         raise MachineError("a unit needs credentials: podplane agent --kubeconfig FILE unit")
     found = configuration.read(given["config"])
+    configuration.check_run_dir(given["run_dir"] or found.run_dir)
+    if given["node_name"]:
+        configuration.check_node_name(given["node_name"])
     words = [sys.executable, "-m", "podplane", "agent"]
     for name in ("kubeconfig", "config"):
         words += [f"--{name}", os.path.abspath(given[name])] if given[name] else []
@@ -121,6 +126,7 @@ def uninstall(context: click.Context, detach: bool) -> None:
     files = [Path(UNIT_FOLDER, NAME)]
     if found.cni_conf_dir and (path := own_configuration(Path(found.cni_conf_dir))):
         files.append(path)
+    configuration.check_run_dir(given["run_dir"] or found.run_dir)
     check_root()
     capabilities.prepare(found.sysctl_dir)
     with run_folder(given["run_dir"] or found.run_dir) as folder, alone():

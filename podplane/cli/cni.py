@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -15,9 +16,21 @@ from podplane.cni import install as installation
 Command = TypeVar("Command", bound=Callable[..., None])
 
 
+class Folder(click.Path):
+    """A path that is one: "" would be the folder that the command is run in."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """`value` as `Path`."""
+        if not os.fspath(value):
+            self.fail("'' names no folder.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def folders(command: Command) -> Command:
     """The options that say where container engines look."""
-    path = click.Path(path_type=Path)
+    path = Folder(path_type=Path)
     for option, default, what in (
         ("--conf-dir", installation.CONF_DIR, "Where they look for networks."),
         ("--bin-dir", installation.BIN_DIR, "Where engines look for plugins."),

@@ -117,7 +117,7 @@ async def _ranges(client: Client) -> tuple[str, ...]:
             raise
         return ()
     texts = (text for one in found for text in one.get("spec", {}).get("cidrs", ()))
-    return _networks(texts)
+    return networks(texts)
 
 
 def of_kubeadm(config_map: Mapping[str, Any]) -> Cidrs:
@@ -131,12 +131,12 @@ def of_kubeadm(config_map: Mapping[str, Any]) -> Cidrs:
     networking = content.get("networking") if isinstance(content, dict) else None
     if not isinstance(networking, dict):
         return Cidrs()
-    cluster, service = (_networks(str(networking.get(name) or "").split(",")) for name in ("podSubnet", "serviceSubnet"))
+    cluster, service = (networks(str(networking.get(name) or "").split(",")) for name in ("podSubnet", "serviceSubnet"))
     where = f"the ConfigMap {KUBEADM}"
     return Cidrs(cluster, service, where if cluster else "", where if service else "")
 
 
-def _networks(texts: Iterable[str]) -> tuple[str, ...]:
+def networks(texts: Iterable[str]) -> tuple[str, ...]:
     """Those of these that are networks."""
     found = []
     for text in texts:
@@ -150,13 +150,14 @@ def _networks(texts: Iterable[str]) -> tuple[str, ...]:
 def covering(blocks: Iterable[str]) -> tuple[str, ...]:
     """The least network of each IP version that holds all of these blocks; none of a version whose blocks have no narrow one in common."""
     widest: dict[int, IPNetwork] = {}
-    for block in map(network_of, _networks(blocks)):
+    for block in map(network_of, networks(blocks)):
         known = widest.get(block.version, block)
-        while not _holds(known, block):
+        while not holds(known, block):
             known = known.supernet()
         widest[block.version] = known
     return tuple(str(one) for one in widest.values() if one.prefixlen >= WIDEST[one.version])
 
 
-def _holds(network: IPNetwork, block: IPNetwork) -> bool:
+def holds(network: IPNetwork, block: IPNetwork) -> bool:
+    """Is this block within that network?"""
     return block.prefixlen >= network.prefixlen and block.network_address in network

@@ -18,27 +18,34 @@ What is left out of `network` is found out: `uplink`, `mtu` and `subnets` on the
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from podplane.agent import settings
 from podplane.agent.settings import Settings, SettingsError
 from podplane.kernel.sysctl import NET
-from podplane.machine.cidrs import Cidrs
+from podplane.machine.cidrs import Cidrs, holds, networks
 from podplane.machine.errors import MachineError
 from podplane.machine.uplink import Uplink
 from podplane.model.config import NetworkConfig
 from podplane.routes.cluster_settings import KEYS
+from podplane.state.value import network_of
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 OWN = ("node_name", "run_dir", "log_level", "plugin_path", "sysctl_dir", "cni_conf_dir")
 PLUGIN_PATH = ("/opt/cni/bin", "/usr/lib/cni")
 MTU = range(576, 65537)
 RUN_DIR = "/run/podplane"
+LOOPBACK = "lo"
+SUBDOMAIN = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+"""What the API takes as the name of a Node (RFC 1123, without a limit for a label)."""
 NO_UPLINK, NO_CIDRS = Uplink("", 1500), Cidrs()
 
 
@@ -88,6 +95,22 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
         except SettingsError as error:
             raise MachineError(str(error)) from None
         _check(found.network)
+        if uplink.name and found.network.mtu > uplink.mtu:
+            return replace(found, network=replace(found.network, mtu=uplink.mtu))
+        return found
+
+    def warnings(self, uplink: Uplink, blocks: Iterable[str]) -> list[str]:
+        """What it says that does not fit this uplink, and a Node with these blocks."""
+        found = []
+        if (mtu := self._network.get("mtu", 0)) > uplink.mtu:
+            found.append(
+                f"network.mtu is {mtu}, and the uplink {uplink.name} carries no more than {uplink.mtu}: {uplink.mtu} is taken"
+            )
+        if self.names_cluster:
+            named = tuple(map(network_of, self._network["cluster_cidrs"]))
+            outside = [one for one in map(network_of, networks(blocks)) if not any(holds(cidr, one) for cidr in named)]
+            cidrs = ", ".join(map(str, named))
+            found += [f"the block {one} of this node is not within network.cluster_cidrs ({cidrs})" for one in outside]
         return found
 
     def network(self) -> NetworkConfig:
@@ -145,7 +168,45 @@ def parsed(content: object) -> Configuration:
         raise MachineError(str(error)) from None
     if found.log_level not in LEVELS:
         raise MachineError(f"log_level: {found.log_level!r} is none of {', '.join(LEVELS)}")
-    if found.cni_conf_dir and not Path(found.cni_conf_dir).is_absolute():
-        raise MachineError(f"cni_conf_dir: {found.cni_conf_dir!r} is no absolute path")
-    found.settings(NO_UPLINK)
+    _check_own(found)
+    network = found.settings(NO_UPLINK).network
+    if network.uplink == LOOPBACK:
+        raise MachineError(f"settings of network.uplink: {LOOPBACK} leads to no other node")
+    _check_apart(network)
     return found
+
+
+def _check_own(found: Configuration) -> None:
+    if found.node_name:
+        check_node_name(found.node_name)
+    check_run_dir(found.run_dir)
+    for name, path in (("sysctl_dir", found.sysctl_dir), *(("plugin_path", one) for one in found.plugin_path)):
+        _check_absolute(name, path)
+    if found.cni_conf_dir:
+        _check_absolute("cni_conf_dir", found.cni_conf_dir)
+
+
+def check_node_name(name: str) -> None:
+    """MachineError when no Node can have this name, for which an agent would wait for ever."""
+    if not SUBDOMAIN.fullmatch(name):
+        raise MachineError(
+            f"node_name: {name!r} can be the name of no Node: it has lowercase letters, digits, '-' and '.' alone"
+        )
+
+
+def check_run_dir(path: str) -> None:
+    """MachineError when this is no absolute path."""
+    _check_absolute("run_dir", path)
+
+
+def _check_absolute(name: str, path: str) -> None:
+    if not Path(path).is_absolute():
+        raise MachineError(f"{name}: {path!r} is no absolute path")
+
+
+def _check_apart(network: NetworkConfig) -> None:
+    """Those that the file names: what is found in a cluster is as it is, and works there."""
+    for pods, services in itertools.product(network.cluster_cidrs, network.service_cidrs):
+        one, other = ipaddress.ip_network(pods), ipaddress.ip_network(services)
+        if one.version == other.version and one.overlaps(other):
+            raise MachineError(f"settings of network: service_cidrs {services} overlaps cluster_cidrs {pods}")

@@ -63,6 +63,7 @@ class Surroundings:
         self._is_kept = False
         """Are these what an agent before this one found?"""
         self._settings: Settings | None = None
+        self._warned: list[str] = []
         self._changed = asyncio.Event()
 
     async def settings(self) -> Settings:
@@ -70,7 +71,7 @@ class Surroundings:
         node = await self._cluster.node()
         if self._configuration.needs_cidrs:
             await self._find_cidrs()
-        self._settings = self._made(await self._uplink(node))
+        self._settings = self._made(await self._uplink(node), node)
         self._cluster.caches.nodes.subscribe(self._node_changed)
         return self._settings
 
@@ -104,7 +105,12 @@ class Surroundings:
         self._is_kept = False
         self._kept.save(self._cidrs)
 
-    def _made(self, found: Uplink) -> Settings:
+    def _made(self, found: Uplink, node: Node) -> Settings:
+        warnings = self._configuration.warnings(found, node.spec.pod_cidrs)
+        for warning in (one for one in warnings if one not in self._warned):
+            log.warning("%s", warning)
+            self._tell(warning)
+        self._warned = warnings
         return self._configuration.settings(found, self._cidrs)
 
     async def _uplink(self, node: Node) -> Uplink:
@@ -120,7 +126,7 @@ class Surroundings:
         if one is None:
             return
         is_own = one.metadata.name == self._cluster.node_name
-        if (is_own and (old is None or new is None or old.internal_ips != new.internal_ips)) or self._is_outside(new):
+        if (is_own and _differs(old, new)) or self._is_outside(new):
             self._changed.set()
 
     def _is_outside(self, node: Node | None) -> bool:
@@ -162,7 +168,7 @@ class Surroundings:
             self._cidrs = msgspec.structs.replace(self._cidrs, cluster=wider)
             self._kept.save(self._cidrs)
         try:
-            wanted = self._made(await self._uplink(node))
+            wanted = self._made(await self._uplink(node), node)
         except MachineError as error:
             if str(error) != told:
                 log.warning("uplink: %s", error)
@@ -174,6 +180,13 @@ class Surroundings:
             self._settings = wanted
             await asyncio.sleep(BETWEEN_SECONDS)
         return ""
+
+
+def _differs(old: Node | None, new: Node | None) -> bool:
+    """In what the agent's settings depend on, or are compared with?"""
+    if old is None or new is None:
+        return True
+    return (old.internal_ips, old.spec.pod_cidrs) != (new.internal_ips, new.spec.pod_cidrs)
 
 
 def _differences(old: Settings | None, new: Settings) -> str:

@@ -194,3 +194,12 @@ def test_the_command_installs_programs_alone(tmp_path: Path) -> None:
     refused = CliRunner().invoke(cni, [*options, "--conf-dir", str(tmp_path / "net.d")])
     assert refused.exit_code == 2 and "--conf-dir has no effect with --programs-only" in refused.output
     assert os.listdir(tmp_path / "bin") and not (tmp_path / "net.d").exists()
+
+
+@pytest.mark.parametrize("option", ["--bin-dir", "--conf-dir"])
+def test_the_command_refuses_a_folder_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = {"--bin-dir": str(tmp_path / "bin"), "--conf-dir": str(tmp_path / "net.d")} | {option: ""}
+    refused = CliRunner().invoke(cni, ["install", *(word for one in options.items() for word in one)])
+    assert refused.exit_code == 2 and f"'{option}': '' names no folder." in refused.output
+    assert {path.name for path in tmp_path.iterdir()} <= {"package"}

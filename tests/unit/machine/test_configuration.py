@@ -61,6 +61,17 @@ def test_what_is_said_counts_before_what_is_found() -> None:
         ({"network": NETWORK, "node_name": 7}, "node_name"),
         ({"cni_conf_dir": "net.d"}, "cni_conf_dir: 'net.d' is no absolute path"),
         ({"cni_conf_dir": True}, "cni_conf_dir"),
+        ({"run_dir": "relative"}, "run_dir: 'relative' is no absolute path"),
+        ({"run_dir": ""}, "run_dir: '' is no absolute path"),
+        ({"sysctl_dir": "net"}, "sysctl_dir: 'net' is no absolute path"),
+        ({"plugin_path": ["/opt/cni/bin", "bin"]}, "plugin_path: 'bin' is no absolute path"),
+        ({"node_name": "Bad Name!"}, "node_name: 'Bad Name!' can be the name of no Node"),
+        ({"node_name": "a" * 254}, "can be the name of no Node"),
+        ({"network": NETWORK | {"uplink": "lo"}}, "network.uplink: lo leads to no other node"),
+        (
+            {"network": {"cluster_cidrs": ["10.96.0.0/16", "fd00::/56"], "service_cidrs": ["fd01::/112", "10.96.128.0/20"]}},
+            "service_cidrs 10.96.128.0/20 overlaps cluster_cidrs 10.96.0.0/16",
+        ),
         ({"network": []}, "mapping"),
         ([], "mapping"),
     ],
@@ -68,6 +79,30 @@ def test_what_is_said_counts_before_what_is_found() -> None:
 def test_what_makes_no_sense_is_refused_by_name(content: object, why: str) -> None:
     with pytest.raises(MachineError, match=why):
         configuration.parsed(content)
+
+
+@pytest.mark.parametrize("name", ["worker-1", "ip-10-0-0-1.eu.compute.internal", "1", "a" * 253])
+def test_a_name_that_a_node_can_have_is_taken(name: str) -> None:
+    assert configuration.parsed({"network": NETWORK, "node_name": name}).node_name == name
+
+
+def test_an_mtu_that_the_uplink_does_not_carry_is_the_uplinks() -> None:
+    found = configuration.parsed({"network": NETWORK | {"mtu": 9000}})
+    small, large = Uplink("ens3", 1500), Uplink("ens3", 9000)
+    assert found.settings(small).network.mtu == 1500
+    assert found.warnings(small, ()) == ["network.mtu is 9000, and the uplink ens3 carries no more than 1500: 1500 is taken"]
+    assert (found.settings(large).network.mtu, found.warnings(large, ())) == (9000, [])
+
+
+def test_a_block_outside_the_networks_that_are_named_is_told() -> None:
+    uplink = Uplink("ens3", 1500)
+    found = configuration.parsed({"network": NETWORK | {"cluster_cidrs": ["10.244.0.0/16", "fd00::/56"]}})
+    assert found.warnings(uplink, ("10.244.3.0/24", "fd00::300:0/120", "no network")) == []
+    assert found.warnings(uplink, ("10.9.0.0/24", "fd00::/64")) == [
+        "the block 10.9.0.0/24 of this node is not within network.cluster_cidrs (10.244.0.0/16, fd00::/56)"
+    ]
+    assert found.warnings(uplink, ("10.0.0.0/8",)), "it holds the network, and is not within it"
+    assert configuration.parsed({}).warnings(uplink, ("10.9.0.0/24",)) == [], "the network is made of blocks"
 
 
 @pytest.mark.parametrize(("text", "why"), [("{", "no YAML"), ("\0", "no YAML"), ("network: &a [*a]", "")])

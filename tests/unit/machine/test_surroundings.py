@@ -120,6 +120,26 @@ async def test_an_uplink_that_moves_is_followed_and_one_that_is_gone_is_told_of_
     following.cancel()
 
 
+async def test_what_does_not_fit_the_machine_or_its_node_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    named = {"network": {"cluster_cidrs": ["10.244.0.0/16"], "service_cidrs": [], "mtu": 9000}}
+    rig = Rig(tmp_path, FakeApi(AWAY, AWAY), named)
+    assert (await rig.tested.settings()).network.mtu == 1500
+    mtu = "network.mtu is 9000, and the uplink eth0 carries no more than 1500: 1500 is taken"
+    assert rig.told == [mtu]
+    following = asyncio.create_task(rig.tested.follow(rig.restart))
+    own = node(1, V4)
+    rig.cluster.caches.nodes.set(
+        msgspec.structs.replace(own, spec=msgspec.structs.replace(own.spec, pod_cidrs=("10.9.0.0/24",)))
+    )
+    await until(lambda: len(rig.told) == 2)
+    outside = "the block 10.9.0.0/24 of this node is not within network.cluster_cidrs (10.244.0.0/16)"
+    rig.tested.changed()
+    await asyncio.sleep(0.01)
+    assert rig.told == [mtu, outside] and not rig.restarts
+    assert mtu in caplog.text and outside in caplog.text
+    following.cancel()
+
+
 async def test_nothing_is_started_anew_while_nothing_differs(tmp_path: Path) -> None:
     rig = Rig(tmp_path, FakeApi({"data": {"ClusterConfiguration": KUBEADM}}, []))
     await rig.tested.settings()
