@@ -20,7 +20,7 @@ UNIT_FOLDER = "/etc/systemd/system"
 @click.option(
     "--kubeconfig", default="", help="Address of the API and credentials.  [default: those of the pod that this runs in]"
 )
-@click.option("--config", default="", help="Settings, in YAML; the networks of pods at least.")
+@click.option("--config", default="", help="Settings, in YAML.  [default: none; what it leaves out is found out]")
 @click.option("--node-name", default="", help="The name of this machine's Node.  [default: its host name]")
 @click.option("--run-dir", default="", help="Where the agent's socket and journal are.  [default: /run/podplane]")
 @click.pass_context
@@ -94,8 +94,12 @@ def unit(context: click.Context, install: bool) -> None:
         text = text_of(words, given["run_dir"] or found.run_dir, found.cni_conf_dir)
     except ValueError as error:
         raise MachineError(str(error)) from None
+    if install:  # of a unit that can't start nobody says that it is ready to be enabled
+        _access(given["kubeconfig"])
+    elif not Path(given["kubeconfig"]).exists():
+        click.echo(f"warning: {given['kubeconfig']} is not there, and the agent does not start without it", err=True)
     own = (sys.executable, __file__, given["kubeconfig"], given["config"])
-    for problem in unreadable(filter(None, own)):
+    for problem in unreadable(one for one in own if one and Path(one).exists()):
         click.echo(f"warning: the unit's agent has no rights over files of others, and can't read {problem}", err=True)
     if not install:
         click.echo(text, nl=False)

@@ -65,5 +65,13 @@ def install(context: click.Context, bin_dir: Path, conf_dir: Path, programs_only
 @folders
 def uninstall(bin_dir: Path, conf_dir: Path) -> None:
     """Remove them. Without a plugin, pods neither start nor end: let those of this node end before."""
+    from podplane.machine.alone import agent_here, how_to_stop
+
     for line in installation.uninstall(bin_dir, conf_dir):
         click.echo(line)
+    if pid := agent_here():
+        click.echo(
+            f"warning: an agent runs here (process {pid}), and pods of this node hang in ContainerCreating and Terminating"
+            f" without a plugin: `podplane cni install` puts it back; if the agent is to go, too, {how_to_stop(pid)}",
+            err=True,
+        )

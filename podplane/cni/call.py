@@ -165,7 +165,8 @@ def _check_environment(verb: str, env: Mapping[str, str]) -> None:
         return
     needed = ("CNI_CONTAINERID", "CNI_IFNAME", *(() if verb == DEL else ("CNI_NETNS",)))
     if missing := [name for name in needed if not env.get(name)]:
-        raise CniError(Code.INVALID_ENVIRONMENT, f"{verb} needs the environment variables {', '.join(missing)}")
+        what = "variable" if len(missing) == 1 else "variables"
+        raise CniError(Code.INVALID_ENVIRONMENT, f"{verb} needs the environment {what} {', '.join(missing)}")
     container = env["CNI_CONTAINERID"]
     if not NAME.fullmatch(container):
         raise CniError(

@@ -18,6 +18,7 @@ from podplane.machine.errors import MachineError
 log = logging.getLogger(__name__)
 NAMESPACE = "/proc/thread-self/ns/net"
 LOCKS = Path("/proc/locks")
+SERVICE = "podplane-agent"
 
 
 @contextlib.contextmanager
@@ -40,7 +41,20 @@ def _check_holder(namespace: os.stat_result) -> None:
         log.warning("process %d of user %s has locked the network namespace, as agents do", pid, _user(pid))
         return
     who = f"process {pid}" if pid else "a process that is not seen from here"
-    raise MachineError(f"an agent runs in this network namespace already ({who}), with another --run-dir: stop it first")
+    raise MachineError(
+        f"an agent runs in this network namespace already ({who}), with another --run-dir; {how_to_stop(pid or 'PID')}"
+    )
+
+
+def how_to_stop(pid: int | str) -> str:
+    """What a user does to end the agent that is this process. The unit starts an agent again that is killed."""
+    return f"stop it first: `systemctl stop {SERVICE}`, or `kill {pid}` where it is no service"
+
+
+def agent_here() -> int:
+    """The process of the agent that runs in this network namespace; 0 when there is none, or none that is seen from here."""
+    pid = _holder(os.stat(NAMESPACE))
+    return pid if pid and _user(pid) == os.geteuid() else 0
 
 
 def _holder(file: os.stat_result) -> int:

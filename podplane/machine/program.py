@@ -40,7 +40,7 @@ from podplane.kubeapi.events import Recorder
 from podplane.kubeapi.supervise import Supervisor
 from podplane.kubeapi.transport import HttpTransport
 from podplane.machine import capabilities, snapshot
-from podplane.machine.alone import alone
+from podplane.machine.alone import alone, how_to_stop
 from podplane.machine.cidrs import KeptCidrs
 from podplane.machine.cluster import Cluster, Waiting
 from podplane.machine.configuration import LEVELS, Configuration
@@ -97,7 +97,9 @@ def run_folder(path: str) -> Iterator[Path]:
         yield folder
     except BlockingIOError:
         pid = os.pread(fd, 32, 0).decode(errors="replace").strip() or "?"
-        raise MachineError(f"an agent runs here already (process {pid}): {folder / LOCK} is locked") from None
+        raise MachineError(
+            f"an agent runs here already (process {pid}): {folder / LOCK} is locked; {how_to_stop(pid)}"
+        ) from None
     finally:
         os.close(fd)
 

@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 import msgspec
 
-DURATION = re.compile(r"(?P<number>[0-9]{1,6})(?P<unit>s|m|h)")
+DURATION = re.compile(r"(?P<number>[0-9]+)(?P<unit>s|m|h)")
+MAX_DIGITS = 6
 UNITS = {"s": 1, "m": 60, "h": 3600}
 CLEAR = "clear"
 """In a request, in place of a fault: undo all active ones."""
@@ -22,8 +23,10 @@ class FaultError(Exception):
 
 
 def seconds_of(text: str) -> float:
-    """Seconds of a duration such as 90s, 2m or 1h. FaultError when it is none, or no time at all."""
+    """Seconds of a duration such as 90s, 2m or 1h. FaultError when it is none, no time at all, or too long."""
     found = DURATION.fullmatch(text)
+    if found and len(found["number"]) > MAX_DIGITS:
+        raise FaultError(f"{text[:40]!r} is too long: a duration has {MAX_DIGITS} digits at most, as 999999h")
     if found is None or not int(found["number"]):
         raise FaultError(f"{text!r} is no duration: write 90s, 2m or 1h, after the name of the node")
     return float(int(found["number"]) * UNITS[found["unit"]])

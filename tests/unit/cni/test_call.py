@@ -124,6 +124,11 @@ def test_a_variable_that_is_wrong_is_named(env: dict[str, str], named: str) -> N
     assert (found.code, named in found.message) == (Code.INVALID_ENVIRONMENT, True)
 
 
+def test_variables_that_are_missing_are_counted() -> None:
+    assert error(CNI_NETNS="").message == "ADD needs the environment variable CNI_NETNS"
+    assert error(CNI_NETNS="", CNI_IFNAME="").message == "ADD needs the environment variables CNI_IFNAME, CNI_NETNS"
+
+
 @pytest.mark.parametrize("stdin", [b"", b"{", b"[]", b"1", b'"x"', b"null", b"\xff", b"[" * 100_000, b'{"a":' * 100_000])
 def test_what_is_no_json_object_is_not_decoded(stdin: bytes) -> None:
     for verb in ("ADD", "DEL", "CHECK", "GC", "STATUS"):

@@ -82,7 +82,10 @@ def test_a_folder_has_one_agent_at_a_time(tmp_path: Path) -> None:
     with run_folder(str(path)) as folder:
         assert folder.stat().st_mode & 0o777 == 0o700
         with (
-            pytest.raises(MachineError, match=r"an agent runs here already \(process [0-9]+\): .*/lock"),
+            pytest.raises(
+                MachineError,
+                match=rf"an agent runs here already \(process {os.getpid()}\): .*/lock.* stop it first: .*kill {os.getpid()}`",
+            ),
             run_folder(str(path)),
         ):
             raise AssertionError
