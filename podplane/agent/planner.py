@@ -26,6 +26,7 @@ from podplane.state.desired import Conflict
 from podplane.state.effects import Effect, Plan, Warn
 from podplane.state.ledger import Ledger
 from podplane.state.value import Identity, Value
+from podplane.state.words import in_words
 
 log = logging.getLogger(__name__)
 
@@ -271,7 +272,7 @@ class Planner:
         try:
             changed = self.plan(key)
         except Conflict as conflict:
-            self._fail(key, f"{conflict.value} belongs to {conflict.owner}")
+            self._fail(key, f"{in_words(conflict.value.identity, conflict.value)} is of {conflict.owner} already")
         except Exception as error:
             log.exception("plan node=%s key=%s", self._view.node_name, key)
             self._fail(key, f"it can't be planned: {error}")
