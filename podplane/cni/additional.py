@@ -208,5 +208,6 @@ def network_status(own: Attached, further: Iterable[Interface]) -> str:
 
 
 def _element(network: str, attached: Attached, **more: bool) -> dict[str, Any]:
-    found = {"name": network, "interface": attached.interface, "ips": attached.ips, "mac": attached.mac, "mtu": attached.mtu}
-    return {**found, **more, "dns": {}}
+    found = {"name": network, "interface": attached.interface, "ips": attached.ips, "mac": attached.mac}
+    mtu = {"mtu": attached.mtu} if attached.mtu else {}  # plugins need not name it
+    return {**found, **mtu, **more, "dns": {}}

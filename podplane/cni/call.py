@@ -18,6 +18,7 @@ import msgspec
 from podplane.cni.arguments import Arguments, RuntimeConfig, addresses, as_named, parse_arguments
 from podplane.cni.errors import CniError, Code, shortened
 from podplane.cni.result import NEWEST, VERSIONS, Dns, Result, is_before
+from podplane.model.bandwidth import trouble_of
 from podplane.state.mac import asked_mac
 
 T = TypeVar("T")
@@ -230,6 +231,8 @@ def _runtime(raw: Mapping[str, Any]) -> RuntimeConfig:
             raise _unsupported(f"runtimeConfig.{key}", value)
     present = {key: as_named(key, value) for key, value in given.items() if value is not None}
     runtime: RuntimeConfig = _field({"runtimeConfig": present}, "runtimeConfig", RuntimeConfig, RuntimeConfig())
+    if trouble := trouble_of(runtime.bandwidth.asked):
+        raise CniError(Code.INVALID_CONFIGURATION, f"runtimeConfig.bandwidth.{trouble}")
     return runtime
 
 

@@ -47,10 +47,16 @@ def why_out_of_range(rate: int) -> str:
 
 def why_refused(bandwidth: Bandwidth) -> str:
     """Why no pod can have these limits, whoever asks for them; "" when one can."""
+    trouble = trouble_of(bandwidth)
+    return trouble and f"bandwidth: {trouble}"
+
+
+def trouble_of(bandwidth: Bandwidth) -> str:
+    """Likewise; it begins with the field's name, as the capability `bandwidth` of CNI has it."""
     for name in ("ingress", "egress"):
         rate, burst = getattr(bandwidth, f"{name}_rate"), getattr(bandwidth, f"{name}_burst")
         if rate and (trouble := why_out_of_range(rate)):
-            return f"bandwidth: {name}Rate {rate} {trouble}"
+            return f"{name}Rate {rate} {trouble}"
         if burst < 0 or (burst and not rate):
-            return f"bandwidth: {name}Burst {burst} " + ("is negative" if burst < 0 else f"makes no sense without {name}Rate")
+            return f"{name}Burst {burst} " + ("is negative" if burst < 0 else f"makes no sense without {name}Rate")
     return ""

@@ -137,6 +137,12 @@ def test_the_status_lists_the_pods_own_interface_first() -> None:
     ]
 
 
+def test_an_mtu_that_no_plugin_named_is_not_in_the_status() -> None:
+    own = Attached(("10.244.1.2",), "eth0", "0a:58:0a:f4:01:02", mtu=1500)
+    found = json.loads(network_status(own, [Interface("a/blue", Attached((), "net1", MAC))]))
+    assert found[1] == {"name": "a/blue", "interface": "net1", "ips": [], "mac": MAC, "dns": {}}
+
+
 def test_the_annotation_is_known_of_every_pod() -> None:
     pod = {"metadata": {"name": "a", "annotations": {"k8s.v1.cni.cncf.io/networks": "blue", "other": "x"}}}
     assert PodInfo.from_json(json.dumps(pod).encode()).networks == "blue"

@@ -57,7 +57,7 @@ def spelt(names: dict[str, Any], uppers: list[bool]) -> dict[str, Any]:
 
 @given(st.lists(st.booleans(), min_size=20, max_size=20))
 def test_fields_of_capabilities_are_known_in_any_case(uppers: list[bool]) -> None:
-    ports, rates = PORT | {"hostIP": "127.0.0.1"}, {"ingressRate": 1000, "egressBurst": 9}
+    ports, rates = PORT | {"hostIP": "127.0.0.1"}, {"ingressRate": 1000, "egressRate": 1000, "egressBurst": 9}
     odd = {"portMappings": [spelt(ports, uppers)], "bandwidth": spelt(rates, uppers)}
     usual = {"portMappings": [ports], "bandwidth": rates}
     assert call(stdin=configuration(runtimeConfig=odd)) == call(stdin=configuration(runtimeConfig=usual))
@@ -155,6 +155,12 @@ MALFORMED: list[tuple[dict[str, Any], str]] = [
     ({"runtimeConfig": {"mac": "ff:ff:ff:ff:ff:ff"}}, "runtimeConfig.mac"),
     ({"runtimeConfig": {"bandwidth": {"ingressRate": -1}}}, "runtimeConfig.bandwidth.ingressRate"),
     ({"runtimeConfig": {"bandwidth": {"ingressRate": "1M"}}}, "runtimeConfig.bandwidth.ingressRate"),
+    (
+        {"runtimeConfig": {"bandwidth": {"ingressRate": 1}}},
+        "runtimeConfig.bandwidth.ingressRate 1 is not within 1k and 1P bit/s",
+    ),
+    ({"runtimeConfig": {"bandwidth": {"EgressRate": 10**16}}}, "runtimeConfig.bandwidth.egressRate"),
+    ({"runtimeConfig": {"bandwidth": {"egressBurst": 9}}}, "runtimeConfig.bandwidth.egressBurst 9 makes no sense"),
     ({"runtimeConfig": {"portMappings": {}}}, "runtimeConfig.portMappings"),
     ({"runtimeConfig": {"portMappings": [PORT | {"hostPort": 0}]}}, "runtimeConfig.portMappings[0].hostPort"),
     (

@@ -40,7 +40,7 @@ async def test_a_pod_is_attached_checked_and_detached(tmp_path: Path, place: Pla
     network, path = FakeNetwork(), tmp_path / "cni.sock"
     plugin = PluginNetwork(path)
     ports = (HostPort(8080, 80), HostPort(53, 53, "UDP", "192.0.2.1"))
-    asks = {"asked_ips": ("10.244.1.8",), "mac": "0a:58:00:00:00:01", "bandwidth": Bandwidth(1000, 2000, 0, 4_294_967_295)}
+    asks = {"asked_ips": ("10.244.1.8",), "mac": "0a:58:00:00:00:01", "bandwidth": Bandwidth(1000, 2000, 1000, 4_294_967_295)}
     wanted = place.attachment(host_ports=ports, requested_ips=("10.244.1.7",), **asks)
     async with serving(path, network):
         attached = await plugin.add(wanted)
