@@ -101,7 +101,9 @@ def _add_to_running(folder: Folder, given: dict[str, Any], pods_per_node: int) -
     now = spec.load(folder.spec)
     if now is not None:
         now = replace(now, port=now.port or folder.endpoint().port)
-        replace(now, **given).check(pods_per_node)
+        wanted = replace(now, **given)
+        wanted.check(pods_per_node)
+        spec.check_given(given, wanted)
     for name, value in given.items():
         if now is not None and getattr(now, name) != value:
             runs = spec.option(name, getattr(now, name))

@@ -40,9 +40,10 @@ def routes(folder: Folder, node: str | None, everything: bool, stats: bool, outp
     found = {name: _chosen(name, answer, everything) for name, answer in answers.items() if not isinstance(answer, ApiError)}
     silent = {n: why_silent(nodes[n], a, folder.undo_faults(n)) for n, a in answers.items() if isinstance(a, ApiError)}
     if output:
-        click.echo(document_text({"routes": found, "errors": silent}, output))
+        told = {"counts": _counts(found)} if stats else {"routes": found}
+        click.echo(document_text({**told, "errors": silent}, output))
     elif any(found.values()):
-        click.echo(table(_counts(found) if stats else [COLUMNS, *_rows(found)]))
+        click.echo(table(_table_of(_counts(found)) if stats else [COLUMNS, *_rows(found)]))
     elif found:
         click.echo("There is no route to another node.")
     for name, why in silent.items():
@@ -66,9 +67,15 @@ def _rows(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterable[list[str
             yield [node, one["destination"], one["via"], link, one["through"], ",".join(one["wanted_by"]), one["state"]]
 
 
-def _counts(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[list[str]]:
-    rows = []
-    for node, routes_ in found.items():
-        counts = Counter((one["link"] or one["kind"], one["state"]) for one in routes_)
-        rows += [[node, link, state, str(count)] for (link, state), count in sorted(counts.items())]
+def _counts(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """Node → how many of its routes lead to a link and are in a state."""
+    counts = {node: Counter((one["link"] or one["kind"], one["state"]) for one in rows) for node, rows in found.items()}
+    return {
+        node: [{"link": link, "state": state, "routes": count} for (link, state), count in sorted(of_node.items())]
+        for node, of_node in counts.items()
+    }
+
+
+def _table_of(counts: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[list[str]]:
+    rows = [[node, one["link"], one["state"], str(one["routes"])] for node, of_node in counts.items() for one in of_node]
     return [["NODE", "LINK", "STATE", "ROUTES"], *rows]

@@ -34,6 +34,7 @@ def settings(folder: Folder, given: Mapping[str, object]) -> LabSpec:
     """The lab's settings: as given, else as they were, else the defaults. LabError when they contradict its state."""
     old = spec.load(folder.spec)
     wanted = msgspec.structs.replace(old or LabSpec(name=folder.name), **given)
+    spec.check_given(given, wanted)
     if old is not None and folder.store.exists():
         purge = f"`{folder.command('down')} --purge` deletes it"
         for name in FIXED:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -106,6 +107,15 @@ class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
                     parse_cidrs(part, what)
         except PlanError as error:
             raise LabError(str(error)) from None
+
+
+def check_given(given: Mapping[str, object], wanted: LabSpec) -> None:
+    """LabError when what `up` was told contradicts a setting of the lab that it makes."""
+    if given.get("agents_over_https") is False and wanted.agents == PROCESSES:
+        raise LabError(
+            f"--agents-direct: agents that are processes (--agents {PROCESSES}) always reach the API over HTTPS: leave it out, "
+            f"or add --agents {IN_PROCESS}"
+        )
 
 
 def _why_not_domain(domain: Name) -> str:

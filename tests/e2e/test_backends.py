@@ -92,6 +92,8 @@ def test_routes_name_who_asked_for_them_and_the_tunnel_that_they_lead_through(la
     assert {"pod/default/echo-node2-1"} <= {key for one in every["node2"] for key in one["wanted_by"]}
     counts = [line.split() for line in lab("routes", "--stats").stdout.splitlines()[1:]]
     assert counts == [[node, "podplane-vxlan4", "done", "2"] for node in ("node1", "node2")]
+    said = json.loads(lab("routes", "--stats", "-o", "json", "--node", "node2").stdout)
+    assert said == {"counts": {"node2": [{"link": "podplane-vxlan4", "state": "done", "routes": 2}]}, "errors": {}}
     assert "there is no node 'node9'" in lab("routes", "--node", "node9", code=2).stderr
 
 

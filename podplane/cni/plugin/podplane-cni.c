@@ -12,7 +12,7 @@
  * Run by the name `loopback` it is that plugin, which containerd 1.6 wants beside any network: it asks nobody (loopback.c).
  *
  *     PODPLANE_CNI_SOCKET     where the agent listens, else /run/podplane/cni.sock
- *     PODPLANE_CNI_WAIT       seconds to wait for an agent that is away
+ *     PODPLANE_CNI_WAIT       seconds to wait for an agent that is away: 0 to 3600
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -35,6 +35,7 @@
 #define REQUEST_BYTES (1 << 20)		/* of the agent's own limit */
 #define ANSWER_BYTES (1 << 20)
 #define WAIT_MS 30000			/* for an agent that is away */
+#define MOST_WAIT_SECONDS 3600		/* that PODPLANE_CNI_WAIT may say */
 #define STATUS_WAIT_MS 1000		/* an agent that is replaced is back within that */
 #define ANSWER_MS 120000		/* an agent that is at work */
 #define LOOK_MS 10			/* from one try to the next, at first */
@@ -353,6 +354,7 @@ static int try_once(const char *path)
 	return errno == ECONNRESET || errno == EPIPE ? LOST : FAILED;
 }
 
+/* How long an agent that is away is waited for; -1 when PODPLANE_CNI_WAIT says no number of seconds. */
 static int64_t patience_ms(const char *command)
 {
 	const char *said = getenv("PODPLANE_CNI_WAIT");
@@ -361,12 +363,12 @@ static int64_t patience_ms(const char *command)
 
 	if (strcmp(command, "VERSION") == 0)
 		return 0;
-	if (said != NULL && *said != '\0') {
-		seconds = strtod(said, &end);
-		if (*end == '\0' && seconds >= 0 && seconds <= 3600)
-			return (int64_t)(seconds * 1000);
-	}
-	return strcmp(command, "STATUS") == 0 ? STATUS_WAIT_MS : WAIT_MS;
+	if (said == NULL || *said == '\0')
+		return strcmp(command, "STATUS") == 0 ? STATUS_WAIT_MS : WAIT_MS;
+	seconds = strtod(said, &end);
+	if (said[strspn(said, "0123456789.")] != '\0' || *end != '\0' || seconds > MOST_WAIT_SECONDS)
+		return -1;
+	return (int64_t)(seconds * 1000);
 }
 
 /* What is said of an agent that can't be asked. */
@@ -402,9 +404,11 @@ static int take_back(void)
 static int ask(const char *command, struct problems problems)
 {
 	const char *said = getenv("PODPLANE_CNI_SOCKET"), *path = said != NULL && *said != '\0' ? said : SOCKET;
-	int64_t until = now_ms() + patience_ms(command);
+	int64_t patience = patience_ms(command), until = now_ms() + patience;
 	int pause = LOOK_MS, is_add = strcmp(command, "ADD") == 0, was_sent = 0, ended;
 
+	if (patience < 0)
+		return fail(INVALID_ENVIRONMENT, "PODPLANE_CNI_WAIT is no number of seconds from 0 to 3600", getenv("PODPLANE_CNI_WAIT"));
 	if (make_request(problems, 0) < 0)
 		return fail(IO_FAILURE, "environment and configuration are too long", "1 MiB is the most");
 	while ((ended = try_once(path)) != DONE) {

@@ -20,6 +20,7 @@ VERBS = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
 VERSIONS = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
 REQUEST_BYTES = ANSWER_BYTES = 1 << 20
 WAIT_SECONDS, STATUS_WAIT_SECONDS, ANSWER_SECONDS = 30.0, 1.0, 120.0
+MOST_WAIT_SECONDS = 3600.0
 LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.01, 0.25
 INCOMPATIBLE_VERSION, INVALID_ENVIRONMENT, IO_FAILURE, TRY_AGAIN, NOT_AVAILABLE, REFUSED, FAULTY = 1, 4, 5, 11, 50, 100, 102
 AWAY = (errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN)
@@ -93,14 +94,15 @@ def exchange(path: str, request: bytes, fds: list[int]) -> bytes:
 
 
 def patience(command: str) -> float:
-    """So many seconds an agent that is away is waited for."""
+    """So many seconds an agent that is away is waited for. Failed when PODPLANE_CNI_WAIT says no number of them."""
     if command == "VERSION":
         return 0.0
-    try:
-        seconds = float(os.environ["PODPLANE_CNI_WAIT"])
-    except (LookupError, ValueError):
-        seconds = -1.0
-    return seconds if 0 <= seconds <= 3600 else STATUS_WAIT_SECONDS if command == "STATUS" else WAIT_SECONDS
+    if not (said := os.environ.get("PODPLANE_CNI_WAIT")):
+        return STATUS_WAIT_SECONDS if command == "STATUS" else WAIT_SECONDS
+    with contextlib.suppress(ValueError):
+        if set(said) <= set("0123456789.") and (seconds := float(said)) <= MOST_WAIT_SECONDS:
+            return seconds
+    raise Failed(INVALID_ENVIRONMENT, "PODPLANE_CNI_WAIT is no number of seconds from 0 to 3600", said)
 
 
 def ask(command: str, stdin: bytes, fds: list[int], own: list[bytes]) -> bytes:

@@ -114,6 +114,23 @@ async def test_an_agent_that_is_away_is_waited_for_but_not_for_ever(words: list[
         assert await adding == Ended(0, b"{}", b"")
 
 
+@pytest.mark.parametrize("said", ["abc", "-1", "3601", "1e3", "0x10", " 5", "5s", "1_0", "1.2.3", ".", "nan", "inf"])
+async def test_a_wait_that_is_no_number_of_seconds_is_refused(words: list[str], tmp_path: Path, said: str) -> None:
+    ended = await run(words, tmp_path / "cni.sock", "ADD", PODPLANE_CNI_WAIT=said)
+    assert (ended.status, ended.output["code"], ended.output["details"]) == (1, 4, said)
+    assert ended.output["msg"] == "PODPLANE_CNI_WAIT is no number of seconds from 0 to 3600"
+
+
+async def test_a_wait_has_parts_of_a_second_and_an_empty_one_says_nothing(words: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "cni.sock"
+    for said in ("0.01", "0."):
+        assert (await run(words, path, "DEL", PODPLANE_CNI_WAIT=said)).output["code"] == 11
+    adding = asyncio.create_task(run(words, path, "ADD", PODPLANE_CNI_WAIT=""))
+    await asyncio.sleep(0.1)
+    async with Scripted(wire.answer(0, b"{}")).at(path):
+        assert await adding == Ended(0, b"{}", b"")
+
+
 async def test_versions_are_told_without_an_agent_at_once(words: list[str], tmp_path: Path) -> None:
     ended = await run(words, tmp_path / "cni.sock", "VERSION", PODPLANE_CNI_WAIT="3600")
     assert (ended.status, ended.output) == (0, {"cniVersion": "1.0.0", "supportedVersions": list(VERSIONS)})

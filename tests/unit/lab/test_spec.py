@@ -148,6 +148,18 @@ def test_every_switch_of_up_is_known() -> None:
     assert switches == spec.SWITCHES.keys()
 
 
+def test_agents_that_are_processes_are_not_told_to_call_the_api_directly(folder: Folder) -> None:
+    direct = {"agents_over_https": False}
+    with pytest.raises(LabError, match=r"^--agents-direct: agents that are processes"):
+        operations.settings(folder, {"agents": "processes", **direct})
+    assert operations.settings(folder, {"agents": "processes"}).agents == "processes"
+    assert operations.settings(folder, {"agents": "processes", "agents_over_https": True}).agents_over_https
+    assert operations.settings(folder, {"agents": "in-process", **direct}) == LabSpec(name="one")
+    spec.save(folder.spec, LabSpec(name="one", agents="processes"))
+    with pytest.raises(LabError, match="always reach the API over HTTPS"):
+        operations.settings(folder, direct)
+
+
 @pytest.mark.parametrize("keep", [True, False])
 def test_agents_are_told_whether_connections_are_kept(keep: bool) -> None:
     wanted = LabSpec(keep_connections=keep)
