@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from podplane.machine import rbac
+
+PAGE = Path(__file__).parents[3] / "docs/agent.md"
 
 
 def test_every_rule_is_in_the_role_of_its_namespace() -> None:
@@ -37,3 +41,12 @@ def test_what_is_allowed_in_one_namespace_is_not_in_others() -> None:
     assert rbac.allows("discovery.k8s.io", "endpointslices", "list", "")
     assert rbac.allows("coordination.k8s.io", "leases", "patch", "default")
     assert rbac.allows("", "secrets", "get", "default") is None
+
+
+def test_the_documentation_has_every_rule_and_no_other() -> None:
+    _, _, rights = PAGE.read_text().partition("\n## Rights\n")
+    rows = [line for line in rights.partition("\n## ")[0].splitlines() if line.startswith("| ")]
+    assert rows[1:] == [
+        f"| {', '.join(rule.resources)} | {', '.join(rule.verbs)} | {': '.join((rule.namespace or 'all', *rule.names))} | {rule.why} |"
+        for rule in rbac.RULES
+    ]
