@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 
 from podplane.agent.caches import NODES, Informers
 from podplane.kubeapi.client import Client
@@ -27,6 +28,13 @@ AWAY_SECONDS = 5.0
 """An API that has not answered anything for so long is away, where what was known last is at hand."""
 SAID_SECONDS = 60.0
 """What is waited for is in the log so often."""
+
+
+def waits_for(error: ApiError) -> str:
+    """What is waited for when the API answers this."""
+    if error.code == HTTPStatus.UNAUTHORIZED:
+        return f"the API refuses the credentials of this agent (401), and is asked again: {error}"
+    return f"waiting for the API: {error}"
 
 
 class Waiting:
@@ -65,10 +73,12 @@ class Cluster:
         self._kept.begin()
         while (error := await self._sync(AWAY_SECONDS if may_recall else None)) is not None:
             if may_recall and await self._recall():
-                log.warning("the API is away: it begins with what was known of the cluster last: %s", error)
+                is_away = error.code != HTTPStatus.UNAUTHORIZED
+                why = "the API is away" if is_away else "the API refuses the credentials of this agent (401)"
+                log.warning("%s: it begins with what was known of the cluster last: %s", why, error)
                 break
             may_recall = False
-            self._waiting.says(f"waiting for the API: {error}")
+            self._waiting.says(waits_for(error))
             await asyncio.sleep(backoff.delay(loop.time()))
         for name, watch in self.informers.watches.items():
             self._supervisor.add(name, watch)

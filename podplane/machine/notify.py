@@ -38,6 +38,11 @@ class Notifier:
         self.with_beat: Callable[[], object] = bool
         """What is to be told again and again until the manager has taken it."""
 
+    @property
+    def has_manager(self) -> bool:
+        """Did a manager that listens start this process?"""
+        return bool(self._address)
+
     def ready(self, **more: str) -> None:
         """The node's network is in place; `more` is for a manager that knows such names (they begin with `X_`)."""
         self._send(READY="1", STATUS="the network of this node is in place", **more)

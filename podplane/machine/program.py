@@ -28,7 +28,7 @@ from podplane.agent.caches import KEPT
 from podplane.agent.delegation import Plugins
 from podplane.agent.feature import Kind
 from podplane.agent.keys import NodeKey
-from podplane.agent.node import Concern, NodeAgent
+from podplane.agent.node import Concern, NodeAgent, Started
 from podplane.agent.object_events import ObjectEvents
 from podplane.agent.peer_plans import PeerPlans
 from podplane.cni.server import Server
@@ -124,6 +124,8 @@ def check_root() -> None:
 def run(access: Access, node_name: str, configuration: Configuration) -> None:
     """Be the agent of this node until SIGTERM. MachineError when it can't be."""
     logging.basicConfig(level=LEVELS[configuration.log_level], format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    for name in ("httpx2", "httpcore2"):  # they have a line for each request
+        logging.getLogger(name).setLevel(logging.WARNING)
     capabilities.prepare(configuration.sysctl_dir)
     with (
         run_folder(configuration.run_dir) as folder,
@@ -239,7 +241,7 @@ class Program:
         gc.collect()
         pauses.shorten()
         self._notifier.ready(**{STARTED: msgspec.json.encode(started).decode()})
-        log.info("started node=%s changes=%d seconds=%.3f", self._node_name, started.changes, started.seconds)
+        say_ready(self._notifier, self._node_name, started)
         return agent
 
     def _remember(self, host: MachineHost) -> None:
@@ -258,6 +260,13 @@ class Program:
         for pod in pods:
             if _has_place(pod, self._node_name) and pod.metadata.uid not in attached:
                 network.reserve(pod.metadata.uid, pod.ips)
+
+
+def say_ready(notifier: Notifier, node_name: str, started: Started) -> None:
+    """In the log, at the default level where no manager has a line of its own for that."""
+    level = logging.INFO if notifier.has_manager else logging.WARNING
+    text = "ready: the network of this node is in place node=%s changes=%d seconds=%.3f"
+    log.log(level, text, node_name, started.changes, started.seconds)
 
 
 def _has_place(pod: PodInfo, node_name: str) -> bool:

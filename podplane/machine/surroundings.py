@@ -20,7 +20,7 @@ from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import ApiError
 from podplane.machine import cidrs, uplink
 from podplane.machine.cidrs import BLOCKS, Cidrs, KeptCidrs
-from podplane.machine.cluster import Cluster, Waiting
+from podplane.machine.cluster import Cluster, Waiting, waits_for
 from podplane.machine.configuration import Configuration
 from podplane.machine.errors import MachineError
 from podplane.machine.uplink import Uplink
@@ -83,7 +83,7 @@ class Surroundings:
                 if (kept := self._kept.load()) is not None:
                     self._cidrs, self._is_kept = kept, True
                     break
-                self._waiting.says(f"waiting for the API: {error}")
+                self._waiting.says(waits_for(error))
             else:
                 if self._configuration.names_cluster or self._cidrs.cluster:
                     break

@@ -37,6 +37,7 @@ def test_pods_come_and_go_with_the_policies_that_were_known_last(tmp_path: Path)
             assert answer(machine.call("DEL", name)) == (0, None)
         assert "10.244.1.2" not in run("nft list ruleset") and ROUTE in run("ip route")
         assert "the API is away: it begins with what was known" in machine.said() and "Traceback" not in machine.said()
+        assert "ready: the network of this node is in place node=node1" in machine.said() and "httpx" not in machine.said()
     finally:
         machine.close()
         programs.clean()

@@ -98,7 +98,9 @@ async def test_what_was_known_is_gone_on_with(
         assert later.cluster.caches.pods.objects["default/web"].metadata.labels == {"app": "web"}
         assert (await later.cluster.node()).internal_ips == ("10.0.0.1",)
         assert not any(one.is_synced for one in later.cluster.caches.informers.values())
-        assert "the API is away: it begins with what was known" in caplog.text
+        why = "the API refuses the credentials of this agent (401)" if how == "is_refusing" else "the API is away"
+        assert [one.getMessage().partition(": ")[0] for one in caplog.records if "it begins with" in one.message] == [why]
+        caplog.clear()
         await later.kill()
     setattr(api, how, False)
     api.objects["pods"] = []
@@ -144,3 +146,16 @@ async def test_without_its_node_or_anything_known_it_waits(tmp_path: Path, is_th
     await waiting
     assert later.known == ALL
     await later.kill()
+
+
+async def test_credentials_that_are_refused_are_told_as_that(tmp_path: Path) -> None:
+    api = Api()
+    api.is_refusing = True
+    process = Process(api, tmp_path)
+    waiting = asyncio.create_task(process.start())
+    await asyncio.sleep(0.05)
+    refused = "the API refuses the credentials of this agent (401), and is asked again: the token has expired"
+    assert not waiting.done() and process.said == [refused]
+    api.is_refusing = False
+    await waiting
+    await process.kill()

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from podplane.agent.node import Started
 from podplane.machine.notify import Notifier
+from podplane.machine.program import say_ready
 
 
 @pytest.fixture(params=["notify", f"{'long-' * 30}/notify", "@"])
@@ -79,3 +81,13 @@ async def test_where_nobody_asks_no_beat_is_sent(environment: dict[str, str]) ->
 def test_a_manager_that_is_gone_does_no_harm(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     Notifier({"NOTIFY_SOCKET": str(tmp_path / "none")}).ready()
     assert "notify socket=" in caplog.text
+
+
+@pytest.mark.parametrize(("environment", "level"), [({}, "WARNING"), ({"NOTIFY_SOCKET": "@none"}, "INFO")])
+def test_that_it_is_ready_is_in_the_log_by_default_where_no_manager_says_so(
+    environment: dict[str, str], level: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    say_ready(Notifier(environment), "worker-1", Started(7, (), 0.25))
+    text = "ready: the network of this node is in place node=worker-1 changes=7 seconds=0.250"
+    assert [(one.levelname, one.getMessage()) for one in caplog.records] == [(level, text)]
