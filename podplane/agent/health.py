@@ -2,7 +2,7 @@
 
     :10256/healthz                 is the node's network kept current, and is it a node for new connections? (KEP-3836)
     :10256/livez                   the first half of that
-    :10256/readyz                  can pods be attached?
+    :10256/readyz                  can pods be attached, and reach those of any other node?
     :10256/…                       what `reports` has, for those who may read it
     localhost:10249/proxyMode      how Services are served, as kube-proxy answers who looks for it
     :<healthCheckNodePort>         has this Service ready endpoints here? Asked by load balancers (externalTrafficPolicy Local)
@@ -21,7 +21,7 @@ from collections.abc import Callable
 import msgspec
 
 from podplane.agent.agent import Agent
-from podplane.agent.keys import NodeKey, ServiceKey
+from podplane.agent.keys import NodeKey, PeerKey, ServiceKey
 from podplane.agent.planner import RecordEvent
 from podplane.agent.reports import Reports
 from podplane.kernel.namespace import Namespace
@@ -133,7 +133,17 @@ class NodeHealth(msgspec.Struct, eq=False):
         """Why no pod can be attached here; "" when pods can."""
         if why := self.agent.view.why_no_pods:
             return why
-        return "" if self._is_current() else "changes wait to be planned"
+        return self._why_no_routes() if self._is_current() else "changes wait to be planned"
+
+    def _why_no_routes(self) -> str:
+        """Why pods of no other node are reached; "" while some are, or there is no other node. One that is odd makes nobody unready."""
+        planner, view = self.agent.planner, self.agent.view
+        failed = [key for key in planner.failed if isinstance(key, PeerKey)]
+        if not failed or len(failed) < sum(
+            bool(one.spec.pod_cidrs) for name, one in view.nodes.items() if name != view.node_name
+        ):
+            return ""
+        return f"no route to another node can be planned: {planner.blocked[failed[0]]}"
 
     def _is_current(self) -> bool:
         """Does no change wait for long?"""

@@ -143,6 +143,11 @@ class Planner:
         """The keys that can't be planned, or not as they are wanted, and why."""
         return self._blocked
 
+    @property
+    def failed(self) -> Collection[Key]:
+        """Those of them that could not be planned at all."""
+        return self._failed.keys()
+
     def unmet(self, key: Key) -> str:
         """Why not all is done that is wanted by this key; "" when it is, or that is not known."""
         return self._blocked.get(key) or self._unmet.get(key, "")

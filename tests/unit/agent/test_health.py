@@ -15,9 +15,10 @@ from podplane.agent.health import DELETION_TAINT, MAX_BEHIND_SECONDS, NodeHealth
 from podplane.agent.keys import NodeKey, ServiceKey
 from podplane.agent.reports import Reports
 from podplane.model.config import AGENT_PORT as PORT
-from podplane.model.config import STATUS_PORT
+from podplane.model.config import STATUS_PORT, NetworkConfig
 from podplane.model.objects import Node, NodeSpec
 from podplane.model.service import Endpoint, Service
+from podplane.routes import ways
 from podplane.servers.http import Call, Reply
 from tests.plans import node
 from tests.unit.agent.rig import DUAL, Rig, cluster, service_of, slice_of
@@ -114,6 +115,27 @@ async def test_a_node_is_ready_while_pods_can_be_attached(health: Health) -> Non
     health.rig.remove(node(1, DUAL))
     reply = await health.ask("/readyz")
     assert (reply.status, reply.body) == (503, b"there is no Node node1 now: pods are attached once it is registered\n")
+
+
+async def test_a_node_without_a_route_to_any_other_is_not_ready(health: Health, monkeypatch: pytest.MonkeyPatch) -> None:
+    odd, real = {"node2", "node3"}, ways.why_not
+
+    def fails(peer: Node, own: Node, config: NetworkConfig) -> str:
+        if peer.metadata.name in odd:
+            raise ValueError("MTU of 7")
+        return real(peer, own, config)
+
+    monkeypatch.setattr(ways, "why_not", fails)
+    for number in (2, 3):
+        health.rig.put(node(number, DUAL))
+    await health.rig.settle()
+    reply = await health.ask("/readyz")
+    why = b"no route to another node can be planned: it can't be planned: MTU of 7\n"
+    assert (reply.status, reply.body) == (503, why)
+    odd.remove("node3")
+    health.rig.put(node(3, DUAL), node(4, DUAL))
+    await health.rig.settle()
+    assert (await health.ask("/readyz")).body == b"ok\n", "one that is odd alone changes nothing"
 
 
 @pytest.mark.parametrize("how", ["deleted", "leaving", "gone"])
