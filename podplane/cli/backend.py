@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import click
-import msgspec
 from click.core import ParameterSource
 
+from podplane.cli import unreached
 from podplane.cli.names import some
 from podplane.cli.options import connect, lab_name
 from podplane.cli.tables import table
@@ -18,7 +18,6 @@ from podplane.kubeapi.errors import NotFound
 from podplane.lab.errors import LabError
 from podplane.lab.folder import Folder
 from podplane.model.config import NetworkConfig
-from podplane.model.objects import Node
 from podplane.routes import ways
 from podplane.routes.cluster_settings import BACKEND, NAME, NAMESPACE, ClusterSettingsError, applied
 from podplane.routes.table import BY_NAME
@@ -41,8 +40,12 @@ def backend(context: click.Context, folder: Folder) -> None:
             click.echo(f"The ConfigMap {NAMESPACE}/{NAME} does not count, and nodes go on with what they had: {why}")
         else:
             click.echo(f"Nodes reach each other's pods by {data.get(BACKEND, DEFAULT)}; there are {', '.join(BY_NAME)}.")
-        rows = [[name, ",".join(sorted(ways.reached_by(node) or ())) or "any"] for name, node in _nodes(client).items()]
+        rows = [
+            [name, ",".join(sorted(ways.reached_by(node) or ())) or "any"] for name, node in unreached.nodes_of(client).items()
+        ]
         click.echo(table([["NODE", "REACHED-BY"], *rows]))
+        if said := unreached.note(folder, unreached.in_lab(folder, client)):
+            click.echo(said)
 
 
 @backend.command("set")
@@ -63,7 +66,10 @@ def set_(context: click.Context, folder: Folder, backend_name: str) -> None:
     else:
         client.create(CONFIGMAPS, NAMESPACE, {"metadata": {"name": NAME}, "data": data})
     _wait(client, name)
-    click.echo(f"All nodes are reached by {name}. See: `{folder.command('check')}`.")
+    if said := unreached.note(folder, unreached.in_lab(folder, client)):
+        click.echo(f"All nodes have the backend {name}. {said}")
+    else:
+        click.echo(f"All nodes are reached by {name}. See: `{folder.command('check')}`.")
 
 
 def _of_group_or_own(context: click.Context, own: Folder) -> Folder:
@@ -87,7 +93,7 @@ def _why_not(data: Mapping[str, str]) -> str:
 
 def _wait(client: Any, name: str) -> None:
     end, tell = time.monotonic() + WAIT_SECONDS, telling(some)
-    while late := [node for node, one in _nodes(client).items() if name not in (ways.reached_by(one) or {name})]:
+    while late := [node for node, one in unreached.nodes_of(client).items() if name not in (ways.reached_by(one) or {name})]:
         if time.monotonic() > end:
             raise LabError(f"{some(late)} can't be reached by {name} yet; until then the former backend goes on there")
         tell(late)
@@ -100,7 +106,3 @@ def _config_map(client: Any) -> Mapping[str, Any]:
     except NotFound:
         return {}
     return found
-
-
-def _nodes(client: Any) -> dict[str, Node]:
-    return {node["metadata"]["name"]: msgspec.convert(node, Node) for node in client.objects("nodes")}

@@ -119,6 +119,8 @@ def _ready(objects: list[dict[str, Any]], what: str) -> str:
 
 
 def _next_steps(folder: Folder, state: str) -> None:
+    from podplane.cli import unreached
+
     client = connect(folder)
     nodes = client.objects("nodes")
     pods = [pod for pod in client.objects("pods") if not tables.has_ended(pod)]
@@ -126,6 +128,8 @@ def _next_steps(folder: Folder, state: str) -> None:
     click.echo(f"Lab {folder.name!r} {state}: {count}. API: https://{client.access.address}")
     if waiting := next((pod for pod in pods if not tables.is_ready(pod)), None):
         click.echo(f"  {waiting['metadata']['name']}: {tables.trouble(waiting) or tables.pod_state(waiting)}")
+    if far := unreached.note(folder, unreached.in_lab(folder, client)):
+        click.echo(f"  {far}")
     pod = pods[0]["metadata"]["name"] if pods else "web"
     steps = [
         (folder.command("run", "web"), "another pod") if pods else (folder.command("run", "web"), "a first pod"),

@@ -8,7 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import click
+import msgspec
 
+from podplane.cli import unreached
 from podplane.cli.names import some
 from podplane.cli.nodes import Question, ask, why_silent
 from podplane.cli.options import connect, lab_name
@@ -30,7 +32,8 @@ COLUMNS = ["NODE", "DESTINATION", "VIA", "LINK", "THROUGH", "WANTED-BY", "STATE"
 @click.option("--stats", is_flag=True, help="How many there are, by link and state.")
 @click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="For programs.")
 def routes(folder: Folder, node: str | None, everything: bool, stats: bool, output: str | None) -> None:
-    """Show the routes that lead to pods of other nodes. Exit status 1 when a node does not answer, or has not got a route of its."""
+    """Show the routes that lead to pods of other nodes. Exit status 1 when a node does not answer, has not got a route of its,
+    or has none to a node."""
     client = connect(folder)
     nodes = {one["metadata"]["name"]: one for one in client.objects("nodes")}
     if node is not None and node not in nodes:
@@ -39,17 +42,21 @@ def routes(folder: Folder, node: str | None, everything: bool, stats: bool, outp
     answers = {one.node: answer for one, answer in ask(client, questions).items()}
     found = {name: _chosen(name, answer, everything) for name, answer in answers.items() if not isinstance(answer, ApiError)}
     silent = {n: why_silent(nodes[n], a, folder.undo_faults(n)) for n, a in answers.items() if isinstance(a, ApiError)}
+    far = unreached.in_lab(folder, client, answers)
     if output:
         told = {"counts": _counts(found)} if stats else {"routes": found}
-        click.echo(document_text({**told, "errors": silent}, output))
+        click.echo(document_text({**told, "errors": silent, "unreached": msgspec.to_builtins(far)}, output))
     elif any(found.values()):
         click.echo(table(_table_of(_counts(found)) if stats else [COLUMNS, *_rows(found)]))
     elif found:
         click.echo("There is no route to another node.")
     for name, why in silent.items():
         click.echo(f"{name}: {why}", err=True)
+    for name, reasons in far.items() if not output else ():
+        for one in reasons:
+            click.echo(f"{name}: {one.sentence()}", err=True)
     missing = any(one["state"] != "done" for rows in found.values() for one in rows)
-    sys.exit(1 if silent or missing else 0)
+    sys.exit(1 if silent or far or missing else 0)
 
 
 def _chosen(node: str, rows: Sequence[Mapping[str, Any]], everything: bool) -> list[Mapping[str, Any]]:

@@ -93,7 +93,11 @@ def test_routes_name_who_asked_for_them_and_the_tunnel_that_they_lead_through(la
     counts = [line.split() for line in lab("routes", "--stats").stdout.splitlines()[1:]]
     assert counts == [[node, "podplane-vxlan4", "done", "2"] for node in ("node1", "node2")]
     said = json.loads(lab("routes", "--stats", "-o", "json", "--node", "node2").stdout)
-    assert said == {"counts": {"node2": [{"link": "podplane-vxlan4", "state": "done", "routes": 2}]}, "errors": {}}
+    assert said == {
+        "counts": {"node2": [{"link": "podplane-vxlan4", "state": "done", "routes": 2}]},
+        "errors": {},
+        "unreached": {},
+    }
     assert "there is no node 'node9'" in lab("routes", "--node", "node9", code=2).stderr
 
 
@@ -161,12 +165,23 @@ def test_what_there_is_not_is_refused(lab: Podplane) -> None:
 
 
 def test_nodes_with_a_router_between_them_are_reached_by_auto_and_host_gw_says_why_they_are_not(podplane: Podplane) -> None:
-    podplane("up", "--nodes", "3", "--pods-per-node", "1", "--subnets", "2")
-    rows = [line.split() for line in podplane("routes", "--node", "node1").stdout.splitlines()[1:]]
-    assert {row[-2] for row in rows} == {"node/node3"}
     event = "node1 (192.168.1.10) and node2 (192.168.1.138) have a router between them"
+    hint = f"`podplane backend --name {podplane.name} set auto`"
+    begun = podplane("up", "--nodes", "3", "--pods-per-node", "1", "--subnets", "2").stdout
+    assert event in begun and hint in begun
+    routes = podplane("routes", "--node", "node1", code=1)
+    assert {line.split()[-2] for line in routes.stdout.splitlines()[1:]} == {"node/node3"}
+    assert routes.stderr.startswith(f"node1: {event}")
+    found = json.loads(podplane("routes", "-o", "json", code=1).stdout)["unreached"]
+    assert {node: [one["peers"] for one in reasons] for node, reasons in found.items()} == {
+        "node1": [["node2"]],
+        "node2": [["node1", "node3"]],
+        "node3": [["node2"]],
+    }
+    assert hint in podplane("backend").stdout and hint in podplane("backend", "set", "host-gw").stdout
     until(lambda: any(event in one["message"] for one in podplane.api.objects("events")))
-    podplane("backend", "set", "auto")
+    assert "All nodes are reached by auto" in podplane("backend", "set", "auto").stdout
+    assert "have a router between them" not in podplane("backend").stdout
     ways = {tuple(line.split()[-4:-1]) for line in podplane("routes", "--node", "node1").stdout.splitlines()[1:]}
     assert ("podplane-vxlan4", "192.168.1.138", "node/node2") in ways
     assert "promises are kept: " in podplane("check").stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,7 +24,7 @@ def said(
     there = {"nodes": nodes, "pods": pods}
     client = SimpleNamespace(objects=there.__getitem__, access=SimpleNamespace(address="127.0.0.1:6443"))
     monkeypatch.setattr(labs, "connect", lambda folder: client)
-    folder: Any = SimpleNamespace(name="x", command=lambda *words: " ".join(("podplane", *words)))
+    folder: Any = SimpleNamespace(name="x", spec=Path("/nonexistent"), command=lambda *words: " ".join(("podplane", *words)))
     labs._next_steps(folder, "is up")
     return capsys.readouterr().out.splitlines()
 
