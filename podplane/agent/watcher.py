@@ -209,6 +209,8 @@ class Watcher:
             if event.came and name not in self.ownership.links:
                 self._open_again_at = 0.0  # the link may be a new one of that name, with sysctls of its own
                 self._ledger.release_retries(self._clock(), every=True)
+            elif not event.is_present:  # it may have been in the way
+                self._ledger.release_retries(self._clock(), every=True)
             if (event.came or event.may_have_lost) and name not in self.ownership.links:
                 self._tell_link_changed(name, event)
 

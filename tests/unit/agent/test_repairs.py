@@ -15,9 +15,11 @@ from podplane.kernel.door import Kernel
 from podplane.kernel.errors import NotFound
 from podplane.kernel.fakes.world import FakeNamespace
 from podplane.model.config import ROUTE_PROTOCOL
+from podplane.state.ledger import Status
 from podplane.state.network import Link, Neighbour, Proxy, Route
 from podplane.state.network import Rule as PolicyRule
 from podplane.state.nft import Element, UnreadElements
+from podplane.state.operations import Operation
 from podplane.state.ownership import Ownership
 from podplane.state.value import Identity, Value
 from tests.unit.agent.rig import Object, Rig, cluster, service_of, slice_of
@@ -318,3 +320,17 @@ async def test_at_a_start_sets_are_read_until_it_can_be_said_what_is_in_them() -
     kernel.times = 2
     await rig.start()
     assert kernel.times == 0 and rig.written == 0
+
+
+async def test_what_was_refused_is_tried_again_at_once_when_a_link_of_others_goes() -> None:
+    rig = Rig()
+    foreign = Link(name="cbr0", kind="bridge")
+    assert not Kernel(rig.host, rig.opener).apply([Operation(None, foreign)]).failed
+    agent = await rig.start(*cluster(1))
+    assert foreign.identity in agent.ledger.refused
+    others = Kernel(rig.host, rig.opener)
+    assert not others.apply([Operation(foreign, None)]).failed
+    agent._notified()
+    agent.writer.wake()
+    await agent.idle()
+    assert foreign.identity not in agent.ledger.refused and agent.ledger.status(foreign.identity) is Status.DONE
