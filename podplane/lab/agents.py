@@ -137,9 +137,7 @@ class AgentInProcess:
 
     def kill(self) -> int:
         """It can't be killed alone."""
-        raise FaultError(
-            f"the agent of {self.node.name} is a part of the lab's process: start the lab with `podplane up --agents processes`"
-        )
+        raise FaultError(f"the agent of {self.node.name} is a part of the lab's process: start the lab with --agents processes")
 
     pause = kill
 
