@@ -33,7 +33,7 @@ from podplane.kernel.errors import Denied, Exists, NotFound, Retry
 from podplane.state.ledger import Ledger, Status
 from podplane.state.network import QDISC_HANDLE, Fdb, Link, Neighbour, Qdisc, Route, Rule, Sysctl
 from podplane.state.nft_members import Members
-from podplane.state.operations import Failure, LinkEvent, Operation, Report
+from podplane.state.operations import Changes, Failure, LinkEvent, Operation, Report
 from podplane.state.ownership import Ownership, is_foreign
 from podplane.state.value import Identity, Value
 
@@ -119,6 +119,9 @@ class Watcher:
         """Were the tables read, and did nobody commit any change of them since? They hold what they held, then."""
         self._patience_until = self._link_patience_until = 0.0
         self._foreign: dict[Identity, None] = {}
+        self._remade: set[str] = set()
+        """Links that were made anew for another setting, links of others that went, and those that went with these, since the network was
+        read: what lay on them went, too, and nobody changed it."""
         self._repairs: Counter[str] = Counter()
         self.repaired: Counter[str] = Counter()
         """Objects that were repaired since the start, by kind."""
@@ -166,6 +169,7 @@ class Watcher:
         if self._monitor is None:
             return
         changes = self._monitor.changes()
+        self._note_what_went(changes)
         for one in changes.observations:
             if self._ledger.observe(one.identity, self._unless_foreign(one.identity, one.value)):
                 self._foreign_change((one.identity,))
@@ -183,6 +187,24 @@ class Watcher:
             self._link_changed(name, event)
         if changes.settings:
             self._try(self._poll_sysctls)
+
+    def _note_what_went(self, changes: Changes) -> None:
+        """Links of others that went, for a moment maybe, and podplane's that the kernel removed with them."""
+        gone = {name for name, one in changes.links.items() if not one.is_present or (one.came and one.may_have_lost)}
+        theirs = {name for name in gone if not self._makes(name)}
+        if theirs:
+            vanished = [one.identity for one in changes.observations if one.value is None]
+            self._remade |= theirs | {str(one[2]) for one in vanished if self._lower_of(one) in theirs}
+
+    def _makes(self, link: str) -> bool:
+        """Is this a link that podplane makes, and does not only configure?"""
+        wanted = self._ledger.desired.get(Link(name=link).identity)
+        return isinstance(wanted, Link) and bool(wanted.kind)
+
+    def _lower_of(self, identity: Identity) -> str:
+        """The link without which the kernel removes this one of podplane's; "" for none."""
+        wanted = self._ledger.desired.get(identity)
+        return wanted.vxlan.device if isinstance(wanted, Link) and wanted.vxlan is not None else ""
 
     def _unless_foreign(self, identity: Identity, value: Value | None) -> Value | None:
         """What is known to be there of podplane's: an object of somebody else in the place of ours means that ours is not there,
@@ -366,7 +388,7 @@ class Watcher:
         self._patience_until = ended + (0 if deviates else AUDIT_SHARE) * (ended - began)
 
     async def _audit(self, parts: frozenset[Part] = EVERYTHING) -> bool:
-        began = self._clock()
+        began, remade = self._clock(), set(self._remade)
         self._is_table_read |= Part.TABLES in parts  # what is committed while it is read is news
         try:
             deviates = await self.auditor.audit(parts)
@@ -380,6 +402,8 @@ class Watcher:
         self._audit_at |= dict.fromkeys(parts, ended + max(AUDIT_SECONDS, rest))
         if Part.TABLES in parts and self.auditor.unread:
             self._audit_at[Part.TABLES] = ended + max(UNREAD_SECONDS, AUDIT_SHARE * (ended - began))
+        if Part.NETWORK in parts:
+            self._remade -= remade
         if Part.NETWORK in parts and not deviates:
             self._link_patience_until = ended + max(LINK_EVENT_SECONDS, AUDIT_SHARE * (ended - began))
         for part in parts:
@@ -416,6 +440,7 @@ class Watcher:
                 self.repaired[kind] += count
                 if isinstance(operation.new, Link) and (netns := self._pods.get(operation.new.name)) is not None:
                     self._pods_to_read[netns] = None  # the link was made anew, and so its far end in the pod
+        self._remade |= {link.name for link in report.recreated}
         for link in report.recreated:
             self._ledger.lose_sysctls(link.name)
         if report.recreated:  # the kernel removed what lay on the former link
@@ -428,7 +453,19 @@ class Watcher:
             self._retry_seconds = RETRY_SECONDS
 
     def _foreign_change(self, identities: Iterable[Identity]) -> None:
-        self._foreign.update(dict.fromkeys(identities))
+        self._foreign.update({one: None for one in identities if not self._went_with_link(one)})
+
+    def _went_with_link(self, identity: Identity) -> bool:
+        if not self._remade or identity[1]:
+            return False
+        match self._ledger.desired.get(identity):
+            case Link() as wanted:
+                link = wanted.name
+            case Sysctl(link="") as wanted:  # net.ipv4.conf.LINK.…
+                link = "".join(wanted.name.split(".")[3:4]).replace("/", ".")
+            case wanted:
+                link = getattr(wanted, "link", "")
+        return link in self._remade
 
     def _report_repairs(self) -> None:
         self._foreign = {identity: None for identity in self._foreign if self._ledger.is_deviating(identity)}

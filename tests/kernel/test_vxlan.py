@@ -110,3 +110,57 @@ def test_a_pod_that_talks_to_another_nodes_own_address_is_seen_with_its_nodes() 
     two = made()
     addresses = {"192.168.1.11": "192.168.1.10", "fd00:192:168:1::11": "fd00:192:168:1::10"}
     assert {ip: exchange(two.pod, two.theirs, ip) for ip in addresses} == addresses
+
+
+def shell(script: str) -> str:
+    """What it writes."""
+    return subprocess.run(["sh", "-ec", script], check=True, capture_output=True, text=True).stdout
+
+
+async def told_of(change: str, *, uplink_after: str) -> list[str]:
+    """What an agent says was repaired after `change`, and after somebody deleted a route into its tunnel then."""
+    told = list[str]()
+    kernel, now = Kernel(CurrentNamespace(), KernelOpener()), 0.0
+
+    def agent(name: str) -> Agent:
+        settings = agent_settings((4,), backend="vxlan", uplink=name)
+        caches = caches_of(node(1, (4,)), node(2, (4,)))
+        return Agent("node1", settings, kernel, caches, clock=lambda: now, record_event=lambda key, why, *_: told.append(why))
+
+    one = agent("eth0")
+    await one.start()
+    shell(change)
+    if uplink_after != "eth0":
+        await one.stop()
+        one = agent(uplink_after)
+        await one.start()
+    for words in ("true", "ip route delete 10.244.2.0/24"):
+        told.append(words)
+        shell(words)
+        for _ in range(6):
+            now += 5
+            one.watcher.take_notifications()
+            await one.poll()
+            await one.idle()
+        assert "10.244.2.0/24" in shell("ip route")
+    await one.stop()
+    return told
+
+
+@pytest.mark.parametrize(
+    ("change", "after"),
+    [
+        ("ip address delete 192.168.1.10/24 dev eth0; ip address add 192.168.1.10/24 dev eth1", "eth1"),
+        (
+            "ip link delete eth0; ip link add eth0 type bridge; ip address add 192.168.1.10/24 dev eth0; ip link set eth0 up",
+            "eth0",
+        ),
+    ],
+)
+def test_what_goes_with_the_uplink_is_not_said_to_be_somebody_elses_change(change: str, after: str) -> None:
+    links = "ip link add {0} type bridge; ip link set {0} up; "
+    script = f"{links.format('eth0')}{links.format('eth1')} ip address add 192.168.1.10/24 dev eth0"
+    shell(script)
+    told = asyncio.run(told_of(change, uplink_after=after))
+    somebody = "somebody else changed podplane's objects in the kernel; repaired: 1 route"
+    assert told == ["true", "ip route delete 10.244.2.0/24", somebody]
