@@ -205,7 +205,7 @@ def test_what_plugins_of_others_made_is_undone_by_them(tmp_path: Path) -> None:
     )
     plugin.chmod(0o755)
     chain = {"path": "default/a", "version": "1.0.0", "name": "a", "plugins": [{"type": "theirs"}]}
-    made = {"container_id": "c1", "ifname": "net1", "args": "", "chain": chain}
+    made = {"container_id": "c1", "ifname": "net1", "args": "", "chain": chain, "result": {"cniVersion": "1.0.0"}}
     (folder / "delegated-0-1.json").write_text(json.dumps(made))
     for status, is_clean in ((1, False), (0, True)):
         (tmp_path / "status").write_text(str(status))
