@@ -40,8 +40,8 @@ from podplane.lab.faults import blockade
 from podplane.lab.folder import write_private
 
 log = logging.getLogger(__name__)
-ENTRY = "import sys; n = sys.argv.index('--'); sys.path[:] = sys.argv[1:n]; sys.argv[:] = sys.argv[n:]; \
-from podplane.cli.main import main; main()"
+ENTRY = "import sys; place = sys.argv[1]; n = sys.argv.index('--'); sys.path[:] = sys.argv[2:n]; sys.argv[:] = sys.argv[n:]; \
+from podplane.lab import machine_folders; machine_folders.enter(place); from podplane.cli.main import main; main()"
 READY_SECONDS = 60.0
 """So long a start may take."""
 WATCHDOG_SECONDS = 30.0
@@ -214,7 +214,7 @@ class AgentProcess:
             "NOTIFY_SOCKET": str(self._folder / "notify"),
             "WATCHDOG_USEC": str(int(WATCHDOG_SECONDS * 1e6)),
         }
-        argv = [sys.executable, "-I", "-S", "-c", ENTRY, *sys.path, "--", *words[1:]]
+        argv = [sys.executable, "-I", "-S", "-c", ENTRY, str(self._folder / "machine"), *sys.path, "--", *words[1:]]
         return os.posix_spawn(sys.executable, argv, environment, setsid=True)
 
     async def _watch(self) -> None:
