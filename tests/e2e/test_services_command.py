@@ -102,12 +102,12 @@ def _serve(lab: Podplane, kubectl: Kubectl, name: str, port: int) -> None:
 @pytest.mark.parametrize(
     ("node", "why"),
     [
-        ("", "say on which node, before the option: podplane fault NODE --restart-agent"),
+        ("", "say on which node, before the option: podplane fault --name {name} NODE --restart-agent"),
         ("node9", "there is no node 'node9': this lab has node1, node2, node3"),
     ],
 )
 def test_a_fault_of_no_node_is_refused_in_one_line(lab: Podplane, node: str, why: str) -> None:
-    assert lab("fault", node, "--restart-agent", code=2).stderr == f"podplane: {why}\n"
+    assert lab("fault", node, "--restart-agent", code=2).stderr == f"podplane: {why.format(name=lab.name)}\n"
 
 
 def test_health_checks_pass_where_a_ready_endpoint_is(web: str, kubectl: Kubectl) -> None:
