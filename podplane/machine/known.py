@@ -21,7 +21,7 @@ import contextlib
 import hashlib
 import logging
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -149,9 +149,9 @@ class KnownCluster:
         """What was told of this resource is all that there is."""
         if resource not in self._missing:
             return
-        self._missing.discard(resource)
         self._add(b"%s\t\t\n" % resource.encode())
         self.flush()
+        self._missing.discard(resource)
         if not self._missing and self._fd >= 0:
             self._told = self._size
             try:
@@ -261,17 +261,26 @@ def _write(fd: int, data: bytes, at: int) -> None:
 
 
 def _write_anew(path: Path, draft: Path, until: int) -> int:
-    """Write what the file says up to there, each object once; the size of that. OSError when the disk takes nothing."""
-    lines: dict[bytes, bytes] = {}
-    with path.open("rb") as file:
-        head = file.readline()
-        at = len(head)
-        while at < until and (line := file.readline()):
-            at += len(line)
-            key = line[: line.index(b"\t", line.index(b"\t") + 1)]
-            lines.pop(key, None)
-            if not line.endswith(b"\t\n") or key.endswith(b"\t"):
-                lines[key] = line
+    """Write what the file says up to there, each object once; the size of that. OSError when the disk takes nothing.
+
+    It is read twice: where the last line of each object is, and these lines. All of them at once would be as large as the file.
+    """
+    last: dict[bytes, int] = {}
+    for at, key, line in _lines(path, until):
+        last.pop(key, None)
+        if not line.endswith(b"\t\n") or key.endswith(b"\t"):
+            last[key] = at
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(fd, "wb") as new:
-        return new.write(head) + sum(map(new.write, lines.values()))
+        with path.open("rb") as file:
+            size = new.write(file.readline())
+        return size + sum(new.write(line) for at, key, line in _lines(path, until) if last.get(key) == at)
+
+
+def _lines(path: Path, until: int) -> Iterator[tuple[int, bytes, bytes]]:
+    """The records of a file up to there: where each is, what it is about, and itself."""
+    with path.open("rb") as file:
+        at = len(file.readline())
+        while at < until and (line := file.readline()):
+            yield at, line[: line.index(b"\t", line.index(b"\t") + 1)], line
+            at += len(line)

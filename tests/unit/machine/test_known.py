@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tracemalloc
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -199,3 +200,21 @@ async def test_where_it_can_not_be_written_anew_it_stays_as_it_is(
     made.put("pods", "default/b", b"{}")
     made.flush()
     assert pods(tmp_path) == {"default/a": b"{}", "default/b": b"{}"}
+
+
+async def test_a_first_list_is_not_written_anew_and_anew_it_is_never_all_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each would take as much memory as the file has, at 100,000 pods 80 MB."""
+    monkeypatch.setattr(module, "SPARE_BYTES", 1000)
+    content = b'"%s"' % (b"x" * 1000)
+    made = listed(tmp_path, **{f"pod{number}": content for number in range(2000)})
+    assert made._compacting is None
+    tracemalloc.start()
+    try:
+        module._write_anew(made.path, made.draft, made.path.stat().st_size)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert made.draft.read_bytes() == made.path.read_bytes()
+    assert most < made.path.stat().st_size / 3
