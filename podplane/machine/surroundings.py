@@ -115,7 +115,7 @@ class Surroundings:
 
     async def _uplink(self, node: Node) -> Uplink:
         name = self._configuration.features.get("network", {}).get("uplink", "")
-        return uplink.find(await asyncio.to_thread(self._values), node.internal_ips, name)
+        return await asyncio.to_thread(lambda: uplink.find(self._values(), node.internal_ips, name))
 
     def changed(self) -> None:
         """Something of the machine's links changed: look again, soon."""
@@ -164,7 +164,9 @@ class Surroundings:
             with contextlib.suppress(ApiError):  # it is asked again at the next look
                 await self._ask_for_cidrs()
         blocks = [block for one in self._cluster.caches.nodes.objects.values() for block in one.spec.pod_cidrs]
-        if (wider := self._wider(blocks)) != self._cidrs.cluster:
+        if (
+            wider := await asyncio.to_thread(self._wider, blocks)
+        ) != self._cidrs.cluster:  # thousands of blocks are long for a turn
             self._cidrs = msgspec.structs.replace(self._cidrs, cluster=wider)
             self._kept.save(self._cidrs)
         try:
