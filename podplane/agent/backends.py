@@ -17,8 +17,8 @@ from podplane.agent.caches import Caches
 from podplane.agent.keys import NodeKey
 from podplane.agent.planner import RecordEvent
 from podplane.kubeapi.client import Client
-from podplane.kubeapi.errors import ApiError
-from podplane.kubeapi.retry import Backoff, FailureLog
+from podplane.kubeapi.keeping import keep
+from podplane.kubeapi.retry import FailureLog
 from podplane.model.config import BACKENDS, NetworkConfig
 from podplane.model.objects import Node
 from podplane.routes import ways
@@ -31,8 +31,6 @@ GRACE_SECONDS = 5.0
 may take to hear of each other."""
 AGAIN_SECONDS = 1.0
 """Between two looks whether the node has what a backend needs."""
-HIGHEST_SECONDS = 5.0
-"""The longest wait between two tries to tell the peers."""
 INVALID = "InvalidNetworkSettings"
 
 
@@ -82,27 +80,17 @@ class NodeBackends:
         """Look again: a Node changed, or the ConfigMap."""
         self._wake.set()
 
+    def is_about(self, node: Node) -> bool:
+        """Does a change of this Node matter here? Those of others only while there is a former backend."""
+        return node.metadata.name == self._node_name or bool(self.current.former_backends)
+
     @property
     def _node(self) -> Node | None:
         return self._caches().nodes.objects.get(self._node_name)
 
     async def run(self) -> None:
         """Follow what the cluster says, until cancelled."""
-        backoff, loop = Backoff(highest=HIGHEST_SECONDS), asyncio.get_running_loop()
-        failures = FailureLog(log, f"backends node={self._node_name}")
-        while True:
-            self._wake.clear()
-            delay: float | None = None
-            try:
-                delay = await self._step(loop.time())
-            except ApiError as error:
-                failures.note(type(error).__name__, error, loop.time())
-                delay = backoff.delay(loop.time())
-            try:
-                async with asyncio.timeout(delay):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
+        await keep(self._wake, self._step, FailureLog(log, f"backends node={self._node_name}"))
 
     async def _step(self, now: float) -> float | None:
         """Do what is due. So many seconds later there is something to do again; None: when something changes."""

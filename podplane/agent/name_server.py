@@ -17,15 +17,14 @@ from podplane.dns import endpoints
 from podplane.dns.endpoints import NAMESPACE, Manifest
 from podplane.dns.node import SERVICE
 from podplane.kubeapi.client import Client
-from podplane.kubeapi.errors import AlreadyExists, ApiError, Conflict, NotFound
-from podplane.kubeapi.retry import Backoff, FailureLog
+from podplane.kubeapi.errors import AlreadyExists, Conflict, NotFound
+from podplane.kubeapi.keeping import HIGHEST_SECONDS, keep
+from podplane.kubeapi.retry import FailureLog
 from podplane.model.service import EndpointSlice
 from podplane.model.view import View
 
 log = logging.getLogger(__name__)
 SLICES = "endpointslices.discovery.k8s.io"
-HIGHEST_SECONDS = 5.0
-"""The longest wait between two tries."""
 
 
 class ForeignSlice(Exception):
@@ -57,24 +56,15 @@ class NameServerEndpoints(msgspec.Struct, eq=False):
 
     async def run(self) -> None:
         """Keep them until cancelled."""
-        backoff, loop = Backoff(highest=HIGHEST_SECONDS), asyncio.get_running_loop()
-        failures = FailureLog(log, f"endpoints node={self.view.node_name}")
-        while True:
-            self._wake.clear()
-            delay: float | None = None
-            try:
-                await self.reconcile()
-            except ForeignSlice as error:
-                self.record_event(NodeKey(self.view.node_name), str(error), NOT_APPLIED)
-                delay = HIGHEST_SECONDS
-            except ApiError as error:
-                failures.note(type(error).__name__, error, loop.time())
-                delay = backoff.delay(loop.time())
-            try:
-                async with asyncio.timeout(delay):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
+        await keep(self._wake, self._step, FailureLog(log, f"endpoints node={self.view.node_name}"))
+
+    async def _step(self, now: float) -> float | None:
+        try:
+            await self.reconcile()
+        except ForeignSlice as error:
+            self.record_event(NodeKey(self.view.node_name), str(error), NOT_APPLIED)
+            return HIGHEST_SECONDS
+        return None
 
     async def reconcile(self) -> None:
         """Write what is not as it shall be. ApiError when that can't be done, ForeignSlice when somebody else has a slice of that name."""

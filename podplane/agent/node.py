@@ -269,7 +269,8 @@ class NodeAgent:
         self.agent.changed(kind, old, new)
         if kind is Node:
             self.election.node_changed(old, new)
-            self.backends.changed()
+            if self.backends.is_about(new or old):
+                self.backends.changed()
             if (new or old).metadata.name == self.name:
                 self.endpoints.changed()
         elif kind is Service:

@@ -213,3 +213,12 @@ async def test_a_nodes_kernel_follows_and_pods_get_the_mtu_in_place(monkeypatch:
     rig.caches.network_settings.remove(f"{NAMESPACE}/{NAME}")
     await until(lambda: "10.244.2.0/24 via 192.168.1.11 dev eth0" in objects.dump())
     await rig.node.close()
+
+
+async def test_nodes_of_others_matter_only_while_there_is_a_former_backend() -> None:
+    rig = Rig()
+    own, other = node(1, DUAL), node(2, DUAL)
+    assert rig.backends.is_about(own) and not rig.backends.is_about(other)
+    rig.wants(backend="vxlan")
+    await rig.step()
+    assert rig.backends.is_about(other)
