@@ -49,6 +49,11 @@ from podplane.model.words import counted
     "--mount-home/--hide-home", default=None, help="Pods see /home, /root and your home, or they are empty.  [default: empty]"
 )
 @click.option("--allow-host-paths", help="Folders of the machine that hostPaths of pods give as they are.  [default: none]")
+@click.option(
+    "--allow-host-pid/--refuse-host-pid",
+    default=None,
+    help="Pods with hostPID see all processes of the lab, or do not start.  [default: do not start]",
+)
 @click.option("--port", type=int, help="Port of the API on 127.0.0.1.  [default: 6443, or a free one]")
 def up(folder: Folder, pods_per_node: int, **given: Any) -> None:
     """Start a lab. What isn't said is as it was the last time, or the default."""

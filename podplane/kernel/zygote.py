@@ -44,6 +44,7 @@ from podplane.kernel import (
 from podplane.kernel.sandbox import Sandbox
 from podplane.kernel.zygote_child import Child, InContainer, InLab, InSandbox, Place, Program, Share
 from podplane.kernel.zygote_messages import (
+    LAB,
     MESSAGE_BYTES,
     NOT_EXECUTABLE,
     SHORT_OF,
@@ -131,6 +132,7 @@ class Zygote:
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._wake_writer.fileno(), warn_on_full_buffer=False)
+        syscalls.reap_orphans()  # of containers among the lab's processes
         process_title.layout_of_process()  # here once, as the next one
         rootfs.limits_processes()
         user_limits.dumps_go_to_a_program()
@@ -347,10 +349,10 @@ class Zygote:
                 self._common.add(folder)
 
     def _container(self, number: int) -> int:
-        """The pidfd of a container; -1 for none."""
+        """The pidfd of a container, of the zygote itself for LAB; -1 for none."""
         if not number:
             return -1
-        pid = self._children.get(number)
+        pid = os.getpid() if number == LAB else self._children.get(number)
         if pid is None:
             raise LookupError("its container has ended")
         return os.pidfd_open(pid)

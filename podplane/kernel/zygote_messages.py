@@ -55,7 +55,8 @@ class Spawn(msgspec.Struct, tag="spawn", omit_defaults=True):
 
     `join` is the id of a container that the process joins (all its namespaces); 0 makes new mount and PID namespaces, in those of
     `sandbox`, with a file system of its own made of `root`, whose sources may lie in `mounts`; without a sandbox a UTS namespace too, and
-    the process stays in the lab's user namespace. With `pids`, the id of a container, it has the PID namespace of that, and no new one.
+    the process stays in the lab's user namespace. With `pids`, the id of a container or LAB, it has the PID namespace of that, and no new
+    one.
     `program` names the built-in program; without it the first word does, or is a command.
     `group` are its control groups, `oom` how much rather than others it is killed for want of memory (`oom_score_adj` of proc(5)): both are
     also those of what joins it.
@@ -83,6 +84,10 @@ class Words(msgspec.Struct):
 
     argv: list[str]
     env: dict[str, str]
+
+
+LAB = -1
+"""In place of a process among whose processes a container is: those of the lab."""
 
 
 class EndLeft(msgspec.Struct, tag="left"):

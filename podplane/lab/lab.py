@@ -423,6 +423,7 @@ class Lab:
             sandbox_only=self.spec.sandbox_only,
             hidden=self._hidden,
             shows_homes=self.spec.mount_home,
+            shows_processes=self.spec.allow_host_pid,
             layers="" if ids.of_pods().are_the_labs else str(self._folder.layers),
             groups=self._groups,
             host_paths=self.spec.host_paths,

@@ -38,7 +38,8 @@ class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     `agents_over_https`: agents and kubelets reach the API over HTTPS, as on a real cluster, and not by direct calls.
     `agents`: they are parts of the lab's process, or processes of their own, as on real machines, which always reach the API over HTTPS.
     `keep_connections`: those that a change of policies forbids go on. `mount_home`: pods see /home, /root and the user's home.
-    `allow_host_paths`: folders of the machine, comma-separated, that pods get as they are.
+    `allow_host_paths`: folders of the machine, comma-separated, that pods get as they are. `allow_host_pid`: pods with `hostPID` see all
+    processes of the lab.
     """
 
     name: str = DEFAULT_NAME
@@ -57,6 +58,7 @@ class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     keep_connections: bool = False
     mount_home: bool = False
     allow_host_paths: str = ""
+    allow_host_pid: bool = False
     port: int = 0
 
     def plan(self) -> Plan:
@@ -130,6 +132,7 @@ SWITCHES = {
     "agents_over_https": ("--agents-direct", "--agents-over-https"),
     "keep_connections": ("--cut-connections", "--keep-connections"),
     "mount_home": ("--hide-home", "--mount-home"),
+    "allow_host_pid": ("--refuse-host-pid", "--allow-host-pid"),
 }
 """Settings that are on or off: the options of `up` for off and on."""
 

@@ -49,6 +49,7 @@ class Kubelet(msgspec.Struct, eq=False):
     sandbox_only: bool = False
     hidden: Sequence[str] = ()
     shows_homes: bool = False
+    shows_processes: bool = False
     layers: str = ""
     host_paths: Sequence[str] = ()
     groups: Groups = Groups()  # it is immutable

@@ -91,6 +91,10 @@ class Node(Protocol):
         """May containers see /home and /root?"""
 
     @property
+    def shows_processes(self) -> bool:
+        """May containers of pods with `hostPID` see all processes of the lab?"""
+
+    @property
     def layers(self) -> str:
         """Where the machine's folders are for pods of other ids (`kernel.layers`), if anywhere."""
 

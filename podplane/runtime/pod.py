@@ -187,7 +187,7 @@ class PodWorker:
         sandbox = self.sandbox.id if self.sandbox is not None else 0
         mounts = self._mounts.id if self._mounts is not None else 0
         rights = self.rights(container)
-        target = roots.target(container, self.runs)
+        target = roots.target(self.node, self.pod, container, self.runs)
         pids = self._shared.number(self, self.node) or target
         group, oom = roots.share(self.node, self.pod, container, self.container(container.name))
         return Launch(command, environment, root, self.hostname, self.netns.fd, sandbox, rights, mounts, group, oom, pids)
@@ -479,7 +479,9 @@ class PodWorker:
             for sentence in resolv_conf.omitted(etc_files.names_of(self.pod, self.node)):
                 await self.tell("DNSConfigForming", sentence, WARNING)
         if self._files is not None:
-            for reason, sentence in pod_fields.told(self.pod, self.node.groups.controllers, ids.of_pods()):
+            for reason, sentence in pod_fields.told(
+                self.pod, self.node.groups.controllers, ids.of_pods(), shows_processes=self.node.shows_processes
+            ):
                 if sentence not in self._told:
                     self._told.add(sentence)
                     await self.tell(reason, sentence, WARNING)

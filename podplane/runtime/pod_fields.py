@@ -30,12 +30,16 @@ def stop_signal(container: Container) -> int:
     return SIGNALS.get(name, signal.SIGTERM)
 
 
-def told(pod: Pod, controllers: Collection[str], ids: Ids) -> Iterator[tuple[str, str]]:
+def told(pod: Pod, controllers: Collection[str], ids: Ids, *, shows_processes: bool) -> Iterator[tuple[str, str]]:
     """Reasons and messages of the events that say what it does not get; `controllers` are those of the lab's control groups, `ids` those of
-    its pods."""
+    its pods, `shows_processes` whether these may see all of the lab's."""
     for sentence in (*security.not_applied(pod), *users.not_applied(pod, ids)):
         yield "SecurityContextNotApplied", sentence
-    for sentence in (*security.not_shared(pod), *not_applied(pod), *limits.not_applied(pod, controllers)):
+    for sentence in (
+        *security.not_shared(pod, shows_processes=shows_processes),
+        *not_applied(pod),
+        *limits.not_applied(pod, controllers),
+    ):
         yield "NotApplied", sentence
 
 

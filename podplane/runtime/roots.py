@@ -9,8 +9,9 @@ from podplane.kernel import ids
 from podplane.kernel.cgroups import Group, Limits
 from podplane.kernel.rootfs import Root, limits_processes
 from podplane.kernel.user_limits import MAX_PROCESSES
+from podplane.kernel.zygote_messages import LAB
 from podplane.model.pod import Container, Pod
-from podplane.runtime import image_files, limits, sysctls
+from podplane.runtime import image_files, limits, security, sysctls
 from podplane.runtime.container import ContainerRun
 from podplane.runtime.environment import ConfigError
 from podplane.runtime.host_paths import HostPaths
@@ -33,7 +34,7 @@ def of_container(
     return Root(
         str(node.folder),
         binds,
-        MAX_PROCESSES,
+        0 if pod.spec.host_pid and node.shows_processes else MAX_PROCESSES,  # that bounds all of a PID namespace
         node.hidden,
         node.shows_homes,
         container.security_context.read_only_root_filesystem,
@@ -64,8 +65,11 @@ def share_of_pause(node: Node, pod: Pod, number: int) -> Group | None:
     return node.groups.of_container(f"{pod.metadata.uid}-{PAUSE}-{number}", Limits())
 
 
-def target(container: Container, runs: Iterable[ContainerRun]) -> int:
-    """The number of the process whose PID namespace a container shares, 0 for none. ConfigError when that does not run."""
+def target(node: Node, pod: Pod, container: Container, runs: Iterable[ContainerRun]) -> int:
+    """The number of the process whose PID namespace a container shares, 0 for none. ConfigError when that does not run, or it may not."""
+    if pod.spec.host_pid:
+        security.check_host_pid(pod, shows_processes=node.shows_processes)
+        return LAB if node.shows_processes else 0
     if not (name := container.target_container_name):
         return 0
     for run in runs:

@@ -15,6 +15,8 @@ from podplane.runtime.environment import ConfigError
 from podplane.runtime.users import User
 
 ALL = "ALL"
+HOST_PID = "--allow-host-pid"
+"""The option of `up`."""
 RUNTIME_DEFAULT, UNCONFINED = "RuntimeDefault", "Unconfined"
 EVERY = frozenset(range(len(NAMES)))
 USUAL = frozenset(
@@ -75,11 +77,22 @@ def not_applied(pod: Pod) -> Iterator[str]:
             yield f"container {container.name}: procMount Unmasked is not applied: what tells of the machine stays hidden in /proc"
 
 
-def not_shared(pod: Pod) -> Iterator[str]:
-    """What else it asks for that it does not get: namespaces of others; a sentence each."""
+def check_host_pid(pod: Pod, *, shows_processes: bool) -> None:
+    """ConfigError for a pod that asks for the processes of the lab where `up` did not allow that."""
+    if pod.spec.host_pid and not shows_processes and not _is_debugger(pod):
+        raise ConfigError(f"hostPID: pods of this lab do not see the processes of others; `podplane up {HOST_PID}` shows them")
+
+
+def _is_debugger(pod: Pod) -> bool:
+    """Was it made by `kubectl debug node/NODE`, which asks for all that a node has?"""
+    return pod.metadata.name.startswith("node-debugger-")
+
+
+def not_shared(pod: Pod, *, shows_processes: bool = False) -> Iterator[str]:
+    """What else it asks for that it does not get, and starts without: namespaces of others; a sentence each."""
     spec = pod.spec
-    if spec.host_pid:
-        yield "hostPID is not applied: containers of a lab see processes of their own, or of their pod"
+    if spec.host_pid and not shows_processes and _is_debugger(pod):
+        yield f"hostPID is not applied: containers of this lab see processes of their own; `podplane up {HOST_PID}` shows them all"
     if spec.host_ipc:
         yield "hostIPC is not applied: a pod of a lab has an IPC namespace of its own"
 

@@ -62,7 +62,7 @@ def lab() -> Iterator[Podplane]:
     ):
         Path(home).chmod(0o755)
         SHARED.append(shared)
-        command("up", "--nodes", "1", "--pods-per-node", "1", "--allow-host-paths", shared)
+        command("up", "--nodes", "1", "--pods-per-node", "1", "--allow-host-paths", shared, "--allow-host-pid")
         yield command
 
 
@@ -116,6 +116,39 @@ def test_a_host_path_is_the_machines_if_it_was_allowed_and_refused_if_it_is_hidd
     )
     assert (shared / "new" / "er" / "copy").read_text() == "from outside\n"
     assert not Path("/etc/copy").exists()
+
+
+@pytest.mark.e2e
+def test_a_pod_gets_the_processes_of_the_lab_if_that_was_allowed(lab: Podplane) -> None:
+    """Exactly those: the machine's others are not among them. They end with it, though it is not their process 1."""
+    spec = {
+        "hostPID": True,
+        "terminationGracePeriodSeconds": 0,
+        "containers": [{"name": "main", "image": "host/sh", "command": ["sh", "-c", "setsid sleep 4321 & sleep 1000"]}],
+    }
+    lab.api.create("pods", "default", {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "sees"}, "spec": spec})
+    said: dict[str, str] = {}
+    for _ in lab.api.poll("pods", "default", lambda pods: "sees" in _said(pods, said), 10):
+        pass
+    assert said["sees"] == ""
+    seen = [line.strip() for line in lab("exec", "sees", "--", "sh", "-c", COMMANDS).stdout.splitlines()]
+    assert "podplane" in seen[0]
+    assert {"sleep 4321", "sleep 1000"} < set(seen)
+    assert any("echo" in line for line in seen), "another pod's"
+    assert not any("pytest" in line for line in seen)
+    assert [e for e in lab.api.objects("events", "default") if "hostPID" in e["message"]] == []
+    lab("delete", "pod", "sees")
+    assert not any("4321" in place.read_text() for place in Path("/proc").glob("[0-9]*/cmdline") if _is_there(place))
+
+
+COMMANDS = "for p in $(ls /proc | grep '^[0-9]' | sort -n); do tr '\\0' ' ' 2>/dev/null </proc/$p/cmdline; echo; done"
+
+
+def _is_there(place: Path) -> bool:
+    try:
+        return bool(place.read_text()) and "sh -c" not in place.read_text()
+    except OSError:
+        return False
 
 
 def _said(pods: list[dict[str, Any]], said: dict[str, str]) -> dict[str, str]:

@@ -51,6 +51,7 @@ def test_the_network_of_a_node_has_no_abstract_sockets_of_the_lab(lab: Podplane)
     assert lab.on_node("node1", "sed 1d /proc/net/unix") == ""
 
 
+DEBUGGER = "node-debugger-node1-abcde"
 CAPABILITIES = "sed -n 's/^CapBnd:.//p'"
 USUAL = "00000000a80425fb"
 """What containerd gives."""
@@ -107,21 +108,35 @@ def _is(pod: dict[str, Any]) -> bool:
     return bool(pod["metadata"]["name"] == "safe")
 
 
-def test_a_pod_that_wants_the_machines_namespaces_has_its_own(lab: Podplane) -> None:
-    """`kubectl debug node/…` makes such pods; an event says what they don't get."""
+def test_a_debugger_of_a_node_has_its_own_namespaces_and_is_told_so(lab: Podplane) -> None:
+    """`kubectl debug node/…` asks for all that a node has, wanted or not."""
     here = {kind: os.readlink(f"/proc/self/ns/{kind}") for kind in ("pid", "ipc")}
     spec = {
         "hostPID": True,
         "hostIPC": True,
         "containers": [{"name": "main", "image": "host/sleep", "command": ["sleep", "1000"]}],
     }
-    lab.api.create("pods", "default", {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "outside"}, "spec": spec})
-    for _ in lab.api.poll("pods", "default", lambda pods: any(_runs(pod, "outside") for pod in pods), 10):
+    lab.api.create("pods", "default", {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": DEBUGGER}, "spec": spec})
+    for _ in lab.api.poll("pods", "default", lambda pods: any(_runs(pod, DEBUGGER) for pod in pods), 10):
         pass
     for kind, link in here.items():
-        assert lab("exec", "outside", "--", "readlink", f"/proc/self/ns/{kind}").stdout.strip() != link
+        assert lab("exec", DEBUGGER, "--", "readlink", f"/proc/self/ns/{kind}").stdout.strip() != link
     told = [e["message"] for e in lab.api.objects("events", "default") if e["reason"] == "NotApplied"]
     assert {"hostPID", "hostIPC"} <= {line.split(" is ")[0] for line in told}
+
+
+def test_a_pod_that_wants_the_processes_of_others_does_not_start(lab: Podplane) -> None:
+    spec = {"hostPID": True, "containers": [{"name": "main", "image": "host/sleep", "command": ["sleep", "1000"]}]}
+    lab.api.create("pods", "default", {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "outside"}, "spec": spec})
+    for _ in lab.api.poll("pods", "default", lambda pods: any(_why_waits(pod, "outside") for pod in pods), 10):
+        pass
+    (why,) = {why for pod in lab.api.objects("pods", "default") if (why := _why_waits(pod, "outside"))}
+    assert why == "hostPID: pods of this lab do not see the processes of others; `podplane up --allow-host-pid` shows them"
+
+
+def _why_waits(pod: dict[str, Any], name: str) -> str:
+    statuses = pod["status"].get("containerStatuses", ()) if pod["metadata"]["name"] == name else ()
+    return next((status["state"].get("waiting", {}).get("message", "") for status in statuses), "")
 
 
 def test_containers_that_share_their_processes_see_these_alone(lab: Podplane) -> None:

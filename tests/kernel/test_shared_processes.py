@@ -13,6 +13,7 @@ import pytest
 
 from podplane.kernel import zygote_processes
 from podplane.kernel.rootfs import Root
+from podplane.kernel.zygote_messages import LAB
 from podplane.kernel.zygote_process import ZygoteProcess
 from tests.attack.test_stopped import STOPPER
 from tests.kernel.test_rootfs import FOLDER, lab_folder
@@ -93,6 +94,37 @@ async def test_all_of_it_ends_with_process_1(machine: Machine) -> None:
     late = machine.start("true", root=Root(FOLDER), pids=first.id)
     assert await ends(late) == 126
     assert late.error == "true: can't be started: its container has ended"
+
+
+@contained
+async def test_one_among_the_processes_of_the_lab_sees_them_and_leaves_none(machine: Machine) -> None:
+    """So is a container with `hostPID`, where `up` allowed that."""
+    lab_folder()
+    zygote = machine.processes.pid
+    one = await machine.running(LEAVES, root=Root(FOLDER), pids=LAB)
+    await until(lambda: commands(one.pid) == LEFT)
+    assert os.readlink(f"/proc/{one.pid}/ns/pid") == os.readlink(f"/proc/{zygote}/ns/pid")
+    joined = await machine.running("sleep 1000 >/dev/null 2>&1 &", join=one.id)
+    own = await machine.running(root=Root(FOLDER))
+    seen = set((await machine.says("cd /proc; echo [0-9]*", join=one.id)).split())
+    assert {str(process.pid) for process in (one, joined, own)} | {str(zygote)} <= seen
+    assert (
+        await machine.says(
+            "(setsid sh -c 'exit 0' &); sleep 0.1; cat /proc/[0-9]*/stat 2>/dev/null | grep -c ') Z '", join=one.id
+        )
+        == "0"
+    )
+    mounts = os.readlink(f"/proc/{one.pid}/ns/mnt")
+    one.signal(signal.SIGKILL)
+    assert [await ends(process) for process in (one, joined)] == [137] * 2
+    left = [name for name in seen if _mounts(name) == mounts]
+    assert (left, alive(own.pid), alive(zygote)) == ([], True, True)
+
+
+def _mounts(pid: str) -> str:
+    with contextlib.suppress(OSError):
+        return os.readlink(f"/proc/{pid}/ns/mnt")
+    return ""
 
 
 @contained

@@ -136,6 +136,7 @@ def test_too_few_open_files_for_a_large_lab(monkeypatch: pytest.MonkeyPatch) -> 
         ("agents_over_https", False, "--agents-direct"),
         ("keep_connections", True, "--keep-connections"),
         ("mount_home", True, "--mount-home"),
+        ("allow_host_pid", True, "--allow-host-pid"),
         ("allow_host_paths", "/srv", "--allow-host-paths /srv"),
     ],
 )

@@ -177,7 +177,12 @@ def test_what_a_class_has_is_read_somewhere() -> None:
 
 def told(spec: dict[str, Any] | None = None, **container: Any) -> list[str]:
     whole = {"containers": [{"name": "main", **container}], **(spec or {})}
-    return [sentence for _, sentence in pod_fields.told(msgspec.convert({"spec": whole}, Pod), ("cpu", "memory"), Ids())]
+    return [
+        sentence
+        for _, sentence in pod_fields.told(
+            msgspec.convert({"spec": whole}, Pod), ("cpu", "memory"), Ids(), shows_processes=False
+        )
+    ]
 
 
 @pytest.mark.parametrize(

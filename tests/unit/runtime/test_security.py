@@ -9,7 +9,7 @@ from podplane.kernel.rights import NAMES, Rights
 from podplane.model.pod import Container, Pod
 from podplane.runtime import security
 from podplane.runtime.environment import ConfigError
-from podplane.runtime.security import not_applied, not_shared
+from podplane.runtime.security import check_host_pid, not_applied, not_shared
 from podplane.runtime.users import User
 
 EVERY = tuple(range(len(NAMES)))
@@ -108,11 +108,23 @@ def test_what_is_not_applied_is_told() -> None:
         ({}, []),
         ({"shareProcessNamespace": True}, []),
         ({"shareProcessNamespace": False, "hostPID": False}, []),
-        ({"hostPID": True, "hostIPC": True}, ["hostPID", "hostIPC"]),
+        ({"hostPID": True, "hostIPC": True}, ["hostIPC"]),
     ],
 )
 def test_namespaces_that_it_does_not_get_are_told(spec: dict[str, object], expected: list[str]) -> None:
     assert [line.split(" is ")[0] for line in not_shared(msgspec.convert({"spec": spec}, Pod))] == expected
+
+
+def test_the_processes_of_others_are_had_or_refused_and_a_debugger_starts_without() -> None:
+    asks, debugger = (
+        msgspec.convert({"metadata": {"name": name}, "spec": {"hostPID": True}}, Pod)
+        for name in ("any", "node-debugger-node1-x2b7c")
+    )
+    with pytest.raises(ConfigError, match="--allow-host-pid"):
+        check_host_pid(asks, shows_processes=False)
+    check_host_pid(asks, shows_processes=True)
+    check_host_pid(debugger, shows_processes=False)
+    assert [len(list(not_shared(debugger, shows_processes=shows))) for shows in (False, True)] == [1, 0]
 
 
 def test_what_else_is_not_there_is_told() -> None:
