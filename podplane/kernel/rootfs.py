@@ -51,6 +51,8 @@ FRESH = {"tmp": 0o1777, "run": 0o755, "mnt": 0o755, "media": 0o755, "proc": 0o55
 """Folders that are empty at first, with their modes; so is one that this user may not read."""
 HOMES = {"home": 0o755, "root": 0o700}
 """Folders that are empty too, unless the container may see homes (`Root.homes`)."""
+TEMPORARY = {"var": "tmp"}
+"""A folder in one of / in which everybody may make files."""
 HIDDEN_FOLDERS = (
     "/etc/kubernetes",
     "/var/backups",
@@ -473,6 +475,10 @@ def _overlay(name: str, lower: str, new: str, scratch: str, targets: Sequence[_T
     upper, work = f"{scratch}/{name}", f"{scratch}/{name}.work"
     os.mkdir(upper)
     os.mkdir(work)
+    if (
+        name in TEMPORARY
+    ):  # where the machine's belongs to nobody here, nothing could be made in it (ovl_copy_up_start, EOVERFLOW)
+        _folder(f"{upper}/{TEMPORARY[name]}", 0o1777)
     for target in targets:
         target.make_in(scratch)
     try:
