@@ -12,20 +12,31 @@ from podplane.cli.names import some
 from podplane.cli.options import connect, lab_name
 from podplane.cli.waiting import telling
 from podplane.lab.errors import LabError
-from podplane.lab.faults.table import BY_NAME, CLEAR, FAULTS, Fault, FaultError
+from podplane.lab.faults.arguments import FaultError
+from podplane.lab.faults.table import CLEAR, FAULTS, Fault
 from podplane.lab.folder import Folder
 
 WAIT_SECONDS = 60.0
 NO_VALUE = ""
+FLAGS = {flag: row for row in FAULTS for flag in row.flags}
 
 
 def _options(command: Any) -> Any:
     """An option for each fault; the value of one without its optional argument is NO_VALUE, and None when it is not there."""
     for fault in reversed(FAULTS):
-        metavar = f"[{fault.argument}]"
-        taken = {"is_flag": False, "flag_value": NO_VALUE, "metavar": metavar} if fault.argument else {"is_flag": True}
-        command = click.option(fault.option, fault.name.replace("-", "_"), default=None, help=fault.help, **taken)(command)
+        for flag, meaning in fault.flags.items():
+            command = click.option(flag, _variable(flag), is_flag=True, help=meaning)(command)
+        taken: dict[str, Any] = {"is_flag": True}
+        if fault.argument:
+            optional = {} if fault.needed else {"is_flag": False, "flag_value": NO_VALUE}
+            taken = {"metavar": fault.argument if fault.needed else f"[{fault.argument}]", **optional}
+        names = (fault.option, *(f"--{alias}" for alias in fault.aliases), _variable(fault.option))
+        command = click.option(*names, default=None, help=fault.help, **taken)(command)
     return command
+
+
+def _variable(option: str) -> str:
+    return option.removeprefix("--").replace("-", "_")
 
 
 @click.command()
@@ -34,26 +45,57 @@ def _options(command: Any) -> Any:
 @_options
 @click.option("--clear", is_flag=True, help="Undo all active faults of NODE.")
 def fault(folder: Folder, node: str, clear: bool, **given: Any) -> None:
-    """Let something go wrong on NODE; without an option, list the faults and say which are active."""
-    wanted = [(row, given[row.name.replace("-", "_")]) for row in FAULTS]
-    chosen = [(row, "" if value is True else str(value)) for row, value in wanted if value is not None and value is not False]
+    """Let something go wrong on NODE; without an option, list the faults and say which are active. `podplane fault clear` undoes those of
+    all nodes."""
+    chosen = [(row, given[_variable(row.option)]) for row in FAULTS]
+    chosen = [(row, "" if value is True else str(value)) for row, value in chosen if value is not None and value is not False]
     if not node:
         raise LabError(_no_node(folder, chosen, clear))
-    if len(chosen) + clear > 1:
+    flags = [flag for flag in FLAGS if given[_variable(flag)]]
+    if len(chosen) + clear + (node == CLEAR) > 1:
         raise LabError("one thing at a time: write one option")
-    for row, argument in chosen:
-        _check(row, argument)
+    if flags and not chosen:
+        raise LabError(f"{flags[0]} goes with {FLAGS[flags[0]].usage}")
+    if node == CLEAR:
+        _clear_all(folder)
+    elif chosen:
+        (row, value), *_ = chosen
+        _make(folder, node, row, " ".join(filter(None, (value, *flags))))
+    elif clear:
+        client = connect(folder)
+        _node(client, node)
+        click.echo(_ask(folder, client, node, CLEAR, ""))
+    else:
+        click.echo(_listing(node, _node(connect(folder), node)))
+
+
+def _make(folder: Folder, node: str, row: Fault, argument: str) -> None:
+    _check(row, argument)
     client = connect(folder)
-    found = _node(client, node)
-    if not chosen and not clear:
-        click.echo(_listing(node, found))
-        return
-    name, argument = (CLEAR, "") if clear else (chosen[0][0].name, chosen[0][1])
-    click.echo(_ask(folder, client, node, name, argument))
-    if (made := BY_NAME.get(name)) is not None:
-        undo = f"; undo: `{folder.undo_faults(node)}`" if made.undo else ""
-        seen = made.look_at.format(node=node, check=folder.command("check"), exec=folder.command("exec"))
-        click.echo(f"See: {seen}{undo}.")
+    _node(client, node)
+    click.echo(_ask(folder, client, node, row.name, argument))
+    undo = f"; undo: `{folder.undo_faults(node)}`" if row.undo else ""
+    seen = row.look_at.format(node=node, check=folder.command("check"), exec=folder.command("exec"))
+    click.echo(f"See: {seen}{undo}.")
+
+
+def _clear_all(folder: Folder) -> None:
+    """Undo the faults of all nodes, one node after the other. LabError of the first one that can't; the others are done."""
+    from podplane.lab.faults import messages
+
+    client = connect(folder)
+    nodes = {one["metadata"]["name"]: one["metadata"].get("annotations") or {} for one in client.objects("nodes")}
+    errors: list[LabError] = []
+    active = [name for name, annotations in nodes.items() if messages.active_of(annotations)]
+    for name in active:
+        try:
+            click.echo(_ask(folder, client, name, CLEAR, ""))
+        except LabError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+    if not active:
+        click.echo("No fault is active.")
 
 
 def _no_node(folder: Folder, chosen: Sequence[tuple[Fault, str]], clear: bool) -> str:
@@ -65,8 +107,7 @@ def _no_node(folder: Folder, chosen: Sequence[tuple[Fault, str]], clear: bool) -
 
 def _check(fault: Fault, argument: str) -> None:
     try:
-        if argument:
-            fault.check(argument)
+        fault.refuse(argument)
     except FaultError as error:
         raise LabError(str(error)) from None
 
@@ -110,7 +151,7 @@ def active_faults(folder: Folder, nodes: Iterable[Mapping[str, Any]]) -> list[st
     for node in nodes:
         name, annotations = node["metadata"]["name"], node["metadata"].get("annotations") or {}
         if active := messages.active_of(annotations):
-            lines.append(f"{name}: {', '.join(one.fault for one in active)} (`{folder.undo_faults(name)}` undoes it)")
+            lines.append(f"{name}: {', '.join(map(str, active))} (`{folder.undo_faults(name)}` undoes it)")
     return lines
 
 
@@ -122,5 +163,5 @@ def _listing(node: str, annotations: dict[str, str]) -> str:
     rows = [["FAULT", "WHAT HAPPENS", "WHAT --clear DOES"]]
     rows += [[row.usage, row.help, row.undo or "nothing: it is over at once"] for row in FAULTS]
     active = messages.active_of(annotations)
-    lines = [f"{one.fault} since {one.since}" + (f", until {one.until}" if one.until else "") for one in active]
+    lines = [f"{one} since {one.since}" + (f", until {one.until}" if one.until else "") for one in active]
     return f"{table(rows)}\n\nActive on {node}: {'; '.join(lines) or 'none'}."

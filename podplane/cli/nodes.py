@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -15,6 +15,9 @@ from podplane.cli.names import some
 from podplane.cli.waiting import Waiting
 from podplane.kubeapi.errors import ApiError
 from podplane.model.answers import STARTING
+
+if TYPE_CHECKING:
+    from podplane.lab.faults.messages import Active
 
 PATIENCE_SECONDS = 3.0
 START_SECONDS, AGAIN_SECONDS = 10.0, 0.1
@@ -113,14 +116,18 @@ def _of_its_shape(question: Question, answer: Answer | ApiError) -> Answer | Api
 
 def active_names(node: Mapping[str, Any]) -> list[str]:
     """The faults that are active on a node."""
+    return [one.fault for one in _active(node)]
+
+
+def _active(node: Mapping[str, Any]) -> list[Active]:
     from podplane.lab.faults import messages
 
-    return [one.fault for one in messages.active_of(node["metadata"].get("annotations") or {})]
+    return messages.active_of(node["metadata"].get("annotations") or {})
 
 
 def why_silent(node: Mapping[str, Any], error: ApiError | str, command: str) -> str:
     """Why a node gives no answer: what is known of it beside the error. `command` undoes its active faults."""
-    active = ", ".join(active_names(node))
+    active = ", ".join(map(str, _active(node)))
     if active:
         return f"{error} (the fault {active} is active: `{command}` undoes it)"
     conditions = node.get("status", {}).get("conditions", ())

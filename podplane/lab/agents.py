@@ -14,7 +14,7 @@ from podplane.dns.settings import DnsSettings
 from podplane.ipam.plan import Plan
 from podplane.kubeapi.supervise import Supervisor
 from podplane.lab import control_plane
-from podplane.lab.faults.table import FaultError
+from podplane.lab.faults.arguments import FaultError
 from podplane.lab.spec import LabSpec
 from podplane.model.config import NetworkConfig
 from podplane.nodes.settings import NodeSettings

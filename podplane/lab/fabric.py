@@ -14,6 +14,7 @@ from podplane.kernel.namespace import Namespace, NetworkNamespace, Workers
 from podplane.kernel.opener import KernelOpener
 from podplane.lab import underlay
 from podplane.lab.errors import LabError
+from podplane.lab.faults.cable import Cable
 from podplane.lab.manifests import node_name
 from podplane.lab.underlay import UPLINK
 from podplane.state.network import Link
@@ -91,13 +92,22 @@ class Fabric:
     def _uplink(self, number: int) -> list[Value]:
         return underlay.uplink(self._plan, number, asks=self._asks)
 
+    def cable(self, name: str) -> Cable:
+        """The cable of a node."""
+        number, plan = self._number(name), self._plan
+        gateways = tuple(ip for subnet in range(plan.subnets) for ip in plan.underlay_gateways(subnet))
+        gate = underlay.switch_name(plan.subnet_of(number))
+        return Cable(name, self.underlay.namespace, underlay.port_name(number), gate, plan.links(), gateways)
+
+    def _number(self, name: str) -> int:
+        return list(self.nodes).index(name) + 1
+
     def remake_uplink(self, name: str) -> None:
         """Delete a node's uplink and its port at the switch, and make them again; the machine configures it as at its start.
 
         LabError when that can't be.
         """
-        number = list(self.nodes).index(name) + 1
-        cable, *_ = underlay.port(self._plan, number, name)
+        cable, *_ = underlay.port(self._plan, self._number(name), name)
         gone = self.underlay.kernel.apply([Operation(cable, None)])
         if gone.failed:
             raise LabError(f"the uplink of {name} can't be deleted: {gone.failed[0].error}")

@@ -352,6 +352,7 @@ class Lab:
             pods,
             self._record_event,
             partial(fabric.remake_uplink, name),
+            fabric.cable(name),
             self._machine_status(manifest),
             self._name_server,
             process=self._agent_process(name, machine) if self.spec.agents == PROCESSES else None,

@@ -33,6 +33,7 @@ from podplane.lab.agents import AgentInProcess, LabAgent
 from podplane.lab.api_connection import ApiConnection, Objects, copy_of, differences, objects_of
 from podplane.lab.control_plane import WORKING
 from podplane.lab.fabric import Machine
+from podplane.lab.faults.cable import Cable
 from podplane.lab.faults.control import FaultControl
 from podplane.lab.name_server import NameServer
 from podplane.lab.underlay import UPLINK
@@ -55,9 +56,9 @@ class LabNode:
     """One node, the `Host` of its agent, and the `Target` of its faults; its methods run on one event loop.
 
     `client` goes over `connection`; `control` is the lab's own client, which no fault cuts. `pods` are those of the cluster by
-    path. `remake_uplink` deletes the uplink and makes it again; it blocks. `status` is what its kubelet says of the machine,
-    `name_server` the lab's; `process` is its agent where that is a process of its own. A node that `is_new` has just been registered with
-    all that its kubelet says of it.
+    path. `remake_uplink` deletes the uplink, the node's end of `cable`, and makes it again; it blocks. `status` is what its kubelet
+    says of the machine, `name_server` the lab's; `process` is its agent where that is a process of its own. A node that `is_new` has just
+    been registered with all that its kubelet says of it.
     """
 
     kubelet: Kubelet
@@ -76,6 +77,7 @@ class LabNode:
         pods: Mapping[str, Pod],
         record_event: RecordEvent,
         remake_uplink: Callable[[], None],
+        cable: Cable,
         status: Mapping[str, Any],
         name_server: NameServer,
         *,
@@ -88,6 +90,7 @@ class LabNode:
         self._connection = connection
         self._record = record_event
         self._remake_uplink = remake_uplink
+        self.cable = cable
         self._name_server = name_server
         self._in_process = AgentInProcess(
             NodeAgent(name, self, settings, client, caches, peers, self._record_event, utc_now, poller)
@@ -331,6 +334,10 @@ class LabNode:
     def kill_name_server(self) -> int:
         """SIGKILL to the process, which is that of all nodes; its id, 0 when there is none."""
         return self._name_server.kill()
+
+    def configure_uplink(self) -> None:
+        """As when the machine boots; what is there stays; blocks."""
+        self.machine.configure_uplink()
 
     def remake_uplink(self) -> None:
         """Delete the uplink and make it again; blocks."""

@@ -21,6 +21,8 @@ from podplane.state.value import IPAddress, IPNetwork, Value
 
 UPLINK, OUT, OUTSIDE = "eth0", "out0", "outside"
 OUTSIDE_HOST_OFFSET = 10
+MTU = 1500
+"""Of the network between machines, unless a fault changes that of one of them."""
 
 
 def switch_name(subnet: int) -> str:
@@ -97,12 +99,17 @@ def _router_ips(plan: Plan) -> tuple[IPAddress, ...]:
     return tuple(n.network_address + 1 for n in _families(plan, plan.outside))
 
 
+def port_name(number: int) -> str:
+    """The switch's port of node `number`."""
+    return f"port{number}"
+
+
 def port(plan: Plan, number: int, netns: str) -> list[Value]:
     """The cable from the switch to node `number`, whose far end is the node's eth0 in `netns`."""
     ips = plan.node_ips(number)
     mac, switch_ = mac_of(ips[0]), switch_name(plan.subnet_of(number))
     cable = Link(
-        name=f"port{number}",
+        name=port_name(number),
         kind="veth",
         master=switch_,
         alias=f"node/node{number}",

@@ -18,6 +18,22 @@ NOT_READY_SECONDS = 90
 NETWORK = "ip -o route; ip -o -6 route; ip -o address show eth0; ip -o address show cbr0; ip -o neighbour show nud permanent"
 
 
+ASK = """
+import socket, sys
+one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+one.setsockopt(socket.IPPROTO_IP, 10, 2)  # IP_MTU_DISCOVER: IP_PMTUDISC_DO
+one.settimeout(0.5)
+one.connect((sys.argv[1], 8080))
+one.send(bytes(int(sys.argv[2]) - 28))
+try:
+    one.recv(2000)
+    print("answered")
+except TimeoutError:
+    print("lost")
+"""
+"""Ask an echo server for something, in a packet of so many bytes that nobody may fragment."""
+
+
 def network(lab: Podplane, node: str) -> list[str]:
     """Routes, addresses and permanent neighbours of a node, without link-local ones, and whether links have a carrier yet."""
     lines = lab.on_node(node, NETWORK).splitlines()
@@ -77,6 +93,50 @@ def test_the_uplink_goes_down_and_comes_up(lab: Podplane) -> None:
     until(lambda: network(lab, "node1") == before, SECONDS)
     assert "Active on node1: none." in lab("fault", "node1").stdout
     lab("check")
+
+
+def test_what_goes_wrong_between_nodes_is_in_force_until_it_is_cleared(lab: Podplane, kubectl: Kubectl) -> None:
+    """Whatever becomes of the agent, whom nothing on its node tells of it."""
+    peer = kubectl("get", "pod", "echo-node2-1", "-o", "jsonpath={.status.podIP}")
+
+    def lost(size: int = 100) -> bool:
+        """A packet of so many bytes, which nobody may fragment, or the answer to it."""
+        said = lab("exec", "echo-node1-1", "--", "python3", "-c", ASK, peer, str(size)).stdout
+        assert said in ("lost\n", "answered\n")
+        return said == "lost\n"
+
+    for option, done in (
+        (("--isolate",), "No packet passes between node2 and other nodes; it reaches the API and the world outside."),
+        (("--loss", "100%"), "100% of the packets from and to node2 are lost."),
+        (("--loss", "100%", "--one-way"), "100% of the packets that node2 sends are lost."),
+    ):
+        assert lab("fault", "node2", *option).stdout.startswith(f"{done}\nSee: ")
+        words = " ".join(option).removeprefix("--")
+        assert f"Active on node2: {words} since " in lab("fault", "node2").stdout
+        assert re.search(rf"fault +node2: {words} \(`podplane fault", lab("status").stdout)
+        assert lost()
+        if option == ("--isolate",):
+            lab("fault", "node2", "--restart-agent")
+            assert lost()
+            assert lab("fault", "node3", "--block-port", "gre").returncode == 0
+            cleared = lab("fault", "clear").stdout.splitlines()
+            assert cleared == ["On the cable of node2, isolate is over.", "On the cable of node3, block-port is over."]
+        else:
+            lab("fault", "node2", "--clear")
+        until(lambda: not lost(), SECONDS)  # a machine that is busy answers late
+    assert "was set to 1400" in lab("fault", "node2", "--mtu", "1400", "--unseen").stdout
+    until(lambda: not lost(1200), SECONDS)
+    assert lost(1401)
+    assert lab("fault", "node2", "--uplink-remade", code=2).stderr == "podplane: mtu is active on node2: clear it first\n"
+    lab("fault", "node2", "--clear")
+    before = network(lab, "node2")
+    lab("fault", "node2", "--mtu", "1000")
+    assert "mtu 1000 " in lab.on_node("node2", "ip -o link show eth0")
+    lab("fault", "node2", "--clear")
+    assert "mtu 1500 " in lab.on_node("node2", "ip -o link show eth0")
+    until(lambda: network(lab, "node2") == before, SECONDS)
+    assert lab("fault", "clear").stdout == "No fault is active.\n"
+    until(lambda: not lost(1401), SECONDS)
 
 
 def test_a_node_whose_uplink_somebody_sets_down_loses_its_load_balancers_and_has_its_network_back_when_it_is_up(
@@ -168,11 +228,17 @@ def test_faults_are_listed_and_wrong_ones_refused_in_one_line(lab: Podplane) -> 
     assert "--cut-api [DURATION]" in said and "--uplink-remade" in said
     for words, why in (
         (("node1", "--uplink-down", "--clear"), "one thing at a time: write one option"),
+        (("clear", "--isolate"), "one thing at a time: write one option"),
+        (("node1", "--isolate", "--one-way"), "--isolate does not go with '--one-way': write --isolate"),
+        (("node1", "--loss", "10"), "'10' is no share of packets: write 10%, 0.5% or 100%"),
+        (("node1", "--block-port", "http"), "'http' is no port: write 4789, 4789/udp or gre"),
+        (("node1", "--mtu", "0"), "'0' is no MTU: write a number of bytes from 68 to 65535"),
         (("node1", "--cut-api", "soon"), "'soon' is no duration: write 90s, 2m or 1h, after the name of the node"),
         (("node9", "--cut-api"), "there is no node 'node9': this lab has node1, node2, node3"),
         (("node1", "--delete-link", "nobody"), "node1 has no link of pod default/nobody: there is default/echo-node1-"),
     ):
-        assert lab("fault", *words, code=2).stderr.startswith(f"podplane: {why}")
+        *waiting, said = lab("fault", *words, code=2).stderr.splitlines()
+        assert said.startswith(f"podplane: {why}") and all(line.startswith("Waiting for ") for line in waiting)
     assert lab("fault", "node1", "--clear").stdout == "No fault is active on node1.\n"
 
 

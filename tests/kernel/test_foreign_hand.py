@@ -20,7 +20,7 @@ from podplane.kernel.namespace import CurrentNamespace, Namespace, NetworkNamesp
 from podplane.kernel.opener import KernelOpener
 from podplane.lab.faults import foreign
 from podplane.lab.faults.actions import ACTIONS
-from podplane.lab.faults.table import FaultError
+from podplane.lab.faults.arguments import FaultError
 from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
 from podplane.pods.plan import veth_name
 from podplane.state.network import Proxy

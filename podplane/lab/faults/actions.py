@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Protocol
 
 import msgspec
 
 from podplane.agent.node import Started
-from podplane.lab.faults import foreign
+from podplane.lab.faults import cable, foreign
+from podplane.lab.faults.arguments import FaultError, Narrow, loss_of, mtu_of, port_of
+from podplane.lab.faults.cable import Cable
 from podplane.lab.faults.foreign import Place
-from podplane.lab.faults.table import FaultError
-from podplane.lab.underlay import UPLINK
+from podplane.lab.underlay import MTU, UPLINK
 from podplane.model.words import counted
+from podplane.state.nft import Chain
 
 
 class Target(Place, Protocol):
     """The node that something happens to."""
+
+    @property
+    def cable(self) -> Cable:
+        """That to its switch."""
 
     async def restart_agent(self) -> Started:
         """End the agent and begin with a new one."""
@@ -45,6 +51,9 @@ class Target(Place, Protocol):
 
     def kill_name_server(self) -> int:
         """SIGKILL to its process; the process id, 0 when there is none."""
+
+    def configure_uplink(self) -> None:
+        """Apply the machine's own network configuration once more; blocks."""
 
     def remake_uplink(self) -> None:
         """Delete the node's uplink and make it again; blocks."""
@@ -134,6 +143,61 @@ async def remake_uplink(target: Target, argument: str) -> str:
     return f"On {target.name}, {UPLINK} was deleted and made again."
 
 
+def on_cable(fault: str, plan: Callable[[Cable, str], tuple[Iterable[Chain], str]]) -> Action:
+    """A fault of the cable, by the rules that `plan` makes of the argument, and a sentence that says what they do."""
+
+    async def make(target: Target, argument: str) -> str:
+        chains, done = plan(target.cable, argument)
+        await asyncio.to_thread(cable.set_up, target.cable, fault, chains)
+        return done
+
+    async def undo(target: Target) -> str:
+        await asyncio.to_thread(cable.lift, target.cable, fault)
+        return f"On the cable of {target.name}, {fault} is over."
+
+    return Action(make, undo)
+
+
+def isolate(of: Cable, argument: str) -> tuple[Iterable[Chain], str]:
+    """Nothing passes between nodes."""
+    return cable.isolated(of), f"No packet passes between {of.node} and other nodes; it reaches the API and the world outside."
+
+
+def lose(of: Cable, argument: str) -> tuple[Iterable[Chain], str]:
+    """Some packets are lost."""
+    wanted = loss_of(argument)
+    which = f"that {of.node} sends" if wanted.one_way else f"from and to {of.node}"
+    return cable.loss(of, wanted), f"{argument.split()[0]} of the packets {which} are lost."
+
+
+def block_port(of: Cable, argument: str) -> tuple[Iterable[Chain], str]:
+    """Some packets are dropped."""
+    wanted = port_of(argument)
+    what = f"to port {wanted.number} ({', '.join(wanted.protocols)})" if wanted.number else f"of {argument}"
+    return cable.blocked_port(of, wanted), f"Packets {what} from and to {of.node} are dropped."
+
+
+async def narrow(target: Target, argument: str) -> str:
+    """The MTU is another one."""
+    wanted = mtu_of(argument)
+    await asyncio.to_thread(_set_mtu, target, wanted)
+    where = "the switch's port" if wanted.unseen else f"{UPLINK}, and of the switch's port"
+    return f"On {target.name}, the MTU of {where} was set to {wanted.mtu}."
+
+
+async def widen(target: Target) -> str:
+    """The MTU is the usual one. An interface with less than 1280 has lost its IPv6 addresses (RFC 8200, 5; addrconf_notify)."""
+    await asyncio.to_thread(_set_mtu, target, Narrow(MTU))
+    await asyncio.to_thread(target.configure_uplink)
+    return f"On {target.name}, the MTU of {UPLINK} was set to {MTU}."
+
+
+def _set_mtu(target: Target, wanted: Narrow) -> None:
+    cable.set_mtu(target.cable, wanted.mtu)
+    if not wanted.unseen:
+        foreign.set_mtu(target.namespace, UPLINK, wanted.mtu)
+
+
 async def stop_name_server(target: Target, argument: str) -> str:
     """The node has none."""
     await target.stop_name_server()
@@ -161,6 +225,10 @@ ACTIONS: Mapping[str, Action] = {
     "cut-api": Action(cut_api, reconnect_api),
     "uplink-down": Action(uplink_down, uplink_up),
     "uplink-remade": Action(remake_uplink),
+    "isolate": on_cable("isolate", isolate),
+    "loss": on_cable("loss", lose),
+    "block-port": on_cable("block-port", block_port),
+    "mtu": Action(narrow, widen),
     "stop-name-server": Action(stop_name_server, resume_name_server),
     "kill-name-server": Action(kill_name_server),
     "flush-nftables": by_foreign_hand(foreign.flush_nftables),

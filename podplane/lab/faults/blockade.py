@@ -24,12 +24,12 @@ PRIORITY = -300
 def set_up(namespace: Namespace, host: str, port: int) -> None:
     """Have nothing pass to or from this address and port; where nothing does already, nothing changes. KernelError when it can't be."""
     lift(namespace)
-    _apply(namespace, [Operation(None, one) for one in _values(host, port)])
+    carry_out(namespace, [Operation(None, one) for one in _values(host, port)])
 
 
 def lift(namespace: Namespace) -> None:
     """Let everything pass."""
-    _apply(namespace, [Operation(Table(family=FAMILY, table=TABLE), None)], missing_ok=True)
+    carry_out(namespace, [Operation(Table(family=FAMILY, table=TABLE), None)], missing_ok=True)
 
 
 def _values(host: str, port: int) -> list[Value]:
@@ -66,7 +66,8 @@ def _port(offset: int, port: int) -> Row:
     return (Payload(dreg=1, base=TRANSPORT_HEADER, offset=offset, length=PORT_SIZE), Cmp(data=port.to_bytes(PORT_SIZE, "big")))
 
 
-def _apply(namespace: Namespace, operations: list[Operation], *, missing_ok: bool = False) -> None:
+def carry_out(namespace: Namespace, operations: list[Operation], *, missing_ok: bool = False) -> None:
+    """Change something by a door of its own. KernelError when that is refused; `missing_ok`: nothing is missed."""
     kernel = Kernel(namespace, KernelOpener())
     try:
         report = kernel.apply(operations)

@@ -17,8 +17,9 @@ from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import ApiError
 from podplane.lab.faults import messages
 from podplane.lab.faults.actions import ACTIONS, Target
+from podplane.lab.faults.arguments import FaultError, seconds_of
 from podplane.lab.faults.messages import Active, Answer, Request
-from podplane.lab.faults.table import BY_NAME, CLEAR, Fault, FaultError, seconds_of
+from podplane.lab.faults.table import BY_NAME, CLEAR, Fault
 from podplane.model.config import ACTIVE_FAULTS
 from podplane.model.objects import Node
 
@@ -95,20 +96,17 @@ class FaultControl:
         for name in fault.not_during:
             if name in self.active:
                 raise FaultError(f"{name} is active on {self.target.name}: clear it first")
-        if argument and not fault.argument:
-            raise FaultError(f"{fault.option} takes no value")
-        if argument:
-            fault.check(argument)
+        fault.refuse(argument)
         done = await ACTIONS[fault.name].make(self.target, argument)
         if fault.undo:
-            seconds = seconds_of(argument) if argument and fault.check is seconds_of else 0.0
-            self._activate(fault, seconds)
+            self._activate(fault, argument)
         return done
 
-    def _activate(self, fault: Fault, seconds: float) -> None:
+    def _activate(self, fault: Fault, argument: str) -> None:
+        seconds = seconds_of(argument) if argument and fault.check is seconds_of else 0.0
         now = self.now()
         until = _time(now + datetime.timedelta(seconds=seconds)) if seconds else ""
-        self.active[fault.name] = Active(fault.name, _time(now), until)
+        self.active[fault.name] = Active(fault.name, _time(now), until, "" if seconds else argument)
         if seconds:
             self._timers[fault.name] = asyncio.get_running_loop().call_later(seconds, self._end, fault.name)
 

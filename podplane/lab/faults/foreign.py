@@ -18,7 +18,7 @@ from podplane.kernel.namespace import Namespace
 from podplane.kernel.nft import foreign
 from podplane.kernel.opener import KernelOpener
 from podplane.kernel.sysctl import path_of
-from podplane.lab.faults.table import FaultError
+from podplane.lab.faults.arguments import FaultError
 from podplane.model.config import NetworkConfig
 from podplane.state.network import Address, Link, Neighbour, Route
 from podplane.state.nft import Chain
@@ -126,10 +126,20 @@ def set_link(place: Place, link: str, *, up: bool) -> None:
         _carry_out(kernel, Operation(msgspec.structs.replace(value, up=not up), value))
 
 
-@contextlib.contextmanager
-def _door(place: Place) -> Iterator[Kernel]:
+def set_mtu(namespace: Namespace, link: str, mtu: int) -> None:
+    """Have a link of a namespace take packets of so many bytes."""
+    with _opened(namespace) as kernel:
+        _carry_out(kernel, Operation(Link(name=link), Link(name=link, mtu=mtu)))
+
+
+def _door(place: Place) -> contextlib.AbstractContextManager[Kernel]:
     """A kernel door of its own."""
-    kernel = Kernel(place.namespace, KernelOpener())
+    return _opened(place.namespace)
+
+
+@contextlib.contextmanager
+def _opened(namespace: Namespace) -> Iterator[Kernel]:
+    kernel = Kernel(namespace, KernelOpener())
     try:
         yield kernel
     finally:

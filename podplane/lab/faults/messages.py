@@ -36,11 +36,15 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Active(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A fault that was made and not undone: times as in RFC 3339; `until` "" when it does not end by itself."""
+    """A fault that was made and not undone, and what it was given: times as in RFC 3339; `until` "" when it does not end by itself."""
 
     fault: str
     since: str
     until: str = ""
+    argument: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.fault} {self.argument}".strip()
 
 
 def request_body(request: Request) -> dict[str, Any]:

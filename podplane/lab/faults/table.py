@@ -6,42 +6,22 @@ the kernel door, and a command must feel instant.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
-DURATION = re.compile(r"(?P<number>[0-9]+)(?P<unit>s|m|h)")
-MAX_DIGITS = 6
-UNITS = {"s": 1, "m": 60, "h": 3600}
+from podplane.lab.faults.arguments import ONE_WAY, UNSEEN, FaultError, any_text, loss_of, mtu_of, port_of, seconds_of
+
 CLEAR = "clear"
 """In a request, in place of a fault: undo all active ones."""
-
-
-class FaultError(Exception):
-    """A fault can't be made: one line for the user."""
-
-
-def seconds_of(text: str) -> float:
-    """Seconds of a duration such as 90s, 2m or 1h. FaultError when it is none, no time at all, or too long."""
-    found = DURATION.fullmatch(text)
-    if found and len(found["number"]) > MAX_DIGITS:
-        raise FaultError(f"{text[:40]!r} is too long: a duration has {MAX_DIGITS} digits at most, as 999999h")
-    if found is None or not int(found["number"]):
-        raise FaultError(f"{text!r} is no duration: write 90s, 2m or 1h, after the name of the node")
-    return float(int(found["number"]) * UNITS[found["unit"]])
-
-
-def any_text(text: str) -> object:
-    """An argument that only the node can judge."""
-    return text
 
 
 class Fault(msgspec.Struct, frozen=True):
     """One fault. `undo` says what `--clear` does about it; without it the fault is over at once, and is never active.
 
-    `argument` is the placeholder of the option's optional value, and `check` raises FaultError for one that makes no sense.
-    `not_during` names the active faults that must be cleared before.
+    `argument` is the placeholder of the option's value, which may be left out unless it is `needed`; `flags` are further options that go
+    with it, and what they mean. Value and flags together, with spaces between, are the fault's argument: `check` raises FaultError for one
+    that makes no sense. `not_during` names the active faults that must be cleared before; `aliases` are other names of the option.
     """
 
     name: str
@@ -51,6 +31,9 @@ class Fault(msgspec.Struct, frozen=True):
     argument: str = ""
     check: Callable[[str], object] = any_text
     not_during: tuple[str, ...] = ()
+    needed: bool = False
+    flags: Mapping[str, str] = {}  # never changed
+    aliases: tuple[str, ...] = ()
 
     @property
     def option(self) -> str:
@@ -59,11 +42,25 @@ class Fault(msgspec.Struct, frozen=True):
 
     @property
     def usage(self) -> str:
-        """The option with its placeholder."""
-        return f"{self.option} [{self.argument}]" if self.argument else self.option
+        """The option with its placeholder, and the flags that go with it."""
+        value = self.argument if self.needed else f"[{self.argument}]" if self.argument else ""
+        return " ".join(filter(None, (self.option, value, *(f"[{flag}]" for flag in self.flags))))
+
+    def refuse(self, argument: str) -> None:
+        """FaultError unless this is an argument of it."""
+        words = argument.split()
+        values = [word for word in words if not word.startswith("--")]
+        if values and not self.argument:
+            raise FaultError(f"{self.option} takes no value")
+        if len(values) > 1 or not self.flags.keys() >= {*words} - {*values}:
+            raise FaultError(f"{self.option} does not go with {argument[:40]!r}: write {self.usage}")
+        if self.needed and not values:
+            raise FaultError(f"{self.option} needs a value: write {self.usage}")
+        if values:
+            self.check(argument)
 
 
-CUT_API, UPLINK_DOWN, STOP_AGENT = "cut-api", "uplink-down", "stop-agent"
+CUT_API, UPLINK_DOWN, STOP_AGENT, MTU = "cut-api", "uplink-down", "stop-agent", "mtu"
 REPAIRED = "`kubectl describe node {node}` has a Repaired event"
 FAULTS: tuple[Fault, ...] = (
     Fault(
@@ -77,6 +74,7 @@ FAULTS: tuple[Fault, ...] = (
         "The node's agent, which is a process (`up --agents processes`), is killed; another one starts at once.",
         "`{check}` passes, and the new agent wrote nothing",
         not_during=(STOP_AGENT,),
+        aliases=("kill",),
     ),
     Fault(
         STOP_AGENT,
@@ -99,12 +97,49 @@ FAULTS: tuple[Fault, ...] = (
         "The node's eth0 is set down.",
         "`{check}` names the pods that are not reached; `kubectl describe node {node}` says why",
         undo="eth0 is set up, and the machine configures it again",
+        aliases=("link-down",),
+    ),
+    Fault(
+        "isolate",
+        "No packet passes between the node and other nodes; the API and the world outside are reached.",
+        "`{check}` names the pods that are not reached; `kubectl get node {node}` says Ready",
+        undo="packets pass again",
+    ),
+    Fault(
+        "loss",
+        "A SHARE of packets (10%) between the node and its switch is lost, in each direction.",
+        "`{check}` tries what was lost once more; with 100% the node is not reached",
+        undo="none is lost",
+        argument="SHARE",
+        check=loss_of,
+        needed=True,
+        flags={ONE_WAY: "With --loss: of those packets only that the node sends."},
+    ),
+    Fault(
+        "block-port",
+        "Packets from and to the node are dropped that are for this PORT (4789, 4789/udp), or of a protocol (gre).",
+        "`{check}` names the pods that are not reached, if that is how packets go from node to node",
+        undo="they pass again",
+        argument="PORT",
+        check=port_of,
+        needed=True,
+    ),
+    Fault(
+        MTU,
+        "The node's eth0, and its port at the switch, take packets of at most BYTES.",
+        "`{exec} POD -- ip link` shows the MTU of a pod",
+        undo="they take packets as large as before",
+        argument="BYTES",
+        check=mtu_of,
+        needed=True,
+        not_during=(UPLINK_DOWN,),
+        flags={UNSEEN: "With --mtu: only the port at the switch does; nothing on the node says so."},
     ),
     Fault(
         "uplink-remade",
         "The node's eth0 is deleted, and made again as another interface.",
         "`{check}` passes, once the routes are back",
-        not_during=(UPLINK_DOWN,),
+        not_during=(UPLINK_DOWN, MTU),
     ),
     Fault(
         "stop-name-server",

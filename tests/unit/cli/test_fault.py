@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from podplane.cli.fault import fault
 from podplane.lab.errors import LabError
 from podplane.lab.faults.table import FAULTS, Fault
+from podplane.lab.folder import Folder
+from podplane.model.config import ACTIVE_FAULTS
 
 
 @pytest.mark.parametrize(
@@ -23,6 +27,64 @@ def test_what_to_write_is_said(words: str, why: str) -> None:
         fault.main(words.split(), standalone_mode=False)
 
 
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("clear --isolate", "one thing at a time: write one option$"),
+        ("clear --clear", "one thing at a time: write one option$"),
+        ("node1 --isolate --loss 10%", "one thing at a time: write one option$"),
+        ("node1 --one-way", r"--one-way goes with --loss SHARE \[--one-way\]$"),
+        ("node1 --clear --unseen", r"--unseen goes with --mtu BYTES \[--unseen\]$"),
+        ("node1 --isolate --one-way", "--isolate does not go with '--one-way': write --isolate$"),
+        ("node1 --loss ten", "'ten' is no share of packets: write 10%, 0.5% or 100%$"),
+    ],
+)
+def test_what_does_not_go_together_is_said(words: str, why: str) -> None:
+    with pytest.raises(LabError, match=f"^{why}"):
+        fault.main(words.split(), standalone_mode=False)
+
+
+def test_options_have_other_names_and_flags(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr("podplane.cli.fault.connect", lambda folder: None)
+    monkeypatch.setattr("podplane.cli.fault._node", lambda client, name: {})
+    monkeypatch.setattr("podplane.cli.fault._ask", lambda folder, client, *words: asked.append(words))
+    for words in ("node1 --link-down", "node1 --kill", "node2 --loss 10% --one-way", "node2 --cut-api", "node2 --cut-api 2m"):
+        fault.main(words.split(), standalone_mode=False)
+    assert asked == [
+        ("node1", "uplink-down", ""),
+        ("node1", "kill-agent", ""),
+        ("node2", "loss", "10% --one-way"),
+        ("node2", "cut-api", ""),
+        ("node2", "cut-api", "2m"),
+    ]
+
+
+def test_the_faults_of_all_nodes_are_cleared_also_when_one_of_them_can_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    active = {ACTIVE_FAULTS: '[{"fault": "isolate", "since": "x"}]'}
+    nodes = [{"metadata": {"name": f"node{n}", "annotations": active if n != 2 else {}}} for n in range(1, 5)]
+
+    class Client:
+        def objects(self, resource: str) -> list[dict[str, Any]]:
+            return nodes
+
+    def ask(folder: Folder, client: Client, node: str, *words: str) -> str:
+        if node == "node1":
+            raise LabError("node1 did not answer")
+        return f"{node} {' '.join(words)}"
+
+    monkeypatch.setattr("podplane.cli.fault.connect", lambda folder: Client())
+    monkeypatch.setattr("podplane.cli.fault._ask", ask)
+    with pytest.raises(LabError, match="node1 did not answer"):
+        fault.main(["clear"], standalone_mode=False)
+    assert capsys.readouterr().out == "node3 clear \nnode4 clear \n"
+    nodes.clear()
+    fault.main(["clear"], standalone_mode=False)
+    assert capsys.readouterr().out == "No fault is active.\n"
+
+
 def test_what_to_write_names_the_lab() -> None:
     with pytest.raises(LabError, match=r"podplane fault --name other NODE --clear$"):
         fault.main(["--name", "other", "--clear"], standalone_mode=False)
@@ -35,7 +97,8 @@ def test_hints_lead_to_the_lab_of_the_fault(
     monkeypatch.setattr("podplane.cli.fault.connect", lambda folder: None)
     monkeypatch.setattr("podplane.cli.fault._node", lambda client, name: {})
     monkeypatch.setattr("podplane.cli.fault._ask", lambda *words: "done")
-    fault.main(["--name", "other", "node2", row.option], standalone_mode=False)
+    value = {"loss": ["10%"], "block-port": ["4789"], "mtu": ["1400"]}.get(row.name, [])
+    fault.main(["--name", "other", "node2", row.option, *value], standalone_mode=False)
     said = capsys.readouterr().out
     assert "{" not in said
     assert said.count("`podplane ") == said.count(" --name other")

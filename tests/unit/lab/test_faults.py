@@ -20,9 +20,10 @@ from podplane.kubeapi.messages import Response
 from podplane.lab.api_connection import ApiConnection, copy_of, differences, objects_of
 from podplane.lab.faults import messages
 from podplane.lab.faults.actions import ACTIONS
+from podplane.lab.faults.arguments import FaultError, Loss, Narrow, Port, loss_of, mtu_of, port_of, seconds_of
 from podplane.lab.faults.control import FaultControl
 from podplane.lab.faults.messages import Active, Answer, Request
-from podplane.lab.faults.table import BY_NAME, CLEAR, FAULTS, FaultError, seconds_of
+from podplane.lab.faults.table import BY_NAME, CLEAR, FAULTS
 from podplane.model.config import ACTIVE_FAULTS, FAULT, FAULT_ANSWERS
 from podplane.model.objects import Metadata, Node
 from tests.plans import node
@@ -59,13 +60,58 @@ def test_a_duration_that_is_too_long_is_told_from_what_is_none(text: str) -> Non
     assert seconds_of("999999h") == 999999 * 3600
 
 
+@pytest.mark.parametrize(
+    ("option", "argument", "why"),
+    [
+        ("uplink-down", "x", "--uplink-down takes no value"),
+        ("isolate", "--one-way", "--isolate does not go with '--one-way': write --isolate"),
+        ("loss", "", "--loss needs a value: write --loss SHARE [--one-way]"),
+        ("loss", "--one-way", "--loss needs a value: write --loss SHARE [--one-way]"),
+        ("loss", "10% --unseen", "--loss does not go with '10% --unseen': write --loss SHARE [--one-way]"),
+        ("loss", "10% 20%", "--loss does not go with '10% 20%': write --loss SHARE [--one-way]"),
+        ("loss", "10", "'10' is no share of packets: write 10%, 0.5% or 100%"),
+        ("loss", "0%", "'0%' is no share of packets: write 10%, 0.5% or 100%"),
+        ("loss", "101%", "'101%' is no share of packets: write 10%, 0.5% or 100%"),
+        ("loss", "\u0661%", "'\u0661%' is no share of packets: write 10%, 0.5% or 100%"),
+        ("block-port", "0", "'0' is no port: write 4789, 4789/udp or gre"),
+        ("block-port", "65536", "'65536' is no port: write 4789, 4789/udp or gre"),
+        ("block-port", "\u0661", "'\u0661' is no port: write 4789, 4789/udp or gre"),
+        ("block-port", "udp", "'udp' is no port: write 4789, 4789/udp or gre"),
+        ("block-port", "4789/gre", "'gre' has no ports: write tcp, udp, sctp, or nothing for all of them"),
+        ("block-port", "4789/", "'' has no ports: write tcp, udp, sctp, or nothing for all of them"),
+        ("mtu", "67", "'67' is no MTU: write a number of bytes from 68 to 65535"),
+        ("mtu", "9" * 5000, "is no MTU: write a number of bytes from 68 to 65535"),
+        ("mtu", "1400.0", "'1400.0' is no MTU: write a number of bytes from 68 to 65535"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused_by_name(option: str, argument: str, why: str) -> None:
+    with pytest.raises(FaultError) as refused:
+        BY_NAME[option].refuse(argument)
+    assert str(refused.value).endswith(why)
+
+
+def test_arguments() -> None:
+    for option, argument in (
+        ("loss", "10%"),
+        ("loss", "10% --one-way"),
+        ("block-port", "gre"),
+        ("mtu", "1400 --unseen"),
+        ("isolate", ""),
+    ):
+        BY_NAME[option].refuse(argument)
+    assert (loss_of("0.5%"), loss_of("100% --one-way")) == (Loss(0.005), Loss(1.0, one_way=True))
+    assert (port_of("4789"), port_of("53/udp")) == (Port(("tcp", "udp", "sctp"), 4789), Port(("udp",), 53))
+    assert (port_of("gre"), mtu_of("1400"), mtu_of("68 --unseen")) == (Port(("gre",)), Narrow(1400), Narrow(68, unseen=True))
+
+
 # Messages.
 
 
 def test_messages_come_back_as_they_were_written() -> None:
     request = Request("1", "cut-api", "90s")
     assert messages.request_of(messages.request_body(request)["metadata"]["annotations"]) == request
-    active = [Active("cut-api", "2026-01-01T00:00:00Z", "2026-01-01T00:01:30Z"), Active("uplink-down", "x")]
+    active = [Active("cut-api", "2026-01-01T00:00:00Z", "2026-01-01T00:01:30Z"), Active("loss", "x", argument="10%")]
+    assert [str(one) for one in active] == ["cut-api", "loss 10%"]
     assert messages.active_of(messages.active_body(active)["metadata"]["annotations"]) == active
     assert messages.active_body([]) == {"metadata": {"annotations": {ACTIVE_FAULTS: None}}}
     answers = [Answer(str(number), f"done {number}") for number in range(20)]
