@@ -4,10 +4,11 @@ PYTHON ?= python3
 VENV ?= .venv
 LAB_NODES ?= 3
 LAB_PODS ?= 2
+IMAGE ?= dist/podplane-image.tar
 bin := $(VENV)/bin
 ready := $(VENV)/.ready
 
-.PHONY: help lab down test test-processes test-vm lint bench tools clean
+.PHONY: help lab down test test-processes test-vm lint bench image tools clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +17,7 @@ help:
 	@echo 'make test-vm run tests on the kernel of Debian, in a virtual machine without network (as root)'
 	@echo 'make test-processes     run every end-to-end test with agents that are processes, as on real machines'
 	@echo 'make bench   measure, and write docs/performance.md'
+	@echo 'make image   build the image of the agent, $(IMAGE), without a registry'
 	@echo 'make down    stop all labs; make clean also removes the environment'
 
 $(ready): pyproject.toml requirements-dev.txt $(wildcard podplane/cni/plugin/*.[ch])
@@ -57,6 +59,10 @@ test-processes: $(ready) tools
 
 bench: $(ready) tools
 	$(bin)/python -m bench.run --markdown docs/performance.md
+
+image: $(ready)
+	@mkdir -p $(dir $(IMAGE))
+	$(bin)/python -m tools.image $(IMAGE)
 
 # `ip` and `nft` are the oracles of some tests; without them those are skipped.
 tools:
