@@ -63,6 +63,7 @@ from podplane.policy.counts import counted, in_force
 from podplane.policy.feature import PolicyMemory
 from podplane.policy.tables import TABLE as POLICY_TABLE
 from podplane.routes.table import BY_NAME, backend
+from podplane.routes.withdrawal import found_withdrawn
 from podplane.servers.durations import Durations
 from podplane.services import lifetime
 from podplane.services.feature import ServicesMemory
@@ -216,6 +217,8 @@ class Agent:
         self.watcher.start()
         found = await self.watcher.auditor.read_all()
         await beside(len(found), self.planner.recover, found.values())
+        not_ready = [one for one in self.view.nodes.values() if not one.is_ready and one.metadata.name != self.view.node_name]
+        self.view.withdrawn = await beside(len(found), found_withdrawn, found.values(), not_ready)
         pause = Pause()
         for slice_ in self.ledger.end_reading(self.ledger.begin_reading(), found, lambda identity: False):
             del slice_
@@ -278,6 +281,13 @@ class Agent:
             self.planner.mark(PeerKey(name))
         self.planner.mark_all((AttachmentKey,))
         self._wake.set()
+
+    def withdraw_routes(self, names: frozenset[str]) -> None:
+        """Routes to these peers are withdrawn from now on, and to no others."""
+        for name in names ^ self.view.withdrawn:
+            self.planner.mark(PeerKey(name))
+            self._wake.set()
+        self.view.withdrawn = names
 
     def has_backend(self, name: str) -> bool:
         """Are the links there that this backend needs on the node?"""

@@ -45,6 +45,7 @@ from podplane.policy.feature import PolicyMemory
 from podplane.policy.index import Change
 from podplane.policy.restart import after_start
 from podplane.routes import ways
+from podplane.routes.withdrawal import withdrawn
 from podplane.services import announce, lifetime, tables
 from podplane.services.elements import hairpin
 from podplane.services.feature import ServicesMemory
@@ -225,7 +226,10 @@ def _plan_peer(view: View, key: PeerKey, settings: tuple[NetworkConfig, NodeSett
     if peer is None or view.node is None or key.path == view.node_name:
         return NOTHING
     why_not = ways.why_not(peer, view.node, settings[0])
-    return Plan(fragment=memory.plan(peer, view.node, view.versions, *settings), effects=(Warn(why_not),) if why_not else ())
+    planned = memory.plan(peer, view.node, view.versions, *settings)
+    if key.path in view.withdrawn:
+        planned = withdrawn(planned, peer)
+    return Plan(fragment=planned, effects=(Warn(why_not),) if why_not else ())
 
 
 def _plan_attachment(view: View, key: AttachmentKey, config: NetworkConfig, memory: None, taken: Taken) -> Plan:

@@ -39,6 +39,35 @@ class PacketLog(Protocol):
         """End; nothing is logged any more."""
 
 
+class EchoAnswer(Protocol):
+    """To an echo request."""
+
+    @property
+    def ip(self) -> str:
+        """Who answered."""
+
+    @property
+    def sequence(self) -> int:
+        """Which request."""
+
+    @property
+    def seconds(self) -> float:
+        """How long after it was sent."""
+
+
+class Echo(Protocol):
+    """ICMP echo requests from the node's own namespace; none of its methods waits."""
+
+    def send(self, ip: str, sequence: int) -> bool:
+        """Send a request; False when that can't be: nothing leads there, say."""
+
+    def receive(self) -> Iterable[EchoAnswer]:
+        """The answers that wait."""
+
+    def close(self) -> None:
+        """Send and receive no more."""
+
+
 class SysctlWatch(Protocol):
     """Sysctls of a node's own namespace whose files stay open."""
 
@@ -106,6 +135,9 @@ class Kernel(Protocol):
 
     def packet_log(self, group: int) -> PacketLog:
         """The packets that rules of the node log to a group from now on. KernelError when the kernel can't tell, or tells somebody else."""
+
+    def echo(self) -> Echo:
+        """ICMP echo requests, from the node. OSError when this process may not send any."""
 
     def check_packet_log(self, group: int) -> None:
         """KernelError when the kernel can't log packets to a group."""

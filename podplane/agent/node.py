@@ -37,6 +37,7 @@ from podplane.agent.name_server import NameServerEndpoints
 from podplane.agent.peer_plans import PeerPlans
 from podplane.agent.planner import RecordEvent
 from podplane.agent.poller import Poller
+from podplane.agent.probing import Probing
 from podplane.agent.reports import Reports
 from podplane.agent.settings import Settings
 from podplane.agent.status import Sources
@@ -55,7 +56,7 @@ from podplane.policy.index import Change
 from podplane.policy.peers import digest_of
 
 log = logging.getLogger(__name__)
-TASKS = ("agent", "election", "health", "name server endpoints", "backends")
+TASKS = ("agent", "election", "health", "name server endpoints", "backends", "probes")
 """What a restart ends and begins anew."""
 READY_SECONDS = 30.0
 """So long an attachment waits for an agent; a kubelet gives a runtime two minutes for a sandbox."""
@@ -95,6 +96,7 @@ class NodeAgent:
     health: NodeHealth
     endpoints: NameServerEndpoints
     backends: NodeBackends
+    probing: Probing
 
     def __init__(
         self,
@@ -113,7 +115,7 @@ class NodeAgent:
         """`supervisor` may have other tasks of the process, which are reported with those of the agent, and end with them; `plugins` calls
         those of others, for further interfaces."""
         self.name = name
-        self._poller = poller
+        self._poller = poller or Poller()
         self._host = host
         self._settings = settings
         self._client = client
@@ -139,7 +141,9 @@ class NodeAgent:
 
         When it fails, the former agent stays the present one, so that another start finds what is attached.
         """
-        former = (self.agent, self.election, self.health, self.endpoints, self.backends) if self.has_agent else None
+        former = (
+            (self.agent, self.election, self.health, self.endpoints, self.backends, self.probing) if self.has_agent else None
+        )
         try:
             return await self._begin()
         except BaseException as error:
@@ -147,7 +151,7 @@ class NodeAgent:
             if former is not None:
                 self.agent.watcher.close()
                 self.agent.denied.close()
-                self.agent, self.election, self.health, self.endpoints, self.backends = former
+                self.agent, self.election, self.health, self.endpoints, self.backends, self.probing = former
             raise
 
     async def _begin(self) -> Started:
@@ -164,10 +168,11 @@ class NodeAgent:
             self._set_routes,
             self._has_backend,
         )
+        kernel = self._host.open_kernel()
         self.agent = Agent(
             self.name,
             msgspec.structs.replace(self._settings, network=self.backends.current),
-            self._host.open_kernel(),
+            kernel,
             self._caches,
             peers=self._peers,
             poller=self._poller,
@@ -177,7 +182,10 @@ class NodeAgent:
         )
         self.agent.view.has_name_server = self._name_server_answers is not False
         self.election = Election(self.agent, self._client, self._recorder, self._now)
-        sources = Sources(self.agent, self._caches, self.supervisor.report, lambda: self._client.contact)
+        self.probing = Probing(self.agent, kernel.echo, self._poller, self._record_event, self._is_api_there)
+        sources = Sources(
+            self.agent, self._caches, self.supervisor.report, lambda: self._client.contact, ways=self.probing.ways
+        )
         reports = Reports(sources, Authorizer(self._client, self.name))
         self.health = NodeHealth(self.agent, reports, self._host.namespace, self._now, self._record_event)
         self.endpoints = NameServerEndpoints(
@@ -185,6 +193,7 @@ class NodeAgent:
         )
         advertised = self.election.resume(self._caches.leases.objects.values())
         await self.agent.start(attached, advertised, former)
+        self.probing.begin()
         self.agent.network.addresses.continue_after(last)
         for uid, ips in reserved.items():
             self.agent.network.reserve(uid, ips)
@@ -200,6 +209,9 @@ class NodeAgent:
     async def _set_routes(self, config: NetworkConfig) -> None:
         await self.agent.set_routes(config)
 
+    def _is_api_there(self) -> bool:
+        return self._client.contact is None or self._client.contact.is_reached
+
     def _has_backend(self, name: str) -> bool:
         return self.agent.has_backend(name)
 
@@ -211,6 +223,7 @@ class NodeAgent:
             lambda: self.health.run(),
             lambda: self.endpoints.run(),
             lambda: self.backends.run(),
+            lambda: self.probing.run(),
         )
         for name, run in zip(TASKS, works, strict=True):
             self.supervisor.add(name, run)
@@ -269,6 +282,7 @@ class NodeAgent:
         self.agent.changed(kind, old, new)
         if kind is Node:
             self.election.node_changed(old, new)
+            self.probing.changed(old, new)
             if self.backends.is_about(new or old):
                 self.backends.changed()
             if (new or old).metadata.name == self.name:

@@ -26,6 +26,7 @@ from podplane.model.answers import (
     CacheStatus,
     NodeStatus,
     ObjectCount,
+    PeerWay,
     RefusedObject,
     Repair,
     Summary,
@@ -54,9 +55,12 @@ class Sources:
         tasks: Callable[[], Mapping[str, TaskReport]],
         contact: Callable[[], Contact | None],
         clock: Callable[[], float] = time.monotonic,
+        ways: Callable[[], list[PeerWay]] = list,
     ) -> None:
-        """`tasks` gives the reports of the node's supervised tasks, `contact` that of its client, with times of `clock`."""
+        """`tasks` gives the reports of the node's supervised tasks, `contact` that of its client, with times of `clock`; `ways` those to
+        peers."""
         self.agent = agent
+        self._ways = ways
         self._caches = caches
         self._tasks = tasks
         self._contact = contact
@@ -95,6 +99,7 @@ class Sources:
             caches=self.caches(),
             api=self._api(),
             reconcile_age=agent.seconds_since_reconcile,
+            peers=self._ways(),
             longest_turn=loop.turns.longest.seconds if isinstance(loop, TurnLoop) else None,
         )
 

@@ -21,6 +21,7 @@ from podplane.kernel.errors import Denied, KernelError, NotFound, Retry
 from podplane.kernel.kept import Kept
 from podplane.kernel.namespace import Namespace, is_within_reach
 from podplane.kernel.parts import (
+    Echo,
     Monitor,
     NetworkPart,
     NftPart,
@@ -488,6 +489,10 @@ class Kernel:
         """The node's tracked connections that were translated to another destination."""
         with self._tracked.use() as tracked:
             return tracked.translated()
+
+    def echo(self) -> Echo:
+        """ICMP echo requests, from the node. OSError when this process may not send any."""
+        return self._opener.echo(self._namespaces[HOST])
 
     def packet_log(self, group: int) -> PacketLog:
         """The packets that rules of the node log to a group from now on. KernelError when the kernel can't tell, or tells somebody else."""

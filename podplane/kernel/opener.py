@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from podplane.kernel import netlink, syscalls
 from podplane.kernel.announce import LinkSocket
 from podplane.kernel.conntrack import NETLINK_NETFILTER, Conntrack
+from podplane.kernel.echo import Echo as EchoSockets
 from podplane.kernel.errors import Denied, KernelError, Retry
 from podplane.kernel.keepalives import KeepAlives
 from podplane.kernel.namespace import Namespace, NetworkNamespace
@@ -15,6 +16,7 @@ from podplane.kernel.nft import KernelTables, Nft
 from podplane.kernel.packet_log import PacketLog as NflogReader
 from podplane.kernel.parts import (
     Announcer,
+    Echo,
     Monitor,
     NetworkPart,
     NftPart,
@@ -143,6 +145,10 @@ class KernelOpener:
     def keepalives(self, namespace: Namespace) -> Probes:
         """Raw sockets."""
         return namespace.run(KeepAlives)
+
+    def echo(self, namespace: Namespace) -> Echo:
+        """Raw sockets."""
+        return namespace.run(EchoSockets)
 
     def packet_log(self, namespace: Namespace, group: int) -> PacketLog:
         """NFLOG (NFNL_SUBSYS_ULOG)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from podplane.kernel.errors import KernelError
 from podplane.kernel.namespace import Namespace
@@ -144,6 +144,27 @@ class Probes(Protocol):
         """Let go of the sockets."""
 
 
+class Answer(NamedTuple):
+    """To an echo request: from whom, to which one, and how many seconds after it was sent."""
+
+    ip: str
+    sequence: int
+    seconds: float
+
+
+class Echo(Protocol):
+    """ICMP echo requests, sent from one namespace; used from one thread at a time, and none of its methods waits."""
+
+    def send(self, ip: str, sequence: int) -> bool:
+        """Send a request; False when that can't be: nothing leads there, say."""
+
+    def receive(self) -> Iterable[Answer]:
+        """The answers that wait."""
+
+    def close(self) -> None:
+        """Let go of the sockets."""
+
+
 class Announcer(Protocol):
     """One link, out of which it is said where addresses are."""
 
@@ -214,6 +235,9 @@ class Opener(Protocol):
 
     def keepalives(self, namespace: Namespace) -> Probes:
         """Probes of connections, from there."""
+
+    def echo(self, namespace: Namespace) -> Echo:
+        """ICMP echo requests, from there. OSError when this process may not send any."""
 
     def packet_log(self, namespace: Namespace, group: int) -> PacketLog:
         """A group of its NFLOG. KernelError when it can't be read."""

@@ -1,4 +1,4 @@
-"""A filter of a datagram socket, by source address: the kernel drops a part of what some send before it takes room in the socket.
+"""Filters of sockets, by source address for one: the kernel drops a part of what some send before it takes room in the socket.
 
 It is a program of classic BPF (the kernel's Documentation/networking/filter.rst), which needs no privilege and costs other senders one
 comparison for each address that it names.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import socket
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
 LD_WORD, JUMP_EQUAL, JUMP_AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06
@@ -54,6 +54,11 @@ def limit(bound: socket.socket, passing: Mapping[bytes, float]) -> None:
         except FileNotFoundError:
             pass  # there is none
         return
-    code = b"".join(struct.pack("=HBBI", *one) for one in program(passing))
+    attach(bound, program(passing))
+
+
+def attach(bound: socket.socket, instructions: Iterable[Instruction]) -> None:
+    """Have the kernel run this program on all that comes to a socket. OSError when it refuses."""
+    code = b"".join(struct.pack("=HBBI", *one) for one in instructions)
     kept = ctypes.create_string_buffer(code, len(code))  # struct sock_fprog points to it
     bound.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", len(code) // 8, ctypes.addressof(kept)))

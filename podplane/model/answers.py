@@ -78,6 +78,26 @@ class RouteStatus(msgspec.Struct, frozen=True):
     state: str
 
 
+class PeerWay(msgspec.Struct, frozen=True, kw_only=True):
+    """A way to a peer that a node probes: to the peer's own address (`layer` is "underlay"), or to the gateway of its pods ("overlay") by a
+    backend.
+
+    `state` is "reached", "lost" or "unknown", for `age` seconds. `latency` is the smoothed time of a round trip in seconds (None: none was
+    answered yet), `loss` the part of the last `probes` that had no answer.
+    """
+
+    peer: str
+    layer: str
+    backend: str
+    ip: str
+    state: str
+    latency: float | None
+    loss: float
+    probes: int
+    age: float
+    is_withdrawn: bool
+
+
 class BlockedKey(msgspec.Struct, frozen=True):
     """A key that is not planned as its object asks for, and why."""
 
@@ -160,6 +180,7 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     api: ApiStatus | None
     reconcile_age: float
     longest_turn: float | None
+    peers: list[PeerWay] = []
 
 
 class Party(msgspec.Struct, frozen=True):

@@ -111,6 +111,11 @@ class Node(Model, frozen=True):
         return self._holds("Ready")
 
     @property
+    def is_silent(self) -> bool:
+        """Does the API not know whether it is ready? Its kubelet said so once, and says nothing any more."""
+        return any((c.type, c.status) == ("Ready", "Unknown") for c in self.status.conditions)
+
+    @property
     def has_no_network(self) -> bool:
         """Does its condition NetworkUnavailable hold?"""
         return self._holds("NetworkUnavailable")

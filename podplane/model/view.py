@@ -142,6 +142,8 @@ class View(msgspec.Struct):
     """None where nobody watches policies: then there are none."""
     pods: Mapping[str, Mapping[tuple[str, str], Sandbox]] = msgspec.field(default_factory=dict)
     """The sandboxes by the path of their pod, then by container id and interface name."""
+    withdrawn: frozenset[str] = frozenset()
+    """Names of peers that are not ready and do not answer: their routes are withdrawn."""
     former: Node | None = None
     """This node's own object as it was when it was deleted, while pods are attached."""
 

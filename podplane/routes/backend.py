@@ -24,7 +24,8 @@ class Backend:
     `node` needs to reach the pods of `peer`. `depends_on(node, settings)` is what that plan reads of `node`: nodes for which it is equal
     have equal plans of a peer, and may share one. `owns(settings)` are the marks of all that these plans put into the kernel.
     `is_direct(peer, node, settings)`: the network between both carries packets with addresses of pods. `why_not(peer, node, settings)` says
-    why pods of the peer are not reached, or some of their addresses; "" where they are.
+    why pods of the peer are not reached, or some of their addresses; "" where they are. `carried_in(settings)` is what its packets are to
+    the network between nodes, as the rules of a firewall name it ("UDP port 4789"); "" where they are those of pods.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Backend:
     owns: Callable[[NetworkConfig], Ownership]
     is_direct: Callable[[Node, Node, NetworkConfig], bool] = lambda peer, node, settings: False
     why_not: Callable[[Node, Node, NetworkConfig], str] = lambda peer, node, settings: ""
+    carried_in: Callable[[NetworkConfig], str] = lambda settings: ""
 
     def pod_mtu(self, node: Node, settings: NetworkConfig) -> int:
         """The MTU of a node's pods and of their bridge, in bytes: what the uplink carries, without the overhead on it.

@@ -100,4 +100,5 @@ BACKEND = Backend(
     plan_peer=_plan_peer,
     depends_on=underlay.place,
     owns=_owns,
+    carried_in=lambda settings: f"UDP port {settings.vxlan_port}",
 )

@@ -46,7 +46,7 @@ def node(status: Object) -> str:
         return f"Node {status['node']} does not tell its state: {status['error']}"
     wrong = [f"{status[key]} {key}" for key in ("refused", "blocked") if status[key]]
     lines = [f"Node {status['node']}: {', '.join(wrong) if wrong else 'everything is as wanted'}"]
-    lines += _refused(status) + _blocked(status) + _objects(status["objects"])
+    lines += _refused(status) + _blocked(status) + _objects(status["objects"]) + _peers(status.get("peers", ()))
     lines += _facts(status)
     return "\n".join(lines)
 
@@ -76,6 +76,24 @@ def _objects(objects: Sequence[Object]) -> list[str]:
         for one in objects
     ]
     return tables.table([["  FEATURE", "OBJECTS", "DONE", "PENDING", "REFUSED"], *rows]).splitlines() if rows else []
+
+
+def _peers(ways: Sequence[Object]) -> list[str]:
+    """The ways to peers, those that are lost first."""
+    rows = [
+        [f"  {one['peer']}", one["backend"] or one["layer"], one["ip"], _state_of(one), _latency(one), f"{one['loss']:.0%}"]
+        for one in sorted(ways, key=lambda one: one["state"] != "lost")
+    ]
+    return tables.table([["  PEER", "OVER", "ADDRESS", "STATE", "LATENCY", "LOSS"], *rows]).splitlines() if rows else []
+
+
+def _state_of(way: Object) -> str:
+    routes = ", routes withdrawn" if way["is_withdrawn"] and way["backend"] else ""
+    return f"{way['state']} for {_age(way['age'])}{routes}"
+
+
+def _latency(way: Object) -> str:
+    return "-" if way["latency"] is None else f"{way['latency'] * 1000:.2f} ms"
 
 
 def _facts(status: Object) -> Iterable[str]:

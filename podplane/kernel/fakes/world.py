@@ -20,6 +20,8 @@ from podplane.kernel.namespace import Namespace
 from podplane.kernel.nft import Nft
 from podplane.kernel.parts import (
     Announcer,
+    Answer,
+    Echo,
     Monitor,
     NetworkPart,
     NftPart,
@@ -33,13 +35,13 @@ from podplane.kernel.parts import (
     Tracked,
 )
 from podplane.state.conntrack import Allowed, Connection, Revoked, Sent, TrackedFlow
-from podplane.state.network import Link
+from podplane.state.network import Address, Link
 from podplane.state.ownership import Ownership
 from podplane.state.packet_log import LoggedPacket
-from podplane.state.value import IPAddress, Value
+from podplane.state.value import IPAddress, Value, address_of
 from podplane.trace.evaluator import first
-from podplane.trace.packet import Packet
-from podplane.trace.trace import Trace
+from podplane.trace.packet import Packet, echo
+from podplane.trace.trace import Delivered, Rejected, Trace
 
 T = TypeVar("T")
 _descriptors = itertools.count(1000)
@@ -193,6 +195,37 @@ class FakeKeepAlives:
         """Nothing."""
 
 
+class FakeEcho:
+    """Requests go where packets of the fake kernel go; who gets one answers at once."""
+
+    def __init__(self, traffic: Traffic, netns: str) -> None:
+        self._traffic, self._netns = traffic, netns
+        self._answers: list[Answer] = []
+
+    def send(self, ip: str, sequence: int) -> bool:
+        """Send a request, and take the answer, where there is one."""
+        to = address_of(ip)
+        source = self._source(to.version)
+        if source is None:
+            return False
+        there = self._traffic.send(self._netns, echo(source, to))
+        if isinstance(there.end, Delivered) and isinstance(self._traffic.reply(there).end, Delivered):
+            self._answers.append(Answer(ip, sequence, 0.001))
+        return not isinstance(there.end, Rejected)
+
+    def _source(self, version: int) -> IPAddress | None:
+        values = self._traffic.namespaces[self._netns].network.values()
+        return next((one.ip for one in values if isinstance(one, Address) and one.ip.version == version), None)
+
+    def receive(self) -> list[Answer]:
+        """Those that wait."""
+        found, self._answers = self._answers, []
+        return found
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 class FakePacketLog:
     """What a test put into `Objects.logged`."""
 
@@ -280,6 +313,10 @@ class FakeOpener:
     def keepalives(self, namespace: Namespace) -> Probes:
         """Probes, which are only remembered."""
         return FakeKeepAlives(self.probed)
+
+    def echo(self, namespace: Namespace) -> Echo:
+        """Echo requests, which are evaluated."""
+        return FakeEcho(self.traffic, self._by_fd[namespace.fd].name)
 
     def packet_log(self, namespace: Namespace, group: int) -> PacketLog:
         """What a test says was logged; EBUSY when somebody reads it already, or the test has it so."""

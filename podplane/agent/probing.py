@@ -1,0 +1,240 @@
+"""Probes of a node's peers, and what follows from them: which peers' routes are withdrawn, and what is told of ways that are lost.
+
+    the poller's look ── due? ──► echo requests (kernel) ── answers, at the next look ──► table (probes.table)
+    a way was lost, a Node became NotReady ──► probes.withdrawal ──► the agent plans the peer's routes anew
+
+A node watches some of its peers (`probes.choice`), and others while the API says that they are not ready. Looks come with those of all
+agents of the process, and cost nothing while nothing is due.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Callable, Iterable
+
+from podplane.agent.agent import Agent
+from podplane.agent.kernel import Echo
+from podplane.agent.keys import PeerKey
+from podplane.agent.planner import RecordEvent
+from podplane.agent.poller import Poller
+from podplane.model.answers import PeerWay
+from podplane.model.objects import Node
+from podplane.model.paths import Path
+from podplane.probes import choice
+from podplane.probes.table import INTERVAL_SECONDS, State, Table
+from podplane.probes.withdrawal import Surroundings, Suspect, withdrawn
+from podplane.routes.targets import paths
+
+log = logging.getLogger(__name__)
+FIRST_SECONDS = 1.0
+"""After a start the first probes wait for so long: the peers may be starting, too."""
+SUSPECTS = 64
+"""So many peers that are not ready are watched besides the others."""
+NODE_SECONDS = 2e-4
+"""Peers are not chosen more often than every so many seconds for each node of the cluster."""
+JUDGE_SECONDS = 1.0
+"""While some peer is not ready, it is judged so often, for the API may be there again."""
+AGAIN_SECONDS = 5.0
+"""Where echo requests can't be sent, it is tried again so often."""
+WITHDRAWN = "RoutesWithdrawn"
+"""Reason of an event on a Node."""
+
+
+class Probing:
+    """Of one node; its methods run on one event loop. `is_current`: does the API answer this node?"""
+
+    def __init__(
+        self,
+        agent: Agent,
+        open_echo: Callable[[], Echo],
+        poller: Poller,
+        record_event: RecordEvent,
+        is_current: Callable[[], bool],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._agent, self._view = agent, agent.view
+        self._open_echo, self._poller = open_echo, poller
+        self._record_event = record_event
+        self._is_current = is_current
+        self._clock = clock
+        self.table = Table()
+        self._echo: Echo | None = None
+        self._not_ready: dict[str, None] = {}
+        self._was_ready: set[str] = set()
+        """Of those that are not, and that have been ready since this agent started."""
+        self._config = agent.config
+        self._is_dirty = self._is_to_judge = True
+        self._judge_at = 0.0
+        self._changes = 0
+        """Of the table, when it was judged last."""
+        self._chosen: tuple[str, ...] = ()
+        self._choose_at = 0.0
+        self._are_chosen = False
+        self._first_at = clock() + FIRST_SECONDS + choice.phase(self._view.node_name, INTERVAL_SECONDS)
+
+    # What it is told.
+
+    def begin(self) -> None:
+        """The agent has started: the view is that of the cluster."""
+        own = self._view.node_name
+        self._not_ready = {name: None for name, node in self._view.nodes.items() if name != own and not node.is_ready}
+
+    def changed(self, old: Node | None, new: Node | None) -> None:
+        """A Node came (no old), changed or went (no new); the view has it."""
+        one = new or old
+        if one is None:
+            return
+        name = one.metadata.name
+        if old is None or new is None:
+            self._are_chosen = False
+        if name != self._view.node_name:
+            self._note_readiness(name, old, new)
+        self._is_dirty = True
+
+    def _note_readiness(self, name: str, old: Node | None, new: Node | None) -> None:
+        if new is None or new.is_ready:
+            self._not_ready.pop(name, None)
+            self._was_ready.discard(name)
+        else:
+            if old is not None and old.is_ready:
+                self._was_ready.add(name)
+            if name not in self._not_ready:
+                self._not_ready[name] = None
+                self.table.hasten(name, self._clock())
+        self._is_to_judge = True
+
+    # What it does.
+
+    async def run(self) -> None:
+        """Probe until cancelled."""
+        self._echo = await self._opened()
+        self._poller.add(self.look)
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            self._poller.remove(self.look)
+            self._echo.close()
+            self._echo = None
+
+    async def _opened(self) -> Echo:
+        while True:
+            try:
+                return self._open_echo()
+            except OSError as error:
+                log.warning("probes node=%s error=%s", self._view.node_name, error)
+                await asyncio.sleep(AGAIN_SECONDS)
+
+    def look(self) -> None:
+        """Send what is due, take what was answered, and judge."""
+        now = self._clock()
+        if self._is_dirty or self._agent.config is not self._config:
+            self._choose(now)
+        if self.table.waiting and self._echo is not None:
+            for answer in self._echo.receive():
+                self.table.answered(answer.sequence, answer.ip, answer.seconds, now)
+        if now >= self.table.due_at and self._echo is not None:
+            for sequence, path in self.table.due(now):
+                self._echo.send(path.ip, sequence)
+        if self._is_to_judge or self.table.changes != self._changes or now >= self._judge_at:
+            self._judge(now)
+
+    def _choose(self, now: float) -> None:
+        """Have the ways in the table that are to be watched."""
+        nodes, own = self._view.nodes, self._view.node
+        if not self._are_chosen:
+            if now < self._choose_at:
+                return
+            self._choose_at = now + NODE_SECONDS * len(nodes)
+            self._chosen = choice.watched(self._view.node_name, nodes.keys())
+            self._are_chosen = True
+        self._is_dirty, self._config = False, self._agent.config
+        wanted: dict[Path, float] = {}
+        first = max(now, self._first_at)
+        for name in self._chosen if own is not None else ():
+            wanted.update(dict.fromkeys(self._paths(name), first))
+        suspects = list(self._suspects()) if own is not None else []
+        for name in suspects:
+            wanted.update(dict.fromkeys(self._paths(name), now))
+        known = {row.path.peer for row in self.table.rows}
+        self.table.set(wanted, now)
+        for name in suspects:
+            if name not in known:
+                self.table.hasten(name, now)
+
+    def _suspects(self) -> Iterable[str]:
+        """Those that are not judged yet come first."""
+        withdrawn = self._view.withdrawn
+        waiting = (name for name in self._not_ready if name not in withdrawn)
+        return itertools.islice(itertools.chain(waiting, withdrawn), SUSPECTS)
+
+    def _paths(self, name: str) -> tuple[Path, ...]:
+        peer, own = self._view.nodes.get(name), self._view.node
+        if peer is None or own is None:
+            return ()
+        try:
+            return paths(peer, own, self._config)
+        except ValueError:  # addresses or blocks that make no sense: nothing is planned for it either
+            return ()
+
+    def _judge(self, now: float) -> None:
+        """Withdraw routes, or take that back."""
+        self._is_to_judge, self._changes, self._judge_at = False, self.table.changes, now + JUDGE_SECONDS
+        former = self._view.withdrawn
+        if not self._not_ready and not former:
+            return
+        suspects = [self._suspect(name) for name in {*self._not_ready, *former} if name in self._view.nodes]
+        names = withdrawn(former, suspects, self._surroundings())
+        if names != former:
+            self._agent.withdraw_routes(names)
+            self._is_dirty = True
+            self._tell(former, names)
+
+    def _suspect(self, name: str) -> Suspect:
+        node, has_answered = self._view.nodes[name], self.table.has_answered(name)
+        return Suspect(
+            name=name,
+            is_ready=node.is_ready,
+            pods=self.table.pods_of(name),
+            was_well=has_answered or name in self._was_ready or node.is_silent,
+            has_answered=has_answered,
+        )
+
+    def _surroundings(self) -> Surroundings:
+        lost = {row.path.peer for row in self.table.lost() if self.table.pods_of(row.path.peer) is State.LOST}
+        return Surroundings(
+            nodes=len(self._view.nodes),
+            failing=len(lost | self._not_ready.keys()),
+            is_answered=self.table.is_any_reached,
+            is_current=self._is_current(),
+        )
+
+    def ways(self) -> list[PeerWay]:
+        """What there is to say of each way."""
+        now = self._clock()
+        return [
+            PeerWay(
+                peer=row.path.peer,
+                layer=row.path.layer,
+                backend=row.path.backend,
+                ip=row.path.ip,
+                state=row.state.value,
+                latency=row.latency,
+                loss=row.loss,
+                probes=row.sent,
+                age=now - row.since,
+                is_withdrawn=row.path.peer in self._view.withdrawn,
+            )
+            for row in self.table.rows
+        ]
+
+    def _tell(self, former: frozenset[str], now: frozenset[str]) -> None:
+        node = self._view.node_name
+        for name in sorted(now - former):
+            log.warning("node=%s routes to %s are withdrawn: it is not ready and does not answer", node, name)
+            what = "it is not ready, and its pods' gateway does not answer: what is sent to its pods is refused (unreachable)"
+            self._record_event(PeerKey(name), f"{what} until it is ready or answers", WITHDRAWN)
+        for name in sorted(former - now):
+            log.warning("node=%s routes to %s are back", node, name)

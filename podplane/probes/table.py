@@ -1,0 +1,256 @@
+"""What a node knows of the ways to its peers: reached or lost, how long an answer takes, and how many of the last probes had none.
+
+    a probe is sent ── answered ──► the next one INTERVAL seconds after it
+                    └─ no answer within its patience: lost, and the next one at once, with less patience
+
+    UNKNOWN ── answered ──► REACHED ── LOST_AFTER lost in a row ──► LOST ── BACK_AFTER answered in a row ──► REACHED
+       └────── LOST_AFTER lost in a row ─────────────────────────────┘
+
+So a way that is lost is known to be within INTERVAL_SECONDS + 3, and one packet that is lost changes nothing. An answer that comes late is
+an answer all the same. Times are seconds of the caller's clock; nothing here sends or reads.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping
+
+import msgspec
+
+from podplane.model.paths import OVERLAY, UNDERLAY, Path
+
+INTERVAL_SECONDS, RESTING_SECONDS = 4.0, 16.0
+"""From a probe that was answered to the next one; to the peer's own address while all is well with what it carries."""
+LOST_INTERVAL_SECONDS = 1.0
+"""From a probe of a lost way to the next one."""
+PATIENCE_SECONDS, LESS_SECONDS, LEAST_SECONDS = 1.0, 0.4, 0.15
+"""So long an answer is waited for: usually; after one that did not come; of a way that is to be judged soon."""
+AGAIN_SECONDS = 0.2
+"""From an answer of a way that is taken for lost to the next probe."""
+LOST_AFTER, BACK_AFTER = 4, 3
+KEPT_SECONDS = 2.0
+"""A probe is remembered for so long: one that comes later is no answer any more."""
+WINDOW = 64
+"""Of so many probes it is counted how many were lost."""
+SMOOTHING = 8
+"""Each answer counts for one part of so many of the latency (as RFC 6298 has it for round trips)."""
+SEQUENCES = 1 << 16
+
+
+class State(enum.Enum):
+    """Of one way."""
+
+    UNKNOWN, REACHED, LOST = "unknown", "reached", "lost"
+
+
+class Row(msgspec.Struct, eq=False):
+    """One way. `latency` is the smoothed time of a round trip in seconds, None before the first answer; `lost` has a bit for each of the
+    last `sent` probes (WINDOW at most): was it lost? `since`: when the state began."""
+
+    path: Path
+    due_at: float
+    since: float
+    state: State = State.UNKNOWN
+    latency: float | None = None
+    lost: int = 0
+    sent: int = 0
+    lost_in_a_row: int = 0
+    answered_in_a_row: int = 0
+    sequence: int = -1
+    """Of the probe that is on its way; -1: none is."""
+    is_hasty: bool = False
+
+    @property
+    def loss(self) -> float:
+        """The part of the last probes that was lost."""
+        return self.lost.bit_count() / self.sent if self.sent else 0.0
+
+    @property
+    def patience(self) -> float:
+        """So long the answer to the next probe is waited for."""
+        if self.state is State.LOST:
+            return PATIENCE_SECONDS
+        if self.is_hasty:
+            return LEAST_SECONDS
+        return LESS_SECONDS if self.lost_in_a_row else PATIENCE_SECONDS
+
+    def count(self, *, is_lost: bool) -> None:
+        """Another probe is over."""
+        self.sent = min(WINDOW, self.sent + 1)
+        self.lost = (self.lost << 1 | is_lost) & ((1 << WINDOW) - 1)
+        self.lost_in_a_row = self.lost_in_a_row + 1 if is_lost else 0
+        self.answered_in_a_row = 0 if is_lost else self.answered_in_a_row + 1
+
+
+class Sent(msgspec.Struct):
+    """A probe: of which way, when, and is it given up?"""
+
+    row: Row
+    at: float
+    is_over: bool = False
+
+
+class Table:
+    """The ways of one node; `set` says which, `due` what is to be sent now, `answered` takes the answers."""
+
+    def __init__(self) -> None:
+        self._rows: dict[Path, Row] = {}
+        self._of_peer: dict[str, list[Row]] = {}
+        self._sent: dict[int, Sent] = {}
+        self._next_sequence = 0
+        self.changes = 0
+        """So often some way changed its state, came or went."""
+        self.waiting = 0
+        """Probes that are on their way."""
+        self.due_at = math.inf
+        """When something is due next."""
+
+    @property
+    def rows(self) -> Collection[Row]:
+        """All of them, by peer."""
+        return self._rows.values()
+
+    def of(self, peer: str) -> Collection[Row]:
+        """Those of one peer."""
+        return self._of_peer.get(peer, ())
+
+    def set(self, paths: Mapping[Path, float], now: float) -> None:
+        """Have these ways, each of which is tried first at the time that it has here; those that were there stay as they are."""
+        for path, row in list(self._rows.items()):
+            if path not in paths:
+                self._end_probe(row)
+                del self._rows[path]
+        for path, first in paths.items():
+            self._rows.setdefault(path, Row(path, first, now))
+        self.changes += 1
+        self._of_peer = {}
+        for row in self._rows.values():
+            self._of_peer.setdefault(row.path.peer, []).append(row)
+        self._find_due()
+
+    def hasten(self, peer: str, now: float) -> None:
+        """Judge the ways to this peer soon: it may have failed."""
+        for row in self.of(peer):
+            if row.state is not State.LOST:
+                row.is_hasty = True
+                row.due_at = min(row.due_at, now + LEAST_SECONDS if row.sequence >= 0 else now)
+        self._find_due()
+
+    def _find_due(self) -> None:
+        self.due_at = min((row.due_at for row in self._rows.values()), default=math.inf)
+
+    # What happens.
+
+    def due(self, now: float) -> list[tuple[int, Path]]:
+        """The probes to send now, each with its sequence number; what had no answer in time is lost."""
+        self._forget_old(now)
+        found: list[tuple[int, Path]] = []
+        for row in self._rows.values():
+            if row.due_at > now:
+                continue
+            if row.sequence >= 0:
+                self._end_probe(row)
+                self._lost(row, now)
+            if row.due_at <= now:
+                found.append((self._begin_probe(row, now), row.path))
+        self._find_due()
+        return found
+
+    def _begin_probe(self, row: Row, now: float) -> int:
+        sequence = self._next_sequence
+        self._next_sequence = (sequence + 1) % SEQUENCES
+        if (former := self._sent.pop(sequence, None)) is not None and former.row.sequence == sequence:
+            self._end_probe(former.row)
+        self._sent[sequence] = Sent(row, now)
+        row.sequence = sequence
+        row.due_at = now + row.patience
+        self.waiting += 1
+        return sequence
+
+    def _end_probe(self, row: Row) -> None:
+        """Nobody waits for its answer any more."""
+        if row.sequence >= 0:
+            self.waiting -= 1
+            if (sent := self._sent.get(row.sequence)) is not None:
+                sent.is_over = True
+            row.sequence = -1
+
+    def _lost(self, row: Row, now: float) -> None:
+        row.count(is_lost=True)
+        if row.state is not State.LOST and row.lost_in_a_row >= LOST_AFTER:
+            row.state, row.since, row.is_hasty = State.LOST, now, False
+            self.changes += 1
+        row.due_at = now + LOST_INTERVAL_SECONDS if row.state is State.LOST else now
+        if row.path.layer == OVERLAY:
+            for below in self.of(row.path.peer):
+                if below.path.layer == UNDERLAY and below.sequence < 0:
+                    below.due_at = min(below.due_at, now)
+
+    def _interval(self, row: Row) -> float:
+        """From an answer by this way to the next probe."""
+        others = (one for one in self.of(row.path.peer) if one.path.layer == OVERLAY)
+        is_resting = row.path.layer == UNDERLAY and all(one.state is State.REACHED and not one.lost_in_a_row for one in others)
+        return RESTING_SECONDS if is_resting else INTERVAL_SECONDS
+
+    def answered(self, sequence: int, ip: str, seconds: float, now: float) -> bool:
+        """The answer to a probe came from this address, so long after it was sent. False for one that nobody waits for."""
+        sent = self._sent.get(sequence)
+        if sent is None or sent.row.path.ip != ip or self._rows.get(sent.row.path) is not sent.row:
+            return False
+        del self._sent[sequence]
+        row, is_late = sent.row, sent.is_over
+        if is_late:  # it was counted as lost
+            row.lost_in_a_row = 0
+        else:
+            self._end_probe(row)
+            row.count(is_lost=False)
+        row.is_hasty = False
+        row.latency = seconds if row.latency is None else row.latency + (seconds - row.latency) / SMOOTHING
+        if row.state is State.UNKNOWN or (row.state is State.LOST and row.answered_in_a_row >= BACK_AFTER):
+            row.state, row.since = State.REACHED, now
+            self.changes += 1
+        if not is_late:
+            row.due_at = sent.at + self._interval(row) if row.state is State.REACHED else now + AGAIN_SECONDS
+            self.due_at = min(self.due_at, row.due_at)
+        return True
+
+    def _forget_old(self, now: float) -> None:
+        """Probes are in the order in which they were sent."""
+        for sequence, sent in list(self._sent.items()):
+            if sent.at > now - KEPT_SECONDS:
+                break
+            if sent.is_over:
+                del self._sent[sequence]
+
+    # What there is to say.
+
+    def pods_of(self, peer: str) -> State:
+        """Are pods of a peer reached? They are not when no way to them is: one IP version is enough to be alive."""
+        return combined(row.state for row in self.of(peer) if row.path.layer == OVERLAY)
+
+    @property
+    def is_any_reached(self) -> bool:
+        """Are pods of any peer reached?"""
+        return any(row.state is State.REACHED and row.path.layer == OVERLAY for row in self._rows.values())
+
+    def has_answered(self, peer: str) -> bool:
+        """Did one of the ways to its pods ever answer?"""
+        return any(row.latency is not None for row in self.of(peer) if row.path.layer == OVERLAY)
+
+    def below(self, row: Row) -> State:
+        """Is the peer's own address reached, that packets of this way are sent to?"""
+        states = (one.state for one in self.of(row.path.peer) if one.path.layer == UNDERLAY and one.path.ip == row.path.below)
+        return next(states, State.UNKNOWN)
+
+    def lost(self) -> Iterator[Row]:
+        """The ways to pods that are lost."""
+        return (row for row in self._rows.values() if row.state is State.LOST and row.path.layer == OVERLAY)
+
+
+def combined(states: Iterable[State]) -> State:
+    """Of several ways to one peer: reached by one is reached, and lost are all or it is not known."""
+    found = set(states)
+    if State.REACHED in found:
+        return State.REACHED
+    return State.LOST if found == {State.LOST} else State.UNKNOWN
