@@ -105,12 +105,14 @@ class Cluster:
     opener: Opener
     dns_ips: tuple[str, ...] = ()
     """Cluster IPs of the cluster's DNS, at which each node has a name server."""
+    network: Mapping[str, object] = {}
+    """Fields of the settings that all features share."""
 
     def __init__(
         self, services: Sequence[Service] = (), slices: Sequence[EndpointSlice] = (), host_ports: HostPorts = NO_HOST_PORTS
     ) -> None:
         self.host_ports = host_ports
-        settings = agent_settings(BOTH, service_cidrs=SERVICE_CIDRS)
+        settings = agent_settings(BOTH, service_cidrs=SERVICE_CIDRS, **self.network)
         self.settings = msgspec.structs.replace(settings, dns=DnsSettings(ips=self.dns_ips))
         self.nodes = {f"node{n}": node(n, BOTH) for n in (1, 2)}
         self.caches: dict[int, Caches] = {}

@@ -80,7 +80,9 @@ log = logging.getLogger(__name__)
 MIN_INTERVAL, MAX_INTERVAL, RETRY_SECONDS = 0.005, 0.05, 1.0
 """Seconds: from one reconcile to the next one, so that many changes of one moment are planned together (as long as it took, but at least
 and at most so long); from an unforeseen failure to the next try."""
-ROUTE_FIELDS = ("backend", "former_backends", "vxlan_vni", "vxlan_port")
+ETHERNET_MTU = 1500
+"""Bytes: until an uplink was seen."""
+ROUTE_FIELDS = ("backend", "former_backends", "mtu", "vxlan_vni", "vxlan_port")
 """Fields of NetworkConfig that may change while an agent runs."""
 REPAIRS_KEPT = 10
 EVENTS_A_REPORT = 10
@@ -137,15 +139,21 @@ class Agent:
         record_event: RecordEvent = _no_events,
         link_changed: Callable[[str, LinkEvent], None] = lambda name, event: None,
         record: Record | None = None,
+        mtu_changed: Callable[[], None] = lambda: None,
     ) -> None:
+        """`mtu_changed` is called after the MTU of the network between nodes has changed (`underlay_mtu`)."""
         self._settings = settings = msgspec.structs.replace(settings, network=_as_the_kernel_can(settings.network, kernel))
-        self.config = config = settings.network
+        self.config = config = self._wanted = settings.network
+        """`_wanted` has the MTU of the settings, `config` that which the uplink carries, where it is less."""
+        self._mtu_changed = mtu_changed
         self.view = View(node_name, caches.nodes.objects, caches.services.objects, caches.slices_by_service)
         self.view.policies = caches.policy_index
         self._own_node = OwnNode(self.view, record_event)
         self._name_servers = settings.dns.ips
         caches.add_name_servers(self._name_servers)
         self._advertised: set[str] = set()
+        self._carried = ETHERNET_MTU
+        """Bytes: what the uplink carries."""
         self._answers_until = -math.inf
         """By the clock: so long the kernel is to answer for what is advertised, whatever becomes of this agent."""
         self.view.advertised = self._advertised
@@ -215,6 +223,7 @@ class Agent:
         whose addresses it advertised: their network stays as it is. `former` is what that agent planned with, should the API have no Node.
         """
         self.watcher.start()
+        self._plan_by(self._wanted)
         found = await self.watcher.auditor.read_all()
         await beside(len(found), self.planner.recover, found.values())
         not_ready = [one for one in self.view.nodes.values() if not one.is_ready and one.metadata.name != self.view.node_name]
@@ -272,11 +281,21 @@ class Agent:
         """Reach other nodes by the backends of these settings. When this returns the kernel has, or has refused, what the node itself needs
         for that; its peers follow."""
         fields = {name: getattr(config, name) for name in ROUTE_FIELDS}
-        self.config = msgspec.structs.replace(self.config, **fields)
-        self._settings = msgspec.structs.replace(self._settings, network=self.config)
-        self.planner.configure(self._settings)
+        self._plan_by(msgspec.structs.replace(self._wanted, **fields))
         key = NodeKey(self.view.node_name)
         await self.writer.settled([*self.planner.plan(key), *self.ledger.desired.fragment(key)])
+        self._mark_routes()
+
+    def _plan_by(self, wanted: NetworkConfig) -> None:
+        """Plan by these settings from now on, with the MTU that the uplink carries. While there is no uplink, it is as it was."""
+        carried = self.watcher.mtu_of(wanted.uplink) or self._carried
+        self._wanted, self._carried = wanted, carried
+        self.config = msgspec.structs.replace(wanted, mtu=min(wanted.mtu, carried))
+        self._settings = msgspec.structs.replace(self._settings, network=self.config)
+        self.planner.configure(self._settings)
+
+    def _mark_routes(self) -> None:
+        """Plan anew what depends on the backend and on the MTU."""
         for name in self.view.nodes:
             self.planner.mark(PeerKey(name))
         self.planner.mark_all((AttachmentKey,))
@@ -288,6 +307,18 @@ class Agent:
             self.planner.mark(PeerKey(name))
             self._wake.set()
         self.view.withdrawn = names
+
+    def _follow_uplink(self) -> None:
+        """Does the uplink carry more or less than before? Then pods and tunnels get another MTU, in place."""
+        if self.watcher.mtu_of(self.config.uplink) in (0, self._carried):
+            return
+        before = self.config.mtu
+        self._plan_by(self._wanted)
+        if self.config.mtu != before:
+            log.warning("mtu node=%s uplink=%s is=%d was=%d", self.view.node_name, self.config.uplink, self.config.mtu, before)
+            self.planner.mark(NodeKey(self.view.node_name))
+            self._mark_routes()
+            self._mtu_changed()
 
     def has_backend(self, name: str) -> bool:
         """Are the links there that this backend needs on the node?"""
@@ -448,6 +479,7 @@ class Agent:
     async def poll(self) -> None:
         """Look at what the kernel does not notify, read what is due to be read, and wait until what comes of it is sent."""
         self.watcher.look(every=True)
+        self._follow_uplink()
         await self._read_due()
         await self._effects.idle()
 
@@ -502,6 +534,7 @@ class Agent:
             self.watcher.take_notifications()
         except Exception:
             log.exception("notifications node=%s", self.view.node_name)
+        self._follow_uplink()
         self.writer.wake()
 
     def _repaired(self, message: str, has_tables: bool) -> None:

@@ -19,7 +19,7 @@ from podplane.agent.planner import RecordEvent
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.keeping import keep
 from podplane.kubeapi.retry import FailureLog
-from podplane.model.config import BACKENDS, NetworkConfig
+from podplane.model.config import BACKENDS, UNDERLAY_MTU, NetworkConfig
 from podplane.model.objects import Node
 from podplane.routes import ways
 from podplane.routes.cluster_settings import PATH, ClusterSettingsError, applied
@@ -44,7 +44,8 @@ class NodeBackends:
     """Those of one node; its methods run on one event loop.
 
     `own` are the settings of the node itself. `configure(settings)` plans by other ones, and returns when the kernel has, or has
-    refused, what the node itself needs for them; `has(name)`: are the links there that this backend needs?
+    refused, what the node itself needs for them; `has(name)`: are the links there that this backend needs? `underlay_mtu()` is the largest
+    packet that the node takes from its peers, in bytes.
     """
 
     def __init__(
@@ -56,12 +57,13 @@ class NodeBackends:
         record_event: RecordEvent,
         configure: Callable[[NetworkConfig], Awaitable[object]],
         has: Callable[[str], bool],
+        underlay_mtu: Callable[[], int],
     ) -> None:
         self._node_name, self._caches = node_name, caches
         self._own = own
         self._client = client
         self._record_event = record_event
-        self._configure, self._has = configure, has
+        self._configure, self._has, self._underlay_mtu = configure, has, underlay_mtu
         self._wake = asyncio.Event()
         self._error = ""
         self._left_at: float | None = None
@@ -126,11 +128,12 @@ class NodeBackends:
             await self._configure(settings)
 
     async def _tell(self) -> None:
-        """Say on the Node by which backends it can be reached."""
-        node, text = self._node, ",".join(sorted(way.name for way in ways.of(self.current) if self._has(way.name)))
-        if node is not None and node.metadata.annotations.get(BACKENDS) != text:
-            name = node.metadata.name
-            await self._client.patch("nodes", "", name, {"metadata": {"annotations": {BACKENDS: text}}}, uid=node.metadata.uid)
+        """Say on the Node by which backends it can be reached, and with which packets."""
+        node, names = self._node, sorted(way.name for way in ways.of(self.current) if self._has(way.name))
+        said = {BACKENDS: ",".join(names), UNDERLAY_MTU: str(self._underlay_mtu())}
+        if node is not None and not said.items() <= node.metadata.annotations.items():
+            body = {"metadata": {"annotations": said}}
+            await self._client.patch("nodes", "", node.metadata.name, body, uid=node.metadata.uid)
 
     def _wanted(self) -> NetworkConfig | None:
         """The settings as the cluster wants them; None when what it says makes no sense: the last ones go on."""

@@ -32,7 +32,7 @@ from podplane.hostports import feature as hostports
 from podplane.hostports import tables as hostport_tables
 from podplane.hostports.feature import HostPortMemory
 from podplane.hostports.settings import HostPortSettings
-from podplane.model.config import BACKENDS, UNDERLAY_MAC, NetworkConfig
+from podplane.model.config import BACKENDS, UNDERLAY_MAC, UNDERLAY_MTU, NetworkConfig
 from podplane.model.objects import Node
 from podplane.model.service import EndpointSlice, Service
 from podplane.model.view import Sandbox, View
@@ -90,8 +90,15 @@ def _node(old: Node | None, new: Node | None, view: View) -> Iterable[Key]:
 def _peers(old: Node | None, new: Node | None, view: View) -> Iterable[Key]:
     if _own_node(old, new, view):
         return map(PeerKey, [name for name in view.nodes if name != view.node_name])
-    name = _concerns(old, new)
+    name = _concerns(old, new) or _takes_others(old, new)
     return (PeerKey(name),) if name else ()
+
+
+def _takes_others(old: Node | None, new: Node | None) -> str:
+    """The name of a node that says that it takes larger packets, or smaller ones, than before; "" of any other."""
+    if old is None or new is None or old.metadata.annotations.get(UNDERLAY_MTU) == new.metadata.annotations.get(UNDERLAY_MTU):
+        return ""
+    return new.metadata.name
 
 
 def _all_attachments(old: Node | None, new: Node | None, view: View) -> Iterable[Key]:
@@ -195,7 +202,9 @@ def _plan_node(view: View, key: NodeKey, settings: Settings, memory: None, taken
     if node is None:
         return NOTHING
     parts = (feature.on_node(view, node, feature.settings(settings)) for feature in FEATURES)
-    return Plan(fragment={identity: value for part in parts for identity, value in part.items()})
+    why_not = ways.too_narrow(node, settings.network)
+    fragment = {identity: value for part in parts for identity, value in part.items()}
+    return Plan(fragment=fragment, effects=(Warn(why_not),) if why_not else ())
 
 
 def _own_network(view: View, node: Node, settings: Settings) -> Fragment:

@@ -22,6 +22,9 @@ class Monitor(Protocol):
     def changes(self) -> Changes:
         """What was notified since this was asked last."""
 
+    def mtu_of(self, name: str) -> int:
+        """The MTU of a link that is not podplane's, in bytes, as it was notified up to now; 0 when there is no such link."""
+
     def close(self) -> None:
         """End the subscription."""
 

@@ -167,6 +167,7 @@ class NodeAgent:
             self._record_event,
             self._set_routes,
             self._has_backend,
+            lambda: self.agent.config.mtu,
         )
         kernel = self._host.open_kernel()
         self.agent = Agent(
@@ -179,6 +180,7 @@ class NodeAgent:
             record_event=self._record_event,
             link_changed=self._host.link_changed,
             record=self._host,
+            mtu_changed=self.backends.changed,
         )
         self.agent.view.has_name_server = self._name_server_answers is not False
         self.election = Election(self.agent, self._client, self._recorder, self._now)

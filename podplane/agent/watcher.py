@@ -154,6 +154,10 @@ class Watcher:
         """Readable when there are notifications; negative when there is nothing to wait for."""
         return self._monitor.fileno() if self._monitor is not None else -1
 
+    def mtu_of(self, link: str) -> int:
+        """The MTU of a link of others, in bytes; 0 when it is not there."""
+        return self._monitor.mtu_of(link) if self._monitor is not None else 0
+
     def attach(self, link: str, netns: str) -> None:
         """The far end of this link of the node is in a pod's namespace: that is read when the link loses its carrier."""
         self._pods[link] = netns

@@ -60,6 +60,9 @@ class Monitor(Protocol):
     def changes(self) -> Changes:
         """What changed since the last call; returns at once."""
 
+    def mtu_of(self, name: str) -> int:
+        """The MTU of a link of others, in bytes; 0 when there is no such link."""
+
     def close(self) -> None:
         """End the subscription."""
 

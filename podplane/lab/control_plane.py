@@ -15,7 +15,7 @@ from podplane.ipam.plan import Plan
 from podplane.lab import node_report, underlay
 from podplane.lab.manifests import node_name
 from podplane.lab.spec import DEFAULT_PORT, OUTSIDE_ZONE
-from podplane.model.config import BACKENDS, CLUSTER_DOMAIN, UNDERLAY_MAC
+from podplane.model.config import BACKENDS, CLUSTER_DOMAIN, UNDERLAY_MAC, UNDERLAY_MTU
 from podplane.runtime.heartbeat import with_own
 from podplane.services import pools
 from podplane.state.mac import mac_of
@@ -37,7 +37,7 @@ def node(number: int, plan: Plan, storage: Path, now: str, backend: str) -> dict
     """
     name = node_name(number)
     ips = plan.node_ips(number)
-    annotations = {UNDERLAY_MAC: mac_of(ips[0]), BACKENDS: backend}
+    annotations = {UNDERLAY_MAC: mac_of(ips[0]), BACKENDS: backend, UNDERLAY_MTU: str(underlay.MTU)}
     addresses = [{"type": "InternalIP", "address": str(ip)} for ip in ips]
     return {
         "apiVersion": "v1",

@@ -11,8 +11,8 @@
       service_cidrs: [10.96.0.0/16]
     services: {…}                     settings of a feature, as `agent.settings` has them
 
-What is left out of `network` is found out: `uplink`, `mtu` and `subnets` on the machine (`machine.uplink`), CIDRs in the cluster
-(`machine.cidrs`).
+What is left out of `network` is found out: `uplink` and `subnets` on the machine (`machine.uplink`), CIDRs in the cluster
+(`machine.cidrs`). `mtu` is the largest packet on the uplink, in bytes: at most, and without it, what the uplink carries (`agent.agent`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from msgspec.structs import replace
 
 from podplane.agent import settings
 from podplane.agent.settings import Settings, SettingsError
@@ -86,7 +85,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
         network = {
             "permanent_neighbours": False,
             "uplink": uplink.name,
-            "mtu": uplink.mtu,
+            "mtu": MTU[-1],
             "subnets": uplink.subnets,
         } | found_out
         own = {name: value for name, value in self._network.items() if name != "cluster_cidrs" or value}
@@ -95,8 +94,6 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
         except SettingsError as error:
             raise MachineError(str(error)) from None
         _check(found.network)
-        if uplink.name and found.network.mtu > uplink.mtu:
-            return replace(found, network=replace(found.network, mtu=uplink.mtu))
         return found
 
     def warnings(self, uplink: Uplink, blocks: Iterable[str]) -> list[str]:

@@ -33,7 +33,7 @@ SETTLE_SECONDS = 1.0
 BETWEEN_SECONDS = 5.0
 """From one start anew to the next look: a link may come and go all the time."""
 LOOK_SECONDS = 60.0
-"""Between two looks without a change: of another MTU nothing is told."""
+"""Between two looks without a change."""
 RETRY_SECONDS = 5.0
 """From one try to find out the networks of the cluster to the next."""
 

@@ -8,6 +8,8 @@ BACKENDS = "podplane.dev/backends"
 """Node annotation: the backends by which the node can be reached, comma-separated. Without it: by whichever the cluster has."""
 UNDERLAY_MAC = "podplane.dev/underlay-mac"
 """Node annotation: the MAC of the interface with which the node reaches its peers, for permanent neighbours."""
+UNDERLAY_MTU = "podplane.dev/underlay-mtu"
+"""Node annotation: the largest packet that the node takes from its peers, in bytes, with what a tunnel adds."""
 FAULT, FAULT_ANSWERS, ACTIVE_FAULTS = "podplane.dev/fault", "podplane.dev/fault-answers", "podplane.dev/active-faults"
 """Node annotations of a lab: the fault that is asked for; answers to the last requests; the faults that are active (`lab.faults`)."""
 PUBLISH, PUBLISHED = "podplane.dev/publish", "podplane.dev/published"
@@ -30,8 +32,10 @@ CLUSTER_DOMAIN = "cluster.local"
 class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How pods are attached to a node and the node to its peers.
 
-    `mtu` is the uplink's, in bytes, from which a backend that encapsulates takes its overhead; `backend` names the one that carries
-    packets between nodes (`podplane.routes.table`), and `former_backends` those that other nodes may still send by, after it was changed.
+    `mtu` is the largest packet on the uplink, in bytes, from which a backend that encapsulates takes its overhead: in settings the most
+    that it may be, in an agent that runs what the uplink carries, where that is less (`agent.agent`). `backend` names the one that
+    carries packets between nodes (`podplane.routes.table`), and `former_backends` those that other nodes may still send by, after it was
+    changed.
     `permanent_neighbours`: the MACs of other nodes are taken from annotations of their Nodes, where these have them, and not asked for by
     ARP and neighbour discovery. `bridge_family` says whether the kernel has nf_tables of the bridge family: without, pods of one node
     reach each other through the bridge's own interface (`podplane.pods.bridge`). `arp_family`: whether it has those of the ARP family:

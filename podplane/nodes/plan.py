@@ -24,7 +24,7 @@ from collections.abc import Iterable
 from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
 from podplane.model.objects import Node
 from podplane.nodes.settings import NodeSettings
-from podplane.state.links import distrusted, forwarding, router_sysctls
+from podplane.state.links import carries, distrusted, forwarding, router_sysctls
 from podplane.state.mac import mac_of
 from podplane.state.network import Address, Link, Route, Sysctl
 from podplane.state.nft import DROP, Chain, Element, Hook, Set, Table, label
@@ -77,8 +77,9 @@ def plan(node: Node, config: NetworkConfig, own: NodeSettings, mtu: int = 0, tun
         return {}
     values: list[Value] = [Sysctl(name=name, value=value) for name, value in SYSCTLS.items()]
     versions = {block.version: None for block in blocks}
-    values += [Sysctl(name=forwarding(version, config.uplink), value="1") for version in versions]
-    values += [Sysctl(name=name, value="0") for version in versions for name in distrusted(version, config.uplink)]
+    for version in (one for one in versions if carries(one, config.mtu)):
+        values.append(Sysctl(name=forwarding(version, config.uplink), value="1"))
+        values += [Sysctl(name=name, value="0") for name in distrusted(version, config.uplink)]
     values += _bridge(blocks, config, mtu or config.mtu)
     if own.masquerade:
         values += _masquerade(blocks, config, own)

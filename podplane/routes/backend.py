@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 from podplane.model.config import NetworkConfig
 from podplane.model.objects import Node
+from podplane.routes import underlay
+from podplane.state.links import LEAST_MTU
 from podplane.state.ownership import Ownership
-from podplane.state.value import Fragment
+from podplane.state.value import Fragment, network_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,11 +41,24 @@ class Backend:
     why_not: Callable[[Node, Node, NetworkConfig], str] = lambda peer, node, settings: ""
     carried_in: Callable[[NetworkConfig], str] = lambda settings: ""
 
-    def pod_mtu(self, node: Node, settings: NetworkConfig) -> int:
-        """The MTU of a node's pods and of their bridge, in bytes: what the uplink carries, without the overhead on it.
+    def room(self, node: Node, settings: NetworkConfig) -> int:
+        """What is left for a packet of a pod on the way to peers, in bytes: what the uplink carries, without the overhead on it.
 
         The node's first address says which IP version its packets to peers have; where it has none yet, the greatest overhead counts.
         """
         first = node.internal_ips[:1]
-        overhead = self.overhead[6 if ":" in first[0] else 4] if first else max(self.overhead.values())
-        return settings.mtu - overhead
+        return settings.mtu - (self.overhead[6 if ":" in first[0] else 4] if first else max(self.overhead.values()))
+
+    def pod_mtu(self, node: Node, settings: NetworkConfig) -> int:
+        """The MTU of a node's pods and of their bridge, in bytes: the room there is.
+
+        Pods with an IPv6 address have no less than IPv6 needs, or the kernel would take it away: it serves them on their node still.
+        """
+        versions = {network_of(block).version for block in node.spec.pod_cidrs}
+        return max(self.room(node, settings), *(LEAST_MTU[version] for version in (4, *versions)))
+
+    def path_mtu(self, peer: Node, node: Node, settings: NetworkConfig) -> int:
+        """The largest packet of a pod of `node` to one of the peer, in bytes, as far as both nodes know."""
+        remote = underlay.remote(peer, node)
+        mtu = underlay.mtu_to(peer, settings)
+        return mtu if remote is None or self.is_direct(peer, node, settings) else mtu - self.overhead[remote.version]

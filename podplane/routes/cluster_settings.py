@@ -2,6 +2,7 @@
 
     data:
       backend: vxlan
+      mtu: "1400"
       vxlan-vni: "1"
       vxlan-port: "4789"
 
@@ -20,7 +21,7 @@ from podplane.routes.table import backend
 
 NAMESPACE, NAME = "kube-system", "podplane-network"
 PATH = f"{NAMESPACE}/{NAME}"
-BACKEND, VNI, PORT = "backend", "vxlan-vni", "vxlan-port"
+BACKEND, MTU, VNI, PORT = "backend", "mtu", "vxlan-vni", "vxlan-port"
 
 
 class ClusterSettingsError(ValueError):
@@ -42,6 +43,7 @@ def _whole(lowest: int, highest: int) -> Callable[[str], int]:
 
 KEYS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     BACKEND: ("backend", _name),
+    MTU: ("mtu", _whole(576, 65536)),
     VNI: ("vxlan_vni", _whole(1, (1 << 24) - 1)),
     PORT: ("vxlan_port", _whole(1, 65535)),
 }

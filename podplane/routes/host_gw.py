@@ -9,20 +9,27 @@ from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
 from podplane.model.objects import Node
 from podplane.routes import underlay
 from podplane.routes.backend import Backend
+from podplane.state.links import carries
 from podplane.state.network import Route
 from podplane.state.ownership import Ownership
-from podplane.state.value import Fragment, Value, fragment, network_of
+from podplane.state.value import Fragment, IPAddress, IPNetwork, Value, fragment, network_of
 
 
 def _plan_peer(peer: Node, node: Node, settings: NetworkConfig) -> Fragment:
-    """Routes to another node's blocks, and its neighbour entries; IP versions in which it is not on a link with the node are left out."""
-    gateways = underlay.on_link(peer, node, settings)
+    """Routes to another node's blocks, and its neighbour entries; IP versions in which it is not on a link with the node, or which can't be
+    sent there, are left out."""
+    gateways, mtu = underlay.on_link(peer, node, settings), underlay.mtu_to(peer, settings)
     values: list[Value] = [
-        Route(destination=block, gateway=gateways[block.version], link=settings.uplink, protocol=ROUTE_PROTOCOL)
+        _route(block, gateways[block.version], mtu, settings)
         for block in map(network_of, peer.spec.pod_cidrs)
-        if block.version in gateways
+        if block.version in gateways and carries(block.version, mtu)
     ]
     return fragment([*values, *underlay.neighbours(peer, node, settings)])
+
+
+def _route(block: IPNetwork, gateway: IPAddress, mtu: int, settings: NetworkConfig) -> Route:
+    metric = underlay.metric(mtu, settings.mtu)
+    return Route(destination=block, gateway=gateway, link=settings.uplink, mtu=metric, protocol=ROUTE_PROTOCOL)
 
 
 def _why_not(peer: Node, node: Node, settings: NetworkConfig) -> str:

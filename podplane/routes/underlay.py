@@ -1,13 +1,30 @@
-"""The network between nodes: where a peer is reached there."""
+"""The network between nodes: where a peer is reached there, and with which packets."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping
 
-from podplane.model.config import ROUTE_PROTOCOL, UNDERLAY_MAC, NetworkConfig
+from podplane.model.config import ROUTE_PROTOCOL, UNDERLAY_MAC, UNDERLAY_MTU, NetworkConfig
 from podplane.model.objects import Node
+from podplane.state.links import LEAST_MTU, carries
 from podplane.state.network import Neighbour
 from podplane.state.value import IPAddress, IPNetwork, address_of, network_of
+
+MOST_MTU = 65536
+
+
+def mtu_to(peer: Node, config: NetworkConfig) -> int:
+    """The largest packet to a peer, in bytes: what this node's uplink carries, or what the peer says that it takes, where that is less."""
+    said = peer.metadata.annotations.get(UNDERLAY_MTU, "")
+    if not (said.isascii() and said.isdigit() and len(said) <= len(str(MOST_MTU)) and int(said) >= LEAST_MTU[4]):
+        return config.mtu
+    return min(config.mtu, int(said))
+
+
+def metric(mtu: int, usual: int) -> int:
+    """The MTU of a route (ip-route(8), `mtu`) where packets have at most so many bytes; 0, which is that of its link, where that is usual.
+    What is forwarded is held to it, too: who sends more is told by ICMP (ip_dst_mtu_maybe_forward)."""
+    return mtu if mtu < usual else 0
 
 
 def addresses(node: Node) -> Mapping[int, IPAddress]:
@@ -54,5 +71,6 @@ def neighbours(peer: Node, node: Node, config: NetworkConfig) -> Iterator[Neighb
     """
     mac = peer.metadata.annotations.get(UNDERLAY_MAC)
     if mac and config.permanent_neighbours:
-        for ip in on_link(peer, node, config).values():
-            yield Neighbour(link=config.uplink, ip=ip, mac=mac, protocol=ROUTE_PROTOCOL)
+        for version, ip in on_link(peer, node, config).items():
+            if carries(version, config.mtu):
+                yield Neighbour(link=config.uplink, ip=ip, mac=mac, protocol=ROUTE_PROTOCOL)

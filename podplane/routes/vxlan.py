@@ -22,7 +22,7 @@ from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
 from podplane.model.objects import Node
 from podplane.routes import underlay
 from podplane.routes.backend import Backend
-from podplane.state.links import router_sysctls
+from podplane.state.links import carries, router_sysctls
 from podplane.state.mac import link_local_of
 from podplane.state.network import Address, Fdb, Link, Neighbour, Route, Vxlan
 from podplane.state.ownership import Ownership, link_alias
@@ -53,16 +53,16 @@ def _gateways(node: Node) -> Iterable[IPAddress]:
 
 
 def _device(node: Node, local: IPAddress, gateways: Iterable[IPAddress], settings: NetworkConfig) -> Iterable[Value]:
-    name = DEVICES[local.version]
+    name, mtu = DEVICES[local.version], settings.mtu - OVERHEAD[local.version]
     yield Link(
         name=name,
         kind="vxlan",
-        mtu=settings.mtu - OVERHEAD[local.version],
+        mtu=mtu,
         mac=device_mac(node.metadata.name),
         vxlan=Vxlan(vni=settings.vxlan_vni, port=settings.vxlan_port, local=local, device=settings.uplink),
         alias=link_alias(),
     )
-    for ip in gateways:
+    for ip in (one for one in gateways if carries(one.version, mtu)):
         yield from router_sysctls(ip.version, name)
         yield Address(link=name, ip=ip, prefix_length=ip.max_prefixlen)
 
@@ -73,19 +73,21 @@ def _plan_peer(peer: Node, node: Node, settings: NetworkConfig) -> Fragment:
     if remote is None:
         return {}
     device, mac = DEVICES[remote.version], device_mac(peer.metadata.name)
+    usual, mtu = (carried - OVERHEAD[remote.version] for carried in (settings.mtu, underlay.mtu_to(peer, settings)))
     first: dict[int, IPAddress] = {}
     values: list[Value] = [*underlay.neighbours(peer, node, settings), Fdb(link=device, mac=mac, remote=remote)]
-    for block in map(network_of, peer.spec.pod_cidrs):
+    for block in (one for one in map(network_of, peer.spec.pod_cidrs) if carries(one.version, mtu)):
         gateway = first.setdefault(block.version, link_local_of(mac) if block.version == 6 else block.network_address + 1)
-        values.append(_route(block, gateway, device))
+        values.append(_route(block, gateway, device, underlay.metric(mtu, usual)))
     values += [Neighbour(link=device, ip=ip, mac=mac, protocol=ROUTE_PROTOCOL) for ip in first.values()]
     return fragment(values)
 
 
-def _route(block: IPNetwork, gateway: IPAddress, device: str) -> Route:
+def _route(block: IPNetwork, gateway: IPAddress, device: str, mtu: int) -> Route:
     """The gateway of IPv6 is link-local: the kernel takes no other one while a route by another link leads to its address, as of a former
     backend (ip6_route_check_nh_onlink)."""
-    return Route(destination=block, gateway=gateway, link=device, onlink=block.version == 4, protocol=ROUTE_PROTOCOL)
+    on_link = block.version == 4
+    return Route(destination=block, gateway=gateway, link=device, onlink=on_link, mtu=mtu, protocol=ROUTE_PROTOCOL)
 
 
 def _owns(settings: NetworkConfig) -> Ownership:

@@ -12,6 +12,7 @@ from podplane.model.config import BACKENDS, NetworkConfig
 from podplane.model.objects import Node
 from podplane.routes.backend import Backend
 from podplane.routes.table import backend
+from podplane.state.links import carries
 from podplane.state.value import Fragment
 
 
@@ -48,6 +49,23 @@ def are_left(config: NetworkConfig, nodes: Iterable[Node]) -> bool:
 def pod_mtu(node: Node, config: NetworkConfig) -> int:
     """The MTU of a node's pods, in bytes: what passes by each of its backends."""
     return min(way.pod_mtu(node, config) for way in of(config))
+
+
+def path_mtu(peer: Node, node: Node, config: NetworkConfig) -> int:
+    """The largest packet of a pod of `node` to one of the peer, in bytes, as far as both nodes know; 0 where it is not reached."""
+    way = towards(peer, config)
+    return way.path_mtu(peer, node, config) if way is not None else 0
+
+
+def too_narrow(node: Node, config: NetworkConfig) -> str:
+    """Why pods of other nodes are not reached by IPv6, though the node has a block of it; "" where they are."""
+    room = min(way.room(node, config) for way in of(config))
+    if carries(6, room) or not any(":" in block for block in node.spec.pod_cidrs):
+        return ""
+    return (
+        f"its uplink {config.uplink} carries packets of at most {config.mtu} bytes, which leaves {room} for pods: they don't reach pods "
+        "of other nodes by IPv6, which needs 1280 (RFC 8200, section 5)"
+    )
 
 
 def devices(config: NetworkConfig) -> tuple[str, ...]:

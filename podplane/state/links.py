@@ -1,10 +1,19 @@
-"""Sysctls that each link of a router has."""
+"""What each link of a router has: sysctls, and room for packets."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from podplane.state.network import Sysctl
+
+LEAST_MTU = {4: 68, 6: 1280}
+"""Bytes: what a link has to carry for IPv4 (RFC 791) and for IPv6 (RFC 8200, section 5). On one that carries less the kernel has no IPv6,
+neither addresses nor sysctls (addrconf_notify)."""
+
+
+def carries(version: int, mtu: int) -> bool:
+    """Can packets of this IP version be sent where so many bytes are carried?"""
+    return mtu >= LEAST_MTU[version]
 
 
 def forwarding(version: int, link: str) -> str:

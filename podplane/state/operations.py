@@ -26,7 +26,8 @@ class LinkEvent(NamedTuple):
     """What happened to a link since it was asked last: how it is now, and what came between.
 
     `may_have_lost`: it went, was set down, or lost an address: what lay on it may be gone, and must be read again. `came`: it came,
-    or was set up. `lost_carrier`: it had a carrier, and lost it (for a moment, maybe).
+    was set up, or carries larger packets than before (one that carries less than 1,280 bytes has no IPv6, addrconf_notify).
+    `lost_carrier`: it had a carrier, and lost it (for a moment, maybe).
     """
 
     is_present: bool

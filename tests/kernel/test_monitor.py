@@ -142,6 +142,19 @@ def test_changes_of_our_links_are_observed() -> None:
     assert PORT.identity not in kernel.read(OWNER)
 
 
+def test_the_mtu_of_a_link_of_others_is_known_and_that_it_carries_more_is_news() -> None:
+    _, monitor = machine()
+    assert (monitor.mtu_of("eth0"), monitor.mtu_of("none")) == (1500, 0)
+    run("ip link set eth0 mtu 1400")
+    assert not any(event.came for event in changes(monitor).links.values())
+    assert monitor.mtu_of("eth0") == 1400
+    run("ip link set eth0 mtu 1500\nip link set cbr0 mtu 1500\n")
+    assert {name for name, event in changes(monitor).links.items() if event.came} == {"eth0"}
+    run("ip link delete eth0")
+    changes(monitor)
+    assert monitor.mtu_of("eth0") == 0
+
+
 def test_links_that_go_down_lose_carrier_come_and_go_are_named() -> None:
     _, monitor = machine()
     run("ip link set far1 up")

@@ -15,9 +15,10 @@ from podplane.state.value import Identity, Value
 class FakeMonitor:
     """Collects what it is told; `fileno` is a real descriptor (eventfd), so that an event loop can wait on it."""
 
-    def __init__(self, owner: Ownership, own_links: Callable[[], set[str]]) -> None:
-        """`own_links` are the names of the links that are the owner's now."""
+    def __init__(self, owner: Ownership, own_links: Callable[[], set[str]], mtu_of: Callable[[str], int]) -> None:
+        """`own_links` are the names of the links that are the owner's now; `mtu_of(name)` is a link's MTU, 0 where there is none."""
         self._owner, self._own_links = owner, own_links
+        self.mtu_of = mtu_of
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._observed: dict[Identity, Value | None] = {}
         self._links: dict[str, LinkEvent] = {}
@@ -73,6 +74,11 @@ class FakeMonitor:
         """A link came, went, went up or down, or its carrier changed."""
         self._links[name] = event.after(self._links.get(name))
         self._wake()
+
+    def report_wider(self, link: Link) -> None:
+        """A link carries larger packets than before; of the owner's this is not said."""
+        if not self._owner.may_name(link.name):
+            self.report_link(link.name, LinkEvent(True, link.up, came=True))
 
     def lose(self) -> None:
         """Its buffer overflowed."""

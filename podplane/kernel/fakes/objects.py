@@ -52,9 +52,13 @@ class Objects:
 
     def monitor(self, owner: Ownership) -> FakeMonitor:
         """A new subscription."""
-        made = FakeMonitor(owner, lambda: self.own_links(owner))
+        made = FakeMonitor(owner, lambda: self.own_links(owner), self._mtu_of)
         self.monitors.append(made)
         return made
+
+    def _mtu_of(self, name: str) -> int:
+        link = self.network.get(Link(name=name).identity)
+        return link.mtu if isinstance(link, Link) else 0
 
     def announce(self, value: Value, *, is_there: bool) -> None:
         """Tell that an object came, changed or went."""
@@ -77,6 +81,9 @@ class Objects:
             there, far = self.peers.get(link.name, (self, ""))
             peer = there.network.get(Link(name=far).identity)
             there._report(far, LinkEvent(True, isinstance(peer, Link) and peer.up, lost_carrier=was_up))
+        elif isinstance(before, Link) and link.mtu > before.mtu:
+            for monitor in self.monitors:
+                monitor.report_wider(link)
 
     def delete_link(self, name: str) -> None:
         """Delete a link, what lies on it, its sysctls, and the other end of a veth pair; its ports lose it."""

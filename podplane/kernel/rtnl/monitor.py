@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -56,6 +57,8 @@ class _State(NamedTuple):
     name: str
     is_up: bool
     has_carrier: bool
+    mtu: int
+    """In bytes; 0 of a link that may be the owner's, which is not looked at."""
 
 
 class Monitor:
@@ -75,6 +78,7 @@ class Monitor:
         sock.bind((0, sum(1 << (group - 1) for group in GROUPS)))
         self._names: dict[int, str] = {}
         self._states: dict[int, _State] = {}
+        self._mtus: dict[str, int] = {}
         self._links: dict[int, Link] = {}
         self._own: dict[int, str] = {}
         self._changed_links: dict[int, bytes] = {}
@@ -92,6 +96,10 @@ class Monitor:
     def close(self) -> None:
         """End the subscription; idempotent."""
         self._socket.close()
+
+    def mtu_of(self, name: str) -> int:
+        """The MTU of a link of others, in bytes, as it was said up to now; 0 when there is no such link."""
+        return self._mtus.get(name, 0)
 
     def changes(self) -> Changes:
         """What changed since the last call; returns at once. When something was lost, everything must be read again."""
@@ -132,6 +140,7 @@ class Monitor:
         """Know the links as they are."""
         self._names.clear()
         self._states.clear()
+        self._mtus.clear()
         self._links.clear()
         self._own.clear()
         self._changed_links.clear()
@@ -209,18 +218,21 @@ class Monitor:
             self._take_port(index, payload)
             return
         name = _name(payload)
-        state = _State(name, bool(flags & c.IFF_UP), bool(flags & c.IFF_LOWER_UP))
+        may_be_own = self._owner.may_name(name)
+        state = _State(name, bool(flags & c.IFF_UP), bool(flags & c.IFF_LOWER_UP), 0 if may_be_own else _mtu(payload))
         before = self._states.get(index)
         if state != before:
-            self._states[index], self._names[index] = state, name
+            self._states[index], self._names[index], self._mtus[name] = state, name, state.mtu
             is_new = before is None or before.name != name
             was_up = before is not None and not is_new and before.is_up
             lost_carrier = before is not None and before.has_carrier and not state.has_carrier
-            event = LinkEvent(True, state.is_up, was_up and not state.is_up, is_new or state.is_up > was_up, lost_carrier)
+            is_wider = before is not None and state.mtu > before.mtu
+            came = is_new or state.is_up > was_up or is_wider
+            event = LinkEvent(True, state.is_up, was_up and not state.is_up, came, lost_carrier)
             self._report(name, event)
             if before is not None and before.name != name:
                 self._remove(index, before.name)
-        if self._owner.may_name(name):
+        if may_be_own:
             self._changed_links[index] = payload
             self._changed_ports.pop(index, None)
 
@@ -246,6 +258,7 @@ class Monitor:
     def _remove(self, index: int, name: str) -> None:
         """There is no link of this name and index any more."""
         self._report(name, LinkEvent(False, may_have_lost=True))
+        self._mtus.pop(name, None)
         self._changed_links.pop(index, None)
         self._changed_ports.pop(index, None)
         self._own.pop(index, None)
@@ -287,3 +300,7 @@ def _name(payload: bytes) -> str:
     if kind == c.IFLA_IFNAME:
         return payload[start + 4 : start + length - 1].decode(errors="replace")
     return decode.link_name(payload)[1]
+
+
+def _mtu(payload: bytes) -> int:
+    return int.from_bytes(find_attribute(payload, c.IFLA_MTU, c.LINK.size), sys.byteorder)

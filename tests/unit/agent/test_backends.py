@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 import pytest
 
@@ -10,10 +12,11 @@ from podplane.agent.backends import NodeBackends
 from podplane.agent.keys import Key
 from podplane.kernel.fakes.world import FakeNamespace
 from podplane.kubeapi.client import Client
-from podplane.model.config import BACKENDS, NetworkConfig
+from podplane.model.config import BACKENDS, UNDERLAY_MTU, NetworkConfig
 from podplane.model.config_map import ConfigMap
 from podplane.model.objects import Metadata, Node
 from podplane.routes.cluster_settings import NAME, NAMESPACE
+from podplane.state.network import Link
 from tests.plans import config, node
 from tests.unit.agent.rig import DUAL, caches_of, cluster
 from tests.unit.agent.test_node import Rig as NodeRig
@@ -25,12 +28,15 @@ class Patches(Client):
 
     def __init__(self) -> None:
         self.texts: list[str] = []
+        self.mtus: list[str] = []
 
     async def patch(
         self, resource: str, namespace: str, name: str, body: object, *, uid: str, subresource: str = ""
     ) -> dict[str, object]:
         assert (resource, name) == ("nodes", "node1")
-        self.texts.append(body["metadata"]["annotations"][BACKENDS])  # type: ignore[index]
+        said: dict[str, str] = body["metadata"]["annotations"]  # type: ignore[index]
+        self.texts.append(said[BACKENDS])
+        self.mtus.append(said[UNDERLAY_MTU])
         return {}
 
 
@@ -39,6 +45,7 @@ class Rig:
 
     def __init__(self, said: str = "host-gw") -> None:
         self.caches = caches_of(*cluster(1, 2))
+        self.mtu = 1500
         self.says(1, said)
         self.says(2, "host-gw")
         self.client = Patches()
@@ -50,7 +57,7 @@ class Rig:
 
     def start(self) -> None:
         self.backends = NodeBackends(
-            "node1", lambda: self.caches, config(DUAL), self.client, self._record, self._configure, self._has
+            "node1", lambda: self.caches, config(DUAL), self.client, self._record, self._configure, self._has, lambda: self.mtu
         )
 
     def _has(self, name: str) -> bool:
@@ -64,7 +71,8 @@ class Rig:
 
     def says(self, number: int, text: str) -> None:
         known: Node = self.caches.nodes.objects.get(f"node{number}") or node(number, DUAL)
-        metadata = msgspec.structs.replace(known.metadata, annotations={**known.metadata.annotations, BACKENDS: text})
+        said = {BACKENDS: text, UNDERLAY_MTU: str(self.mtu)}
+        metadata = msgspec.structs.replace(known.metadata, annotations={**known.metadata.annotations, **said})
         self.caches.nodes.set(msgspec.structs.replace(known, metadata=metadata))
 
     def wants(self, **data: str) -> None:
@@ -213,6 +221,45 @@ async def test_a_nodes_kernel_follows_and_pods_get_the_mtu_in_place(monkeypatch:
     rig.caches.network_settings.remove(f"{NAMESPACE}/{NAME}")
     await until(lambda: "10.244.2.0/24 via 192.168.1.11 dev eth0" in objects.dump())
     await rig.node.close()
+
+
+async def test_a_node_says_which_packets_it_takes_when_that_is_another_size() -> None:
+    rig = Rig()
+    rig.mtu = 1400
+    await rig.step()
+    assert (rig.client.texts, rig.client.mtus) == (["host-gw"], ["1400"])
+    await rig.step()
+    assert rig.client.mtus == ["1400"], "once"
+
+
+async def test_an_uplink_that_comes_to_carry_less_or_more_is_followed_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("podplane.agent.health.NodeHealth._serve_all", nothing_to_serve)
+    rig = NodeRig()
+    rig.caches.network_settings.set(ConfigMap(Metadata(name=NAME, namespace=NAMESPACE), {"backend": "vxlan"}))
+    await rig.node.start()
+    rig.node.run()
+    request = rig.attachment("a")
+    await rig.node.add(request)
+    assert isinstance(request.netns, FakeNamespace)
+    objects, pod = rig.host.machine.objects, request.netns.objects
+    await until(lambda: objects.dump().count("mtu 1450") == 3 and "mtu 1450" in pod.dump())
+    uplink = objects.network[Link(name="eth0").identity]
+    for mtu in (1400, 9000, 1500):
+        rig.host.machine.put(msgspec.structs.replace(uplink, mtu=mtu))
+        expected = f"mtu {min(mtu, 1500) - 50} "
+        await until(lambda: objects.dump().count(expected) == 3 and expected in pod.dump())  # noqa: B023
+        assert f"mtu {min(mtu, 1500) - 70} " in objects.dump(), "the tunnel over IPv6"
+    rig.host.machine.delete(uplink)
+    await asyncio.sleep(0.2)
+    assert rig.node.agent.config.mtu == 1500, "as it was, while there is none"
+    await rig.node.close()
+
+
+async def test_the_cluster_may_say_a_smaller_mtu_than_uplinks_have() -> None:
+    rig = Rig()
+    rig.wants(mtu="1400")
+    await rig.step()
+    assert rig.backends.current.mtu == 1400
 
 
 async def test_nodes_of_others_matter_only_while_there_is_a_former_backend() -> None:

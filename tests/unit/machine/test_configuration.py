@@ -27,7 +27,7 @@ def test_a_file_says_what_is_the_same_on_all_nodes_and_the_machine_the_rest(tmp_
     found = configuration.read(str(tmp_path / "config"))
     assert (found.node_name, found.log_level, found.run_dir) == ("worker-1", "info", "/run/podplane")
     settings = found.settings(Uplink("ens3", 1450))
-    assert (settings.network.uplink, settings.network.mtu) == ("ens3", 1450)
+    assert (settings.network.uplink, settings.network.mtu) == ("ens3", 65536), "as much as the uplink carries"
     assert not settings.nodes.masquerade
     assert not settings.network.permanent_neighbours, "a real machine finds the others by itself"
 
@@ -86,10 +86,10 @@ def test_a_name_that_a_node_can_have_is_taken(name: str) -> None:
     assert configuration.parsed({"network": NETWORK, "node_name": name}).node_name == name
 
 
-def test_an_mtu_that_the_uplink_does_not_carry_is_the_uplinks() -> None:
+def test_an_mtu_that_the_uplink_does_not_carry_is_told() -> None:
     found = configuration.parsed({"network": NETWORK | {"mtu": 9000}})
     small, large = Uplink("ens3", 1500), Uplink("ens3", 9000)
-    assert found.settings(small).network.mtu == 1500
+    assert found.settings(small).network.mtu == 9000, "the uplink may come to carry it"
     assert found.warnings(small, ()) == ["network.mtu is 9000, and the uplink ens3 carries no more than 1500: 1500 is taken"]
     assert (found.settings(large).network.mtu, found.warnings(large, ())) == (9000, [])
 

@@ -11,12 +11,12 @@ from podplane.agent.agent import Agent, ownership
 from podplane.agent.keys import PeerKey
 from podplane.agent.peer_plans import PeerPlans
 from podplane.kernel.door import Kernel
-from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
+from podplane.model.config import ROUTE_PROTOCOL, UNDERLAY_MTU, NetworkConfig
 from podplane.model.objects import Node, NodeStatus
 from podplane.nodes.settings import NodeSettings
-from podplane.routes import host_gw, table
+from podplane.routes import auto, host_gw, table, vxlan, ways
 from podplane.routes.backend import Backend
-from podplane.state.network import Link, Neighbour, Route, Vxlan
+from podplane.state.network import Address, Link, Neighbour, Route, Sysctl, Vxlan
 from podplane.state.ownership import Ownership
 from podplane.state.value import Fragment, fragment
 from tests.plans import FAMILIES, agent_settings, config, node
@@ -166,3 +166,50 @@ async def test_two_nodes_with_one_address_are_named_in_words() -> None:
     ((peer, message),) = told
     assert peer == "node3" and message.endswith("is of node/node2 already") and "192.168.1.11" in message
     assert "(" not in message, "no value as Python writes it"
+
+
+def taking(mtu: str, number: int = 2, versions: tuple[int, ...] = DUAL) -> Node:
+    """A node that says which packets it takes."""
+    one = node(number, versions)
+    return msgspec.structs.replace(one, metadata=msgspec.structs.replace(one.metadata, annotations={UNDERLAY_MTU: mtu}))
+
+
+def mtus(peer: Node, settings: NetworkConfig, way: Backend) -> dict[int, int]:
+    """IP version → the MTU of the route to the peer, of those that are planned."""
+    planned = way.plan_peer(peer, node(1, DUAL), settings)
+    return {v.destination.version: v.mtu for v in planned.values() if isinstance(v, Route)}
+
+
+@pytest.mark.parametrize(("way", "overhead"), [(host_gw.BACKEND, 0), (vxlan.BACKEND, 50), (auto.BACKEND, 0)])
+def test_routes_to_a_peer_that_takes_less_say_so(way: Backend, overhead: int) -> None:
+    settings = config(DUAL)
+    assert mtus(taking("1400"), settings, way) == {4: 1400 - overhead, 6: 1400 - overhead}
+    assert mtus(taking("1500"), settings, way) == mtus(taking("9000"), settings, way) == {4: 0, 6: 0}, "that of the link"
+    assert way.path_mtu(taking("1400"), node(1, DUAL), settings) == 1400 - overhead
+    assert way.path_mtu(taking("9000"), node(1, DUAL), settings) == 1500 - overhead
+
+
+@pytest.mark.parametrize("said", ["", "x", "-1", "67", "1e3", "٣٣٣٣", "9" * 5000])
+def test_what_is_no_size_is_not_taken_for_one(said: str) -> None:
+    assert mtus(taking(said), config(DUAL), host_gw.BACKEND) == {4: 0, 6: 0}
+
+
+@pytest.mark.parametrize(("way", "overhead"), [(host_gw.BACKEND, 0), (vxlan.BACKEND, 50)])
+def test_ipv6_is_not_sent_where_it_does_not_fit_and_all_else_goes_on(way: Backend, overhead: int) -> None:
+    least = 1280 + overhead
+    own = node(1, DUAL)
+    for size, versions in ((least, {4, 6}), (least - 1, {4})):
+        settings = msgspec.structs.replace(config(DUAL), mtu=size, backend=way.name)
+        assert mtus(node(2, DUAL), settings, way).keys() == versions
+        assert mtus(taking(str(size)), config(DUAL), way).keys() == versions
+        assert way.pod_mtu(own, settings) == 1280, "or the kernel takes the addresses of IPv6 away"
+        assert bool(ways.too_narrow(own, settings)) == (6 not in versions)
+    only_ipv4 = msgspec.structs.replace(config((4,)), mtu=least - 1, backend=way.name)
+    assert way.pod_mtu(node(1, (4,)), only_ipv4) == 1279
+    assert not ways.too_narrow(node(1, (4,)), only_ipv4)
+
+
+def test_a_tunnel_without_room_for_ipv6_has_no_address_of_it() -> None:
+    planned = vxlan.BACKEND.plan_node(node(1, DUAL), msgspec.structs.replace(config(DUAL), mtu=1329))
+    assert {v.ip.version for v in planned.values() if isinstance(v, Address)} == {4}
+    assert not any("net.ipv6" in v.name for v in planned.values() if isinstance(v, Sysctl))

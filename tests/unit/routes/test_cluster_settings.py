@@ -28,7 +28,7 @@ def test_each_key_sets_its_field() -> None:
     [
         ({"backend": "vxlam"}, "data.backend: there is no backend 'vxlam': choose one of host-gw, vxlan, auto"),
         ({"backend": ""}, "data.backend: there is no backend ''"),
-        ({"Backend": "vxlan"}, "data.Backend is not known: there are backend, vxlan-vni, vxlan-port"),
+        ({"Backend": "vxlan"}, "data.Backend is not known: there are backend, mtu, vxlan-vni, vxlan-port"),
         ({"vxlan-vni": "0"}, "data.vxlan-vni: '0' is no whole number from 1 to 16777215"),
         ({"vxlan-vni": "16777216"}, "data.vxlan-vni"),
         ({"vxlan-vni": "²"}, "data.vxlan-vni"),

@@ -1,0 +1,244 @@
+"""What is too large for the way is told to whoever sent it, through tunnels and address translation; what fits arrives."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import errno
+import fcntl
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import msgspec
+import pytest
+
+from podplane.model.config import UNDERLAY_MTU
+from podplane.model.service import EndpointPort, ServicePort
+from podplane.state.network import Link, Route
+from tests.fake_cluster import BOTH, endpoints, node_ip, pod_ip, service
+from tests.kernel.cluster import RealCluster
+
+pytestmark = pytest.mark.kernel
+PORTS = (ServicePort(80, node_port=30080, name="tcp"), ServicePort(80, node_port=30080, name="udp", protocol="UDP"))
+SERVICES = [service(ports=PORTS)]
+BEHIND = (EndpointPort(port=8080, name="tcp"), EndpointPort(port=8080, name="udp", protocol="UDP"))
+SLICES = [msgspec.structs.replace(one, ports=BEHIND) for one in endpoints("web", (1, 1))]
+VIPS = {4: "10.96.0.10", 6: "fd00:10:96::10"}
+NODE_PORT, PORT, FAR = 30080, 8080, {4: "198.18.0.2", 6: "fd00:198:18::2"}
+FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
+IP_MTU_DISCOVER = {4: (socket.IPPROTO_IP, 10), 6: (socket.IPPROTO_IPV6, 23)}
+IP_MTU = {4: (socket.IPPROTO_IP, 14), 6: (socket.IPPROTO_IPV6, 24)}
+DO = 2
+"""IP_PMTUDISC_DO: "don't fragment" is set, and what is learned of the way is obeyed."""
+HEADERS = {4: 28, 6: 48}
+"""Bytes of IP and UDP."""
+MEGABYTE = 1 << 20
+SIOCETHTOOL, ETHTOOL_STXCSUM = 0x8946, 0x17
+RETRANSMITTED = 100
+"""The offset of tcpi_total_retrans in struct tcp_info."""
+T = TypeVar("T")
+
+
+class Narrow(RealCluster):
+    """node1 is reached with packets of `narrow` bytes, once that has happened; node2 is told."""
+
+    def to_node1(self, mtu: int) -> None:
+        """The uplink of node1 comes to carry so much, and node1 says so."""
+        self.in_("node1", f"ip link set eth0 mtu {mtu}")
+        asyncio.run(self._follow(mtu))
+
+    async def _follow(self, mtu: int) -> None:
+        one, other = self.agents[1], self.agents[2]
+        one.watcher.take_notifications()
+        await one.poll()
+        await one.reconcile()
+        await one.idle()
+        old = self.nodes["node1"]
+        annotations = {**old.metadata.annotations, UNDERLAY_MTU: str(one.config.mtu)}
+        new = msgspec.structs.replace(old, metadata=msgspec.structs.replace(old.metadata, annotations=annotations))
+        self.caches[2].nodes.set(new)
+        other.changed(type(new), self.nodes["node1"], new)
+        self.nodes["node1"] = new
+        await other.reconcile()
+        await other.idle()
+        for agent in (one, other):
+            assert not agent.ledger.refused, [str(refused.error) for refused in agent.ledger.refused.values()]
+
+    def in_(self, name: str, script: str) -> str:
+        """What a script writes in a namespace."""
+        words = ["sh", "-ec", script]
+        run = lambda: subprocess.run(words, check=True, capture_output=True, text=True)  # noqa: E731
+        return self.namespaces[name].run(run).stdout
+
+    def mtu(self, pod: str) -> int:
+        """Of a pod's interface."""
+        words = self.in_(pod, "ip -o link show dev eth0").split()
+        return int(words[words.index("mtu") + 1])
+
+
+class Tunnelled(Narrow):
+    """Nodes reach each other's pods by vxlan."""
+
+    network = {"backend": "vxlan"}
+
+
+def path_mtu(real: Narrow, name: str, ip: str, port: int) -> int:
+    """The size at which what a client sends arrives at an address, after what it learns of the way; nothing may be fragmented.
+
+    Nobody listens there, so that what arrives is refused. Where a route of IPv6 says less than its device, the kernel tells the client
+    of both, one after the other (ip6_forward, ip6_finish_output).
+    """
+    version = 6 if ":" in ip else 4
+    with real.namespaces[name].run(lambda: socket.socket(FAMILY[version], socket.SOCK_DGRAM)) as client:
+        client.setsockopt(*IP_MTU_DISCOVER[version], DO)
+        client.connect((ip, port))
+        for _ in range(40):
+            try:
+                client.send(bytes(client.getsockopt(*IP_MTU[version]) - HEADERS[version]))
+            except ConnectionRefusedError:
+                break
+            except OSError as error:
+                if error.errno != errno.EMSGSIZE:
+                    raise
+            time.sleep(0.02)
+        return client.getsockopt(*IP_MTU[version])
+
+
+def transfer(real: Narrow, client: str, at: tuple[str, int], server: str, own: tuple[str, int]) -> tuple[int, int]:
+    """A megabyte each way over TCP; (segment size of the client, how often it sent its first packet again)."""
+    family = socket.AF_INET6 if ":" in own[0] else socket.AF_INET
+    with real.namespaces[server].run(lambda: socket.create_server(own, family=family)) as listener:
+        listener.settimeout(3)
+        with real.namespaces[client].run(lambda: socket.create_connection(at, timeout=3)) as near:
+            (again,) = struct.unpack_from("I", near.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104), RETRANSMITTED)
+            far, _ = listener.accept()
+            with far:
+                for end in (near, far):
+                    end.settimeout(5)
+                for sender, receiver in ((near, far), (far, near)):
+                    assert asyncio.run(_pass(sender, receiver)) == MEGABYTE
+                return near.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG), again
+
+
+async def _pass(sender: socket.socket, receiver: socket.socket) -> int:
+    async def receive() -> int:
+        count = 0
+        while count < MEGABYTE:
+            got = await asyncio.to_thread(receiver.recv, 1 << 16)
+            if not got:
+                break
+            count += len(got)
+        return count
+
+    _, count = await asyncio.gather(asyncio.to_thread(sender.sendall, bytes(MEGABYTE)), receive())
+    return count
+
+
+def by_versions(function: Callable[[int], T]) -> dict[int, T]:
+    """IP version → what that gives."""
+    return {version: function(version) for version in BOTH}
+
+
+@pytest.mark.parametrize(("kind", "overhead"), [(Narrow, 0), (Tunnelled, 50)])
+def test_an_uplink_that_comes_to_carry_less_is_followed_and_whoever_sends_more_is_told_through_services(
+    kind: type[Narrow], overhead: int
+) -> None:
+    real = kind(SERVICES, SLICES)
+    real.to_node1(1400)
+    expected = dict.fromkeys(BOTH, 1400 - overhead)
+    assert (real.mtu("node1-pod1"), real.mtu("node2-pod1")) == (1400 - overhead, 1500 - overhead)
+    assert by_versions(lambda v: path_mtu(real, "node2-pod1", str(pod_ip(1, 1, v)), PORT)) == expected
+    assert by_versions(lambda v: path_mtu(real, "node2-pod2", VIPS[v], 80)) == expected, "by a ClusterIP"
+    assert by_versions(lambda v: path_mtu(real, "outside", str(node_ip(2, v)), NODE_PORT)) == expected, "by a node port"
+    assert by_versions(lambda v: path_mtu(real, "node2", str(pod_ip(1, 1, v)), PORT)) == expected, "a node itself"
+    real.to_node1(1500)
+    assert real.mtu("node1-pod1") == 1500 - overhead
+    assert by_versions(lambda v: path_mtu(real, "node2-pod2", str(pod_ip(1, 2, v)), PORT)) == dict.fromkeys(
+        BOTH, 1500 - overhead
+    )
+    routes = [one for one in real.agents[2].ledger.desired.values() if isinstance(one, Route)]
+    assert not any(route.mtu for route in routes)
+
+
+def test_a_pod_is_told_that_a_way_behind_its_masquerade_is_narrower() -> None:
+    real = Narrow(SERVICES, SLICES)
+    real.in_(
+        "outside",
+        "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1; ip link add far type bridge; ip link set far mtu 1300 up;"
+        "ip addr add 198.18.0.1/24 dev far; ip addr add fd00:198:18::1/64 dev far nodad",
+    )
+    assert by_versions(lambda v: path_mtu(real, "node1-pod1", FAR[v], PORT)) == {4: 1300, 6: 1300}
+
+
+def test_without_room_for_ipv6_all_else_goes_on_and_it_comes_back() -> None:
+    real = Narrow(SERVICES, SLICES)
+    real.to_node1(1200)
+    assert real.mtu("node1-pod1") == 1280
+    size, again = transfer(real, "node2-pod1", (VIPS[4], 80), "node1-pod1", (str(pod_ip(1, 1, 4)), PORT))
+    assert size <= 1160 and not again
+    beside = (str(pod_ip(1, 1, 6)), PORT)
+    assert transfer(real, "node1-pod2", beside, "node1-pod1", beside)[1] == 0, "pods of one node"
+    real.in_("node1", f"ip link set eth0 mtu 1500; ip addr add {node_ip(1, 6)}/64 dev eth0 nodad")
+    real.to_node1(1500)
+    assert transfer(real, "node2-pod1", beside, "node1-pod1", beside)[1] == 0
+
+
+def udp_errors(real: Narrow, name: str) -> int:
+    """Datagrams that came to a node with a wrong checksum."""
+    found = real.in_(
+        name, "awk '/^Udp: [0-9]/ {print $8}' /proc/net/snmp; awk '/^Udp6InCsumErrors/ {print $2}' /proc/net/snmp6"
+    )
+    return sum(map(int, found.split()))
+
+
+def leave_no_checksum_to_the_uplink() -> None:
+    """`ethtool -K eth0 tx off`: of a veth pair nobody looks at a checksum that is left to it."""
+    command = ctypes.create_string_buffer(struct.pack("II", ETHTOOL_STXCSUM, 0))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        fcntl.ioctl(sock, SIOCETHTOOL, struct.pack("16sP16x", b"eth0", ctypes.addressof(command)))
+
+
+@pytest.mark.parametrize("offloaded", [True, False])
+def test_through_a_tunnel_the_first_packet_of_a_connection_to_a_service_is_answered(offloaded: bool) -> None:
+    """k3s-io/k3s#2013: translated, encapsulated, its checksum left to the device (fixed in ea64d8d6c675, Linux 5.7)."""
+    real = Tunnelled(SERVICES, SLICES)
+    for name in () if offloaded else ("node1", "node2"):
+        real.namespaces[name].run(leave_no_checksum_to_the_uplink)
+    for version in BOTH:
+        own, service, port = (
+            (str(pod_ip(1, 1, version)), PORT),
+            (VIPS[version], 80),
+            (str(node_ip(2, version)), NODE_PORT),
+        )
+        ways = [("node2-pod1", service), ("node2", service), ("node2-pod1", port), ("node2", port), ("outside", port)]
+        for client, at in ways:
+            assert transfer(real, client, at, "node1-pod1", own)[1] == 0, (client, at)
+    assert [udp_errors(real, name) for name in ("node1", "node2")] == [0, 0]
+
+
+def test_an_underlay_of_1450_bytes_leaves_pods_1400_and_all_of_them_arrive() -> None:
+    class Small(Tunnelled):
+        def connect(self, name: str, kernel: object, number: int) -> None:
+            super().connect(name, kernel, number)  # type: ignore[arg-type]  # as it is given
+            self.in_(name, "ip link set eth0 mtu 1450")
+
+    real = Small(SERVICES, SLICES)
+    assert [real.mtu(f"node{n}-pod1") for n in (1, 2)] == [1400, 1400]
+    devices = [one for one in real.agents[1].ledger.desired.values() if isinstance(one, Link) and one.vxlan is not None]
+    assert {link.name: link.mtu for link in devices} == {"podplane-vxlan4": 1400, "podplane-vxlan6": 1380}
+    for version in BOTH:
+        own = (str(pod_ip(1, 1, version)), PORT)
+        assert transfer(real, "node2-pod1", own, "node1-pod1", own)[1] == 0
+        with real.namespaces["node1-pod1"].run(lambda: socket.socket(FAMILY[version], socket.SOCK_DGRAM)) as server:  # noqa: B023
+            server.bind(own)
+            server.settimeout(3)
+            with real.namespaces["node2-pod1"].run(lambda: socket.socket(FAMILY[version], socket.SOCK_DGRAM)) as client:  # noqa: B023
+                client.setsockopt(*IP_MTU_DISCOVER[version], DO)
+                client.sendto(bytes(1400 - HEADERS[version]), own)
+                assert len(server.recv(2000)) == 1400 - HEADERS[version]
+                with pytest.raises(OSError, match="too long"):
+                    client.sendto(bytes(1401 - HEADERS[version]), own)
