@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Podplane, running
+from tests.e2e.conftest import Podplane, running, until
 
 pytestmark = [
     pytest.mark.e2e,
@@ -145,11 +145,24 @@ def test_no_masquerade_towards_outside(shared: Podplane, on_node: OnNode) -> Non
     assert not any(f.startswith("echo-node2-1") for f in found["outside"])
 
 
-def test_a_path_with_a_smaller_mtu(small: Podplane) -> None:
-    small.on_node("node1", "ip link set eth0 mtu 1400")
-    found = broken(small)
+def test_a_way_that_carries_less_than_nodes_know(shared: Podplane) -> None:
+    shared("fault", "node1", "--mtu", "1400", "--unseen")
+    found = broken(shared)
     assert set(found) == {"full-size"}
-    assert any("1500 bytes" in f for f in found["full-size"])
+    said = [failure.partition(" (")[0] for failure in found["full-size"]]
+    passes = "packets of 1500 bytes do not pass, 1400 bytes pass"
+    assert f"node2 → node1: {passes}" in said and {one.partition(":")[0] for one in said} <= {"node2 → node1", "node1 → node2"}
+    shared("fault", "node1", "--clear")
+
+
+def test_an_uplink_that_carries_less_is_followed_by_pods_and_breaks_no_promise(shared: Podplane) -> None:
+    shared.on_node("node1", "ip link set eth0 mtu 1400")
+    until(lambda: "mtu 1400 " in shared("exec", "echo-node1-1", "--", "ip", "-o", "link", "show", "eth0").stdout)
+    until(lambda: "mtu 1400" in shared.on_node("node2", "ip route show 10.244.1.0/24"))
+    shared("check")
+    shared.on_node("node1", "ip link set eth0 mtu 1500")
+    until(lambda: "mtu 1500 " in shared("exec", "echo-node1-1", "--", "ip", "-o", "link", "show", "eth0").stdout)
+    until(lambda: "mtu" not in shared.on_node("node2", "ip route show 10.244.1.0/24"))
 
 
 def test_services_of_a_node_that_all_lead_to_one_pod(shared: Podplane, on_node: OnNode) -> None:

@@ -22,6 +22,7 @@ from podplane.cli.check import (
     served,
     services,
     sessions,
+    sizes,
     tunnels,
     users,
 )
@@ -115,7 +116,7 @@ def examine(
     node_of = {party.name: party.node for party in parties.values()} | {underlay.OUTSIDE: underlay.OUTSIDE}
     allowed = Permitted(who.cluster, parties, {m.name: f"{m.namespace}/{m.pod}" for m in members}, who.judged)
     nodes = [p for p in parties.values() if p.kind == "node"]
-    wanted = promises.plan(pods, nodes, outside, everything, allowed.may, tunnels.between_nodes(client, site.subnets))
+    wanted = promises.plan(pods, nodes, outside, everything, allowed.may, *tunnels.between_nodes(client, site.subnets))
     wanted, denied = permitted.parted(wanted, allowed.probe_denied_by)
     probes = [*reach.thinned(wanted, node_of, who.unreached), *_localhost(members, parties)]
     answers = _probe(found, probes)
@@ -127,9 +128,13 @@ def examine(
     again = [probe for probe in probes if promises.judge(probe, answers.get(probe))]
     again = [probe for probe in again if not ({probe.source, probe.target} & cut_off or touches(probe))]
     answers.update(_probe(found, again, AGAIN_SECONDS))  # once more, and alone: a busy machine is no broken promise
+    narrow = sizes.passing(
+        [one for one in again if one.size], answers, lambda asked: _probe(found, asked, sizes.PATIENCE_SECONDS)
+    )
     lost = {m.name: refused.get(m.name) or found[m.name].failure or "no answer" for m in members if m.name not in parties}
     found_ips = {name: tuple(a["ips"]) for name, a in serving.items()}
-    verdicts = _verdicts(probes, answers, {**who.lost, **lost}, pods, found_ips, denied)
+    told = {probe: sizes.sentence(probe, size, node_of) for probe, size in narrow.items()}
+    verdicts = _verdicts(probes, answers, {**who.lost, **lost}, pods, found_ips, denied, told)
     verdicts += _examine_policies(who, found, [p for p in parties.values() if p.node not in who.unreached], everything)
     able = {name: p for name, p in parties.items() if name not in cut_off and p.node not in who.silent}
     confs = {name: resolv_conf.read(answer.get("resolv_conf", "")) for name, answer in serving.items()}
@@ -276,8 +281,9 @@ def _verdicts(
     pods: Sequence[Party],
     found_ips: Mapping[str, Sequence[str]],
     denied: Mapping[Probe, str],
+    told: Mapping[Probe, str],
 ) -> list[Verdict]:
-    """One verdict a promise, in the order of the table."""
+    """One verdict a promise, in the order of the table; `told` has better words for failures of some probes."""
     verdicts = {promise: Verdict(promise) for promise in promises.PROMISES}
     verdicts[promises.UNIQUE] = promises.uniqueness(pods, found_ips)
     reached: dict[str, int] = defaultdict(int)
@@ -285,7 +291,7 @@ def _verdicts(
         failure = promises.judge(probe, answers.get(probe))
         verdict = verdicts[probe.promise]
         if failure:
-            verdict.failures.append(failure)
+            verdict.failures.append(told.get(probe, failure))
         else:
             verdict.proved += 1
             reached[probe.answered_by] += probe.promise != promises.LOCALHOST

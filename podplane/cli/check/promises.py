@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import cycle, islice, product
+from itertools import chain, cycle, islice, permutations, product
 from types import MappingProxyType
 from typing import Any
 
 EVERY_PAIR_UP_TO = 100
 """Up to so many pods every ordered pair is probed; above, every ordered pair of nodes and every pod."""
+EVERY_NODE_UP_TO = 32
+"""Up to so many nodes every ordered pair of them is tried with packets of full size; above, each with those that are 1, 2, 4, 8, … behind
+it, in both directions."""
 CHOICES = 8
 """So many pods of a node are looked at for one that policies let another one reach."""
 
@@ -110,6 +113,9 @@ class Verdict:
 
 HasTunnel = Callable[[str, str], bool]
 """(node, other node) → are pods of the other one reached through a tunnel?"""
+Largest = Callable[[str, str], int]
+"""(node, other node) → the largest packet of a pod to one of the other node, in bytes, as far as the nodes know."""
+UNKNOWN = 1 << 16
 
 
 def family(ip: str) -> int:
@@ -162,6 +168,7 @@ def plan(
     everything: bool,
     may: May = anybody,
     has_tunnel: HasTunnel = lambda source, target: False,
+    largest: Largest = lambda source, target: UNKNOWN,
 ) -> list[Probe]:
     """All probes between these parties; where some are chosen, those that policies permit come first."""
     probes: list[Probe] = []
@@ -171,7 +178,7 @@ def plan(
                 probes.append(Probe(REACH, source.name, target.name, "icmp", ip))
             probes.append(_connect(NO_NAT, source, target, ip, same_family(source.ips, ip)))
     probes += _between_nodes_and_pods(pods, nodes, everything, has_tunnel)
-    probes += _full_size([pod for pod in pods if pod.pings], may)
+    probes += _full_size([pod for pod in pods if pod.pings], everything, may, largest)
     if outside is not None:
         by_name = {node.node: node for node in nodes}
         for pod in pods:
@@ -205,18 +212,32 @@ def _between_nodes_and_pods(
                 yield _connect(POD_TO_NODE, pod, node, ip, same_family(sources, ip))
 
 
-def _full_size(pods: Sequence[Party], may: May) -> Iterator[Probe]:
-    """One packet as large as the MTU with "don't fragment", for each ordered pair of nodes in a ring, and on each node."""
+def _full_size(pods: Sequence[Party], everything: bool, may: May, largest: Largest) -> Iterator[Probe]:
+    """One packet as large as can be with "don't fragment", for each ordered pair of nodes, or of some of them, and on each node.
+
+    Answers may be fragmented: the way back is that of the pair in the other order.
+    """
     by_node: dict[str, list[Party]] = defaultdict(list)
     for pod in pods:
         by_node[pod.node].append(pod)
-    ring = list(by_node.values())
-    routes = [(ring[i - 1], ring[i]) for i in range(len(ring)) if len(ring) > 1]
-    routes += [(members, members) for members in ring if len(members) > 1]
-    for sources, targets in routes:
-        source, target = _first_pair(sources, targets, may)
+    ways = list(node_pairs(list(by_node), everything))
+    ways += [(node, node) for node, members in by_node.items() if len(members) > 1]
+    for one, other in ways:
+        source, target = _first_pair(by_node[one], by_node[other], may)
+        size = min(source.mtu, target.mtu, largest(one, other) if one != other else UNKNOWN)
         for ip in target.ips:
-            yield Probe(FULL_SIZE, source.name, target.name, "icmp", ip, size=source.mtu)
+            yield Probe(FULL_SIZE, source.name, target.name, "icmp", ip, size=size)
+
+
+def node_pairs(nodes: Sequence[str], everything: bool) -> Iterator[tuple[str, str]]:
+    """Ordered pairs of nodes: all of them, or, of many, so many that each is tried with some others, near and far, in both directions."""
+    count = len(nodes)
+    if everything or count <= EVERY_NODE_UP_TO:
+        yield from permutations(nodes, 2)
+        return
+    distances = [1 << i for i in range(count.bit_length()) if 1 << i <= count // 2]
+    pairs = ((nodes[i], nodes[(i + distance) % count]) for i in range(count) for distance in distances)
+    yield from dict.fromkeys(chain.from_iterable(((one, other), (other, one)) for one, other in pairs))
 
 
 def _first_pair(sources: Sequence[Party], targets: Sequence[Party], may: May) -> tuple[Party, Party]:

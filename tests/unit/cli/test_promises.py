@@ -90,6 +90,31 @@ def test_who_may_not_ping_is_asked_to_connect_alone(size: list[int], everything:
 def test_full_size_packets_go_between_nodes_and_on_each_node() -> None:
     pods, nodes = cluster([2, 2, 1])
     routes = {(p.source, p.target, p.size) for p in promises.plan(pods, nodes, None, True) if p.promise == promises.FULL_SIZE}
-    assert routes == {
-        ("p2-0", "p0-0", 1500), ("p0-0", "p1-0", 1500), ("p1-0", "p2-0", 1500), ("p0-0", "p0-1", 1500), ("p1-0", "p1-1", 1500),
-    }  # fmt: skip
+    between = {(f"p{a}-0", f"p{b}-0", 1500) for a in range(3) for b in range(3) if a != b}
+    assert routes == between | {("p0-0", "p0-1", 1500), ("p1-0", "p1-1", 1500)}
+
+
+def test_a_full_size_packet_is_no_larger_than_both_ends_and_the_way_between_them() -> None:
+    pods, nodes = cluster([1, 1, 1])
+    pods[1].mtu = 1400
+
+    def largest(source: str, target: str) -> int:
+        return 1300 if {source, target} == {"n0", "n2"} else 65536
+
+    probes = promises.plan(pods, nodes, None, False, largest=largest)
+    found = {(p.source, p.target): p.size for p in probes if p.promise == promises.FULL_SIZE}
+    ways = {("p0-0", "p1-0"): 1400, ("p1-0", "p2-0"): 1400, ("p0-0", "p2-0"): 1300}
+    assert found == ways | {(b, a): size for (a, b), size in ways.items()}
+
+
+@given(st.integers(1, 200), st.booleans())
+def test_each_node_is_tried_with_others_in_both_directions_and_all_of_few(count: int, everything: bool) -> None:
+    nodes = [f"n{n}" for n in range(count)]
+    pairs = list(promises.node_pairs(nodes, everything))
+    found = set(pairs)
+    assert len(found) == len(pairs) and all(a != b and (b, a) in found for a, b in found)
+    if everything or count <= promises.EVERY_NODE_UP_TO:
+        assert len(found) == count * (count - 1)
+    else:
+        assert all((a, b) in found for a, b in zip(nodes, [*nodes[1:], nodes[0]], strict=True))
+        assert len(found) <= 2 * count * count.bit_length()
