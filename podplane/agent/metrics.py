@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from podplane.agent.status import Counts, Sources
-from podplane.model.answers import PolicyCounts
+from podplane.model.answers import PeerWay, PolicyCounts
 from podplane.servers.figures import Figures, Samples, by_name
 
 Requests = Mapping[tuple[str, int], int]
@@ -44,7 +44,19 @@ class Metrics(Figures):
         self.histogram("podplane_reconcile_duration_seconds", "From planning to the kernel's answer.", (), [durations])
         answered = (((path, str(status)), count) for (path, status), count in requests.items())
         self._policies(policies, agent.denied.told)
+        self._peers(sources.peers.ways(), len(agent.view.withdrawn))
         self.counter("podplane_http_requests", "Requests that the agent's port answered.", ("path", "code"), answered)
+
+    def _peers(self, ways: Sequence[PeerWay], withdrawn: int) -> None:
+        labels = ("peer", "over", "address")
+        rows = [((one.peer, one.backend or one.layer, one.ip), one) for one in ways]
+        reached = ((names, float(one.state == "reached")) for names, one in rows if one.state != "unknown")
+        self.gauge("podplane_peer_reached", "Is a peer reached over this way?", labels, reached)
+        latency = ((names, one.latency) for names, one in rows if one.latency is not None)
+        self.gauge("podplane_peer_latency_seconds", "Round trips of probes, smoothed.", labels, latency)
+        loss = ((names, one.loss) for names, one in rows)
+        self.gauge("podplane_peer_loss_ratio", "The part of the last probes that was lost.", labels, loss)
+        self.gauge("podplane_withdrawn_peers", "Peers whose routes are withdrawn.", (), [((), withdrawn)])
 
     def _policies(self, counts: PolicyCounts, told: int) -> None:
         rules = (((*one.policy.split("/"), one.direction, str(one.rule)), one.connections) for one in counts.rules)

@@ -34,6 +34,7 @@ from podplane.agent.foreseen import unforeseen
 from podplane.agent.health import NodeHealth
 from podplane.agent.host import Host
 from podplane.agent.name_server import NameServerEndpoints
+from podplane.agent.peer_condition import PeerCondition
 from podplane.agent.peer_plans import PeerPlans
 from podplane.agent.planner import RecordEvent
 from podplane.agent.poller import Poller
@@ -56,8 +57,10 @@ from podplane.policy.index import Change
 from podplane.policy.peers import digest_of
 
 log = logging.getLogger(__name__)
-TASKS = ("agent", "election", "health", "name server endpoints", "backends", "probes")
+TASKS = ("agent", "election", "health", "name server endpoints", "backends", "probes", "condition")
 """What a restart ends and begins anew."""
+PARTS = ("agent", "election", "health", "endpoints", "backends", "probing", "condition")
+"""What runs them."""
 READY_SECONDS = 30.0
 """So long an attachment waits for an agent; a kubelet gives a runtime two minutes for a sandbox."""
 
@@ -97,6 +100,7 @@ class NodeAgent:
     endpoints: NameServerEndpoints
     backends: NodeBackends
     probing: Probing
+    condition: PeerCondition
 
     def __init__(
         self,
@@ -141,9 +145,7 @@ class NodeAgent:
 
         When it fails, the former agent stays the present one, so that another start finds what is attached.
         """
-        former = (
-            (self.agent, self.election, self.health, self.endpoints, self.backends, self.probing) if self.has_agent else None
-        )
+        former = {name: getattr(self, name) for name in PARTS} if self.has_agent else None
         try:
             return await self._begin()
         except BaseException as error:
@@ -151,7 +153,8 @@ class NodeAgent:
             if former is not None:
                 self.agent.watcher.close()
                 self.agent.denied.close()
-                self.agent, self.election, self.health, self.endpoints, self.backends, self.probing = former
+                for name, part in former.items():
+                    setattr(self, name, part)
             raise
 
     async def _begin(self) -> Started:
@@ -184,10 +187,18 @@ class NodeAgent:
         )
         self.agent.view.has_name_server = self._name_server_answers is not False
         self.election = Election(self.agent, self._client, self._recorder, self._now)
-        self.probing = Probing(self.agent, kernel.echo, self._poller, self._record_event, self._is_api_there)
-        sources = Sources(
-            self.agent, self._caches, self.supervisor.report, lambda: self._client.contact, ways=self.probing.ways
+        self.probing = Probing(
+            self.agent, kernel.echo, self._poller, self._record_event, self._is_api_there, lambda: self.condition.changed()
         )
+        self.condition = PeerCondition(
+            self._client,
+            lambda: self.agent.view.registered,
+            self.probing.problems,
+            lambda: self.probing.is_settled,
+            self._record_event,
+            self._now,
+        )
+        sources = Sources(self.agent, self._caches, self.supervisor.report, lambda: self._client.contact, peers=self.probing)
         reports = Reports(sources, Authorizer(self._client, self.name))
         self.health = NodeHealth(self.agent, reports, self._host.namespace, self._now, self._record_event)
         self.endpoints = NameServerEndpoints(
@@ -226,6 +237,7 @@ class NodeAgent:
             lambda: self.endpoints.run(),
             lambda: self.backends.run(),
             lambda: self.probing.run(),
+            lambda: self.condition.run(),
         )
         for name, run in zip(TASKS, works, strict=True):
             self.supervisor.add(name, run)
@@ -289,6 +301,7 @@ class NodeAgent:
                 self.backends.changed()
             if (new or old).metadata.name == self.name:
                 self.endpoints.changed()
+                self.condition.changed()
         elif kind is Service:
             self.health.service_changed(old, new)
             self.election.changed((new or old).metadata.path, new)

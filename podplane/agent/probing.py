@@ -20,13 +20,14 @@ from podplane.agent.kernel import Echo
 from podplane.agent.keys import PeerKey
 from podplane.agent.planner import RecordEvent
 from podplane.agent.poller import Poller
-from podplane.model.answers import PeerWay
+from podplane.model.answers import PeerProblem, PeerWay
 from podplane.model.objects import Node
 from podplane.model.paths import Path
 from podplane.probes import choice
+from podplane.probes.problems import problems
 from podplane.probes.table import INTERVAL_SECONDS, State, Table
 from podplane.probes.withdrawal import Surroundings, Suspect, withdrawn
-from podplane.routes.targets import paths
+from podplane.routes.targets import carried_in, paths
 
 log = logging.getLogger(__name__)
 FIRST_SECONDS = 1.0
@@ -53,12 +54,15 @@ class Probing:
         poller: Poller,
         record_event: RecordEvent,
         is_current: Callable[[], bool],
+        changed: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`changed` is called when some way was lost, or is reached again."""
         self._agent, self._view = agent, agent.view
         self._open_echo, self._poller = open_echo, poller
         self._record_event = record_event
         self._is_current = is_current
+        self._tell_changed = changed
         self._clock = clock
         self.table = Table()
         self._echo: Echo | None = None
@@ -181,6 +185,8 @@ class Probing:
 
     def _judge(self, now: float) -> None:
         """Withdraw routes, or take that back."""
+        if self.table.changes != self._changes:
+            self._tell_changed()
         self._is_to_judge, self._changes, self._judge_at = False, self.table.changes, now + JUDGE_SECONDS
         former = self._view.withdrawn
         if not self._not_ready and not former:
@@ -229,6 +235,18 @@ class Probing:
             )
             for row in self.table.rows
         ]
+
+    def problems(self) -> list[PeerProblem]:
+        """Which peers are not reached, or not well."""
+        config = self._agent.config
+        return problems(
+            self.table, lambda backend: carried_in(backend, config), self._not_ready, self._view.withdrawn, self._clock()
+        )
+
+    @property
+    def is_settled(self) -> bool:
+        """Is it known of every way whether it is reached?"""
+        return not any(row.state is State.UNKNOWN for row in self.table.rows)
 
     def _tell(self, former: frozenset[str], now: frozenset[str]) -> None:
         node = self._view.node_name

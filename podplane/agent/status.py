@@ -11,6 +11,7 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from podplane.agent.agent import Agent
 from podplane.agent.caches import Caches
@@ -26,6 +27,7 @@ from podplane.model.answers import (
     CacheStatus,
     NodeStatus,
     ObjectCount,
+    PeerProblem,
     PeerWay,
     RefusedObject,
     Repair,
@@ -45,6 +47,31 @@ Counts = Mapping[tuple[str, str], Counter[Status]]
 """(feature, kind of object) → how many of each status."""
 
 
+class Peers(Protocol):
+    """What probes say of the ways to peers."""
+
+    def ways(self) -> list[PeerWay]:
+        """Each of them."""
+
+    def problems(self) -> list[PeerProblem]:
+        """Those that are lost, or lose much."""
+
+
+class _NoPeers:
+    """Nobody probes."""
+
+    def ways(self) -> list[PeerWay]:
+        """None."""
+        return []
+
+    def problems(self) -> list[PeerProblem]:
+        """None."""
+        return []
+
+
+NO_PEERS = _NoPeers()
+
+
 class Sources:
     """Where the state of one node is read."""
 
@@ -55,12 +82,11 @@ class Sources:
         tasks: Callable[[], Mapping[str, TaskReport]],
         contact: Callable[[], Contact | None],
         clock: Callable[[], float] = time.monotonic,
-        ways: Callable[[], list[PeerWay]] = list,
+        peers: Peers = NO_PEERS,
     ) -> None:
-        """`tasks` gives the reports of the node's supervised tasks, `contact` that of its client, with times of `clock`; `ways` those to
-        peers."""
+        """`tasks` gives the reports of the node's supervised tasks, `contact` that of its client, with times of `clock`."""
         self.agent = agent
-        self._ways = ways
+        self.peers = peers
         self._caches = caches
         self._tasks = tasks
         self._contact = contact
@@ -72,7 +98,14 @@ class Sources:
         restarts = sum(task.restarts for task in self._tasks().values())
         contact = self._contact()
         error = "" if contact is None or contact.is_reached else contact.error
-        return Summary(agent.view.node_name, len(agent.ledger.refused), len(agent.planner.blocked), restarts, error)
+        return Summary(
+            agent.view.node_name,
+            len(agent.ledger.refused),
+            len(agent.planner.blocked),
+            restarts,
+            error,
+            self.peers.problems(),
+        )
 
     async def status(self) -> NodeStatus:
         """The whole state. Its parts are of the moment when they were read."""
@@ -99,7 +132,8 @@ class Sources:
             caches=self.caches(),
             api=self._api(),
             reconcile_age=agent.seconds_since_reconcile,
-            peers=self._ways(),
+            peers=self.peers.ways(),
+            unreached=self.peers.problems(),
             longest_turn=loop.turns.longest.seconds if isinstance(loop, TurnLoop) else None,
         )
 

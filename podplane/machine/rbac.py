@@ -31,6 +31,7 @@ class Rule(msgspec.Struct, frozen=True):
 RULES: tuple[Rule, ...] = (
     Rule("", ("nodes", "pods", "namespaces", "services"), READ, "routes, attachments, policies and Services"),
     Rule("", ("nodes",), ("patch",), "a node says by which backends it can be reached"),
+    Rule("", ("nodes/status",), ("patch",), "a node says which others it does not reach"),
     Rule("", ("configmaps",), READ, "by which backend nodes reach each other", NAMESPACE),
     Rule("discovery.k8s.io", ("endpointslices",), READ, "where Services lead"),
     Rule("networking.k8s.io", ("networkpolicies",), READ, "what policies allow"),

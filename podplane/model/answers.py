@@ -98,6 +98,24 @@ class PeerWay(msgspec.Struct, frozen=True, kw_only=True):
     is_withdrawn: bool
 
 
+class PeerProblem(msgspec.Struct, frozen=True, kw_only=True):
+    """Pods of a peer that are not reached over a backend, for `age` seconds (`loss` is 1), or of whose probes this part is lost.
+
+    `families` are the IP versions that it concerns ("IPv6"), [] for all that there are; `underlay` says whether the peer's own address is
+    reached ("reached", "lost", "unknown"), and `carried_in` what the backend's packets are to the network between nodes ("UDP port 4789").
+    """
+
+    peer: str
+    backend: str
+    families: list[str]
+    underlay: str
+    carried_in: str
+    loss: float
+    age: float
+    is_not_ready: bool
+    is_withdrawn: bool
+
+
 class BlockedKey(msgspec.Struct, frozen=True):
     """A key that is not planned as its object asks for, and why."""
 
@@ -151,13 +169,14 @@ class ApiStatus(msgspec.Struct, frozen=True):
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """How much is wrong on a node; `api_error` is why it does not reach the API ("": it does)."""
+    """How much is wrong on a node; `api_error` is why it does not reach the API ("": it does), `unreached` which peers it does not."""
 
     node: str
     refused: int
     blocked: int
     restarts: int
     api_error: str = ""
+    unreached: list[PeerProblem] = []
 
 
 class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -181,6 +200,7 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     reconcile_age: float
     longest_turn: float | None
     peers: list[PeerWay] = []
+    unreached: list[PeerProblem] = []
 
 
 class Party(msgspec.Struct, frozen=True):

@@ -1,6 +1,8 @@
-"""Numbers in sentences: `1 node`, `2 nodes`; and how long something lasted."""
+"""Numbers and names in sentences: `1 node`, `2 nodes`, `a, b and c`; and how long something lasted."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 
@@ -20,3 +22,10 @@ def lasting(seconds: float) -> str:
         if count or not parts:
             parts.append(f"{count} {unit}")
     return " ".join(parts)
+
+
+def listed(names: Sequence[str], most: int = 0) -> str:
+    """`a`, `a and b`, `a, b and c`; of more than `most` (0: any number) the first ones, and how many more."""
+    if most and len(names) > most:
+        return f"{', '.join(names[:most])} and {len(names) - most} more"
+    return " and ".join([*([", ".join(names[:-1])] if names[:-1] else []), *names[-1:]])

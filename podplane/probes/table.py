@@ -67,6 +67,11 @@ class Row(msgspec.Struct, eq=False):
         return self.lost.bit_count() / self.sent if self.sent else 0.0
 
     @property
+    def times_lost(self) -> int:
+        """How often something was lost of the last probes: those that were lost one after the other are once."""
+        return (self.lost & ~(self.lost << 1)).bit_count()
+
+    @property
     def patience(self) -> float:
         """So long the answer to the next probe is waited for."""
         if self.state is State.LOST:
@@ -209,6 +214,7 @@ class Table:
         row.latency = seconds if row.latency is None else row.latency + (seconds - row.latency) / SMOOTHING
         if row.state is State.UNKNOWN or (row.state is State.LOST and row.answered_in_a_row >= BACK_AFTER):
             row.state, row.since = State.REACHED, now
+            row.lost = row.sent = 0  # what is counted is how it is since it is reached
             self.changes += 1
         if not is_late:
             row.due_at = sent.at + self._interval(row) if row.state is State.REACHED else now + AGAIN_SECONDS

@@ -58,12 +58,15 @@ def _of_lab(folder: Folder) -> None:
     for line in active_faults(folder, nodes.values()):
         click.echo(f"  fault   {line}")
     from podplane.cli.dns import show_status, statuses
-    from podplane.cli.status import gather, show
+    from podplane.cli.status import gather, peers, show
 
     if line := show_status.summary(statuses.of_nodes(client, nodes.values(), folder.undo_faults)):
         click.echo(f"  names   {line}: `{folder.command('dns status')}`")
-    if line := show.summary(gather.summaries(client, nodes)):
+    summaries = gather.summaries(client, nodes)
+    if line := show.summary(summaries):
         click.echo(f"  agents  {line}: `{folder.command('status', '--node all')}`")
+    for line in peers.lines(summaries):
+        click.echo(f"  paths   {line}")
     if line := show.unforeseen(client.unforeseen(), time.time()):
         click.echo(f"  errors  {line}: {folder.path / LOG}")
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from podplane.cli import tables
 from podplane.cli.names import some
+from podplane.model.answers import PeerProblem
 from podplane.model.words import counted, lasting
+from podplane.probes.problems import sentence
 
 Object = dict[str, Any]
 LISTED = 20
@@ -45,7 +49,11 @@ def node(status: Object) -> str:
     if "error" in status:
         return f"Node {status['node']} does not tell its state: {status['error']}"
     wrong = [f"{status[key]} {key}" for key in ("refused", "blocked") if status[key]]
+    unreached = [sentence(one) for one in msgspec.convert(status.get("unreached", []), list[PeerProblem])]
+    if unreached:
+        wrong.append(f"{counted(len(unreached), 'peer')} not reached as wanted")
     lines = [f"Node {status['node']}: {', '.join(wrong) if wrong else 'everything is as wanted'}"]
+    lines += [f"  path     {one}" for one in unreached[:LISTED]] + _more(len(unreached), "paths")
     lines += _refused(status) + _blocked(status) + _objects(status["objects"]) + _peers(status.get("peers", ()))
     lines += _facts(status)
     return "\n".join(lines)

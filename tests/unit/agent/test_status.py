@@ -49,7 +49,7 @@ async def test_an_agent_at_rest_has_everything_done() -> None:
     assert sum(one["done"] for one in found["objects"]) == len(node.agent.ledger.desired)
     assert found["refused_objects"] == found["blocked_keys"] == [] and found["dirty_keys"]["services"] == 0
     assert found["operations_applied"] == node.written > 0 and found["operations_refused"] == 0
-    summary = {"node": "node1", "refused": 0, "blocked": 0, "restarts": 0, "api_error": ""}
+    summary = {"node": "node1", "refused": 0, "blocked": 0, "restarts": 0, "api_error": "", "unreached": []}
     assert await asked(node, "/status/summary") == summary
 
 
