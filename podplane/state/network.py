@@ -45,11 +45,32 @@ class Vxlan(Value, frozen=True, gc=False, kw_only=True):
     learning: bool = False
 
 
+class Gre(Value, frozen=True, gc=False, kw_only=True):
+    """What a GRE device needs beyond a link (RFC 2784): `external` ones ask each packet's route where it goes (`Encap`), and take what
+    comes from whomever."""
+
+    external: bool = True
+
+
+class Encap(Value, frozen=True, gc=False, kw_only=True):
+    """How packets of a route are encapsulated by the external tunnel device that it leads to (ip-route(8), encap ip and ip6).
+
+    They go to `remote`, from `local`, or from an address that the kernel chooses. `hops`: how many routers the packet on the way may pass
+    at most; 0: as many as the one in it. `id` and `flags` (TUNNEL_*, linux/if_tunnel.h) say of a GRE key.
+    """
+
+    remote: IPAddress
+    local: IPAddress | None = None
+    hops: int = 0
+    id: int = 0
+    flags: int = 0
+
+
 class Link(Value, frozen=True, gc=False, kw_only=True):
     """A network interface.
 
-    `kind` is IFLA_INFO_KIND ("bridge", "veth", "vxlan", "ifb"), or "" for an interface that is there already (lo, eth0) and is
-    only configured: such a link is never created or deleted. `alias` (IFLA_IFALIAS) marks a link as podplane's and names the
+    `kind` is IFLA_INFO_KIND ("bridge", "veth", "vxlan", "gre", "ip6gre", "ifb"), or "" for an interface that is there already (lo, eth0)
+    and is only configured: such a link is never created or deleted. `alias` (IFLA_IFALIAS) marks a link as podplane's and names the
     API object that asked for it (`state.ownership`).
     `hairpin`, `learning`, `flood`, `isolated`, `locked`, `multicast_flood` and `broadcast_flood` are modes of a bridge port (bridge(8)):
     whether a frame may leave by the port it came from, whether source addresses are learned from it, whether frames to unknown unicast
@@ -77,6 +98,7 @@ class Link(Value, frozen=True, gc=False, kw_only=True):
     alias: str = ""
     peer: Peer | None = None
     vxlan: Vxlan | None = None
+    gre: Gre | None = None
 
     @property
     def identity(self) -> Identity:
@@ -101,7 +123,7 @@ class Route(Value, frozen=True, gc=False, kw_only=True):
     `kind` is its type (rtm_type): "unicast", or "unreachable", "blackhole", "prohibit", which have neither gateway nor link.
 
     Without `gateway` the destination is on the link (scope link for IPv4). `onlink` says that the gateway is reachable
-    on `link` though no route says so.
+    on `link` though no route says so. `encap` says how the tunnel device `link` sends its packets.
     """
 
     destination: IPNetwork
@@ -110,6 +132,7 @@ class Route(Value, frozen=True, gc=False, kw_only=True):
     link: str = ""
     source: IPAddress | None = None
     onlink: bool = False
+    encap: Encap | None = None
     mtu: int = 0
     metric: int = 0
     table: int = MAIN_TABLE

@@ -4,10 +4,10 @@ A packet is sent by a namespace, or comes to it by a link (`Packet.link`). It is
 until somebody takes it, refuses it, or the values say no more. What connections and dynamic sets remember goes in and comes out as a
 `Memory`; `reply` sends the answer to a packet that was delivered.
 
-Followed are unicast packets over links, veth pairs, bridges with and without br_netfilter, routes, neighbours, proxies, nf_tables of
-the families inet, ip, ip6 and bridge, connection tracking and translation. Not followed, and said to be unknown: multicast, broadcast,
-encapsulation, expressions and tables that values don't describe. Not modelled: fragments, MTUs, TCP's own states (a packet of a
-connection that is not remembered begins one), ICMP errors on their way back, and time: nothing expires.
+Followed are unicast packets over links, veth pairs, bridges with and without br_netfilter, GRE tunnels (`tunnel`), routes, neighbours,
+proxies, nf_tables of the families inet, ip, ip6 and bridge, connection tracking and translation. Not followed, and said to be unknown:
+multicast, broadcast, VXLAN, expressions and tables that values don't describe. Not modelled: fragments, MTUs, TCP's own states (a packet
+of a connection that is not remembered begins one), ICMP errors on their way back, and time: nothing expires.
 
     trace = evaluate(world, Packet(source=pod, destination=cluster_ip), "pod/uid-1")
     print(trace)                       # every step, with the API object that decided it

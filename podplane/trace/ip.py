@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from podplane.state.value import IPAddress
 from podplane.trace import packet as packets
+from podplane.trace import tunnel
 from podplane.trace.bridge import resolve
 from podplane.trace.packet import Packet
 from podplane.trace.routing import BROADCAST, LOCAL, UNICAST, NextHop
@@ -144,6 +145,8 @@ def neighbour(walk: Walk) -> Next:
         walk.change(pkttype=packets.HOST, link="lo")
         walk.link_in, walk.link_out, walk.port_in = "lo", "", ""
         return Stage.PREROUTING
+    if tunnel.is_external(link):
+        return tunnel.transmit(walk, link, tunnel.encap_of(walk.route.value))
     ip = next_hop(walk.packet, walk.route)
     found = resolve(walk.world, walk.end(link.name), ip)
     walk.change(source_mac=walk.world.mac(walk.end(link.name)))

@@ -158,16 +158,9 @@ def transmit(walk: Walk) -> Next:
     walk.tell(Stage.TRANSMIT, f"by {link.name} to {mac}", link)
     if found is None:
         return walk.drop(Stage.TRANSMIT, f"nobody on the network of {link.name} has {mac}", link)
-    _enter(walk, found)
+    walk.enter(found)
     return Stage.ARRIVE
 
 
 def _owner(walk: Walk, others: list[End], mac: str) -> End | None:
     return next((other for other in others if walk.world.mac(other) == mac), None)
-
-
-def _enter(walk: Walk, end: End) -> None:
-    walk.namespace = walk.world.namespaces[end.netns]
-    walk.track = walk.route = None
-    walk.port_in, walk.link_in, walk.link_out, walk.port_out, walk.bridged = end.link, "", "", "", False
-    walk.change(mark=0, state="", link=end.link)

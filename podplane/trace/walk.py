@@ -90,6 +90,13 @@ class Walk:
         """Change fields of the packet."""
         self.packet = msgspec.structs.replace(self.packet, **fields)
 
+    def enter(self, end: End) -> None:
+        """Come by a link into another namespace, where nothing but the packet is known of it."""
+        self.namespace = self.world.namespaces[end.netns]
+        self.track = self.route = None
+        self.port_in, self.link_in, self.link_out, self.port_out, self.bridged = end.link, "", "", "", False
+        self.change(mark=0, state="", link=end.link)
+
     def tell(self, stage: Stage | str, text: str, value: Value | None = None, comment: str = "") -> Hop:
         """Note a step."""
         name = stage.value if isinstance(stage, Stage) else stage

@@ -156,6 +156,7 @@ class FakeRtnl:
             "mtu": link.mtu or before.mtu,
             "alias": link.alias or before.alias,
             "vxlan": before.vxlan,
+            "gre": before.gre,
             "peer": None,
             "master": link.master if link.kind else before.master,
         }

@@ -17,7 +17,8 @@ from __future__ import annotations
 import errno
 from collections.abc import Collection
 
-from podplane.kernel.errors import Exists
+from podplane.kernel.errors import Exists, KernelError, Unsupported
+from podplane.kernel.rtnl.constants import GRE_KINDS
 from podplane.kernel.rtnl.matching import matches
 from podplane.kernel.text import ip
 from podplane.state.network import Link, Neighbour, Proxy, Qdisc, Route, Rule
@@ -36,6 +37,23 @@ COMMANDS: dict[type[Value], str] = {
     Rule: "ip rule delete",
     Qdisc: "tc qdisc delete",
 }
+
+
+MODULES = {"vxlan": "vxlan", "gre": "ip_gre", "ip6gre": "ip6_gre"}
+"""Kind of link → the module that brings it."""
+
+
+def explained(value: Value, error: KernelError) -> KernelError:
+    """The refusal of a value with what is known of it beyond what the kernel says."""
+    if not isinstance(value, Link):
+        return error
+    if isinstance(error, Unsupported) and value.kind in MODULES:
+        hint = f"this kernel lacks the module {MODULES[value.kind]}"
+        return Unsupported(error.operation, error.reason, error.errno, hint)
+    if isinstance(error, Exists) and value.kind in GRE_KINDS:
+        hint = f"the kernel has one external device of type {value.kind} at most: remove the other one (ip -d link show type {value.kind})"
+        return Exists(error.operation, error.reason, error.errno, hint)
+    return error
 
 
 def creation_error(wanted: Value, present: Value) -> Exists | None:

@@ -33,6 +33,9 @@ IFLA_BRPORT_BCAST_FLOOD, IFLA_BRPORT_GROUP_FWD_MASK, IFLA_BRPORT_ISOLATED, IFLA_
 IFLA_BR_MCAST_SNOOPING = 23
 IFLA_VXLAN_ID, IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LEARNING = 1, 3, 4, 7
 IFLA_VXLAN_PORT, IFLA_VXLAN_LOCAL6 = 15, 17
+GRE_KINDS = ("gre", "ip6gre")
+"""Of IPv4 and of IPv6 between tunnel ends."""
+IFLA_GRE_COLLECT_METADATA = 18
 
 ADDRESS = struct.Struct("=BBBBI")
 """struct ifaddrmsg: family, prefix length, flags, scope, index."""
@@ -43,6 +46,11 @@ ROUTE = struct.Struct("=BBBBBBBBI")
 """struct rtmsg: family, destination length, source length, tos, table, protocol, scope, type, flags."""
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_TABLE = 1, 4, 5, 6, 7, 8, 15
 RTAX_MTU = 2
+RTA_ENCAP_TYPE, RTA_ENCAP = 21, 22
+LWTUNNEL_ENCAP = {4: 2, 6: 4}
+"""LWTUNNEL_ENCAP_IP and LWTUNNEL_ENCAP_IP6 (linux/lwtunnel.h), by the IP version of the tunnel's ends."""
+LWTUNNEL_ID, LWTUNNEL_DST, LWTUNNEL_SRC, LWTUNNEL_TTL, LWTUNNEL_FLAGS = 1, 2, 3, 4, 6
+"""LWTUNNEL_IP_* and LWTUNNEL_IP6_*, which have the same numbers."""
 ROUTE_TYPES = {"unicast": 1, "blackhole": 6, "unreachable": 7, "prohibit": 8}
 """RTN_* that podplane makes."""
 ROUTE_TYPE_NAMES = {number: name for name, number in ROUTE_TYPES.items()}

@@ -16,7 +16,7 @@ import msgspec
 
 from podplane.kernel.netlink import find_attribute, parse_attributes
 from podplane.kernel.rtnl import constants as c
-from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Route, Rule, Vxlan
+from podplane.state.network import Address, Encap, Fdb, Gre, Link, Neighbour, Proxy, Route, Rule, Vxlan
 from podplane.state.value import IPAddress, IPNetwork
 
 Names = Mapping[int, str]
@@ -65,6 +65,7 @@ def link(payload: bytes, names: Names) -> Link:
         snooping=kind != "bridge" or _snoops(info.get(c.IFLA_INFO_DATA, b"")),
         alias=_text(found.get(c.IFLA_IFALIAS)),
         vxlan=_vxlan(info.get(c.IFLA_INFO_DATA, b""), names) if kind == "vxlan" else None,
+        gre=_gre(info.get(c.IFLA_INFO_DATA, b"")) if kind in c.GRE_KINDS else None,
         **_port_modes(parse_attributes(slave)),
     )
 
@@ -121,6 +122,10 @@ def _vxlan(data: bytes, names: Names) -> Vxlan:
     )
 
 
+def _gre(data: bytes) -> Gre:
+    return Gre(external=c.IFLA_GRE_COLLECT_METADATA in parse_attributes(data))
+
+
 def address(payload: bytes, names: Names) -> Address | None:
     """An address; None for those that the kernel made itself (link-local)."""
     _, length, _, _, index = c.ADDRESS.unpack_from(payload)
@@ -153,10 +158,26 @@ def any_route(payload: bytes, names: Names) -> Route | None:
         link=names.get(_u32(found.get(c.RTA_OIF)), "") if kind == c.ROUTE_TYPES["unicast"] else "",
         source=ip_from(source) if source else None,
         onlink=bool(flags & c.RTNH_F_ONLINK),
+        encap=_encap(found) if c.RTA_ENCAP in found else None,
         mtu=_u32(parse_attributes(found.get(c.RTA_METRICS, b"")).get(c.RTAX_MTU)),
         metric=0 if family == c.AF_INET6 and metric == c.IP6_DEFAULT_METRIC else metric,
         table=_u32(found.get(c.RTA_TABLE)) or table,
         protocol=protocol,
+    )
+
+
+def _encap(route: Mapping[int, bytes]) -> Encap | None:
+    """Of tunnels by IP; None for other ways to encapsulate, which podplane does not use."""
+    found, kind = parse_attributes(route[c.RTA_ENCAP]), int.from_bytes(route.get(c.RTA_ENCAP_TYPE, b""), sys.byteorder)
+    if kind not in c.LWTUNNEL_ENCAP.values() or c.LWTUNNEL_DST not in found:
+        return None
+    local = found.get(c.LWTUNNEL_SRC, b"")
+    return Encap(
+        remote=ip_from(found[c.LWTUNNEL_DST]),
+        local=ip_from(local) if any(local) else None,
+        hops=found.get(c.LWTUNNEL_TTL, b"\0")[0],
+        id=int.from_bytes(found.get(c.LWTUNNEL_ID, b""), "big"),
+        flags=int.from_bytes(found.get(c.LWTUNNEL_FLAGS, b""), "big"),
     )
 
 

@@ -16,13 +16,15 @@ from podplane.kernel.netlink import (
     Message,
     attribute,
     be16,
+    be64,
     nested,
     text,
     u8,
+    u16,
     u32,
 )
 from podplane.kernel.rtnl import constants as c
-from podplane.state.network import Address, Fdb, Link, Neighbour, Peer, Proxy, Route, Rule, Vxlan
+from podplane.state.network import Address, Encap, Fdb, Link, Neighbour, Peer, Proxy, Route, Rule, Vxlan
 from podplane.state.value import IPNetwork
 
 Index = Callable[[str], int]
@@ -51,6 +53,8 @@ def new_link(link: Link, own_index: int, index: Index, namespace_fd: NamespaceFd
         info.append(nested(c.IFLA_INFO_DATA, attribute(c.VETH_INFO_PEER, peer)))
     if link.vxlan is not None:
         info.append(nested(c.IFLA_INFO_DATA, *_vxlan_attributes(link.vxlan, index)))
+    if link.gre is not None and link.gre.external:
+        info.append(nested(c.IFLA_INFO_DATA, attribute(c.IFLA_GRE_COLLECT_METADATA, b"")))
     payload = _link_header(own_index, link.up) + text(c.IFLA_IFNAME, link.name)
     at_once = msgspec.structs.replace(link, mtu=0) if link.kind == "bridge" else link
     payload += _link_attributes(at_once, index) + queues + nested(c.IFLA_LINKINFO, *info)
@@ -199,9 +203,25 @@ def route(value: Route, index: Index, flags: int) -> Message:
         parts.append(u32(c.RTA_PRIORITY, value.metric))
     if value.source is not None:
         parts.append(attribute(c.RTA_PREFSRC, value.source.packed))
+    if value.encap is not None:
+        parts += [u16(c.RTA_ENCAP_TYPE, c.LWTUNNEL_ENCAP[value.encap.remote.version]), _encap(value.encap)]
     if value.mtu:
         parts.append(nested(c.RTA_METRICS, u32(c.RTAX_MTU, value.mtu)))
     return Message(c.RTM_NEWROUTE, flags, b"".join(parts), lambda: f"route {_route_text(value)}")
+
+
+def _encap(encap: Encap) -> bytes:
+    """What the tunnel device is told (ip_tun_build_state, ip6_tun_build_state)."""
+    parts = [attribute(c.LWTUNNEL_DST, encap.remote.packed)]
+    if encap.local is not None:
+        parts.append(attribute(c.LWTUNNEL_SRC, encap.local.packed))
+    if encap.hops:
+        parts.append(u8(c.LWTUNNEL_TTL, encap.hops))
+    if encap.id:
+        parts.append(be64(c.LWTUNNEL_ID, encap.id))
+    if encap.flags:
+        parts.append(be16(c.LWTUNNEL_FLAGS, encap.flags))
+    return nested(c.RTA_ENCAP, *parts)
 
 
 def delete_route(value: Route) -> Message:

@@ -10,19 +10,21 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from podplane.kernel.rtnl.traffic_control import same_shaper
-from podplane.state.network import PORT_MODES, Link, Peer, Qdisc, Route, Sysctl, Vxlan
+from podplane.state.network import PORT_MODES, Gre, Link, Peer, Qdisc, Route, Sysctl, Vxlan
 from podplane.state.nft import Set
 from podplane.state.value import Value
 
-Options = Peer | Vxlan
+Options = Peer | Vxlan | Gre
 FIXED: Mapping[str, tuple[Callable[[Link], Options | None], tuple[str, ...]]] = {
     "veth": (lambda link: link.peer, ("netns", "name", "mac")),
     "vxlan": (lambda link: link.vxlan, ("vni", "local", "port", "device", "learning")),
+    "gre": (lambda link: link.gre, ("external",)),
+    "ip6gre": (lambda link: link.gre, ("external",)),
 }
 """Kind of link → where its options are, and which of them are set when it is created and never later.
 
 veth_changelink does not exist (the MTU of a peer follows that of its veth: `kernel.door`); vxlan_changelink refuses VNI and port, and the
-others are not worth a second way to set them.
+others are not worth a second way to set them. Whether a GRE device is external can't be changed (ipgre_changelink).
 """
 
 
@@ -76,8 +78,17 @@ def _link_matches(wanted: Link, found: Link) -> bool:
 
 def _route_matches(wanted: Route, found: Route) -> bool:
     return (
-        (wanted.destination, wanted.kind, wanted.gateway, wanted.metric, wanted.table, wanted.protocol, wanted.mtu)
-        == (found.destination, found.kind, found.gateway, found.metric, found.table, found.protocol, found.mtu)
+        (
+            wanted.destination,
+            wanted.kind,
+            wanted.gateway,
+            wanted.metric,
+            wanted.table,
+            wanted.protocol,
+            wanted.mtu,
+            wanted.encap,
+        )
+        == (found.destination, found.kind, found.gateway, found.metric, found.table, found.protocol, found.mtu, found.encap)
         and wanted.link in ("", found.link)
         and wanted.source in (None, found.source)
         and (found.onlink or not wanted.onlink)

@@ -22,7 +22,15 @@ from podplane.kernel.errors import KernelError, NotFound, from_errno
 from podplane.kernel.netlink import BATCH_BYTES, BATCH_MESSAGES, Message, Refusal, Socket
 from podplane.kernel.rtnl import constants as c
 from podplane.kernel.rtnl import decode, encode, reading, traffic_control
-from podplane.kernel.rtnl.conflicts import GONE, LINK_FIELDS, ForeignObject, blocking_link, creation_error, foreign_error
+from podplane.kernel.rtnl.conflicts import (
+    GONE,
+    LINK_FIELDS,
+    ForeignObject,
+    blocking_link,
+    creation_error,
+    explained,
+    foreign_error,
+)
 from podplane.kernel.rtnl.matching import must_recreate
 from podplane.kernel.rtnl.present import Links, Present, local_identity
 from podplane.kernel.text import ip
@@ -286,7 +294,7 @@ class Rtnl:
             for key, one in refused.items()
             if one.refusal.errno == errno.EEXIST and operations[key].old is None
         }
-        errors = {key: one.error for key, one in refused.items()}
+        errors = {key: explained(operations[key].value, one.error) for key, one in refused.items()}
         if not existing or not rounds:
             return errors
         for operation in existing.values():

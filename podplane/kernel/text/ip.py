@@ -12,6 +12,7 @@ from podplane.state.network import (
     FILTER_PRIORITY,
     MAIN_TABLE,
     Address,
+    Encap,
     Fdb,
     Link,
     Neighbour,
@@ -27,6 +28,8 @@ from podplane.state.value import Value
 
 ORDER: tuple[type[Value], ...] = (Sysctl, Link, Address, Neighbour, Proxy, Fdb, Qdisc, Redirect, Route, Rule)
 MAIN = "main"
+TUNNEL_FLAGS = {"key": 0x4, "csum": 0x1, "seq": 0x8}
+"""TUNNEL_KEY, TUNNEL_CSUM and TUNNEL_SEQ, as the kernel has them in network order (linux/if_tunnel.h)."""
 
 
 def lines(values: Iterable[Value]) -> list[str]:
@@ -78,6 +81,7 @@ def link(value: Link) -> str:
         words.append(f"peer name {value.peer.name}" + (f" address {value.peer.mac}" if value.peer.mac else ""))
     if value.vxlan is not None:
         words += _vxlan(value.vxlan)
+    words += ["external"] if value.gre is not None and value.gre.external else []
     words += ["hairpin on"] if value.hairpin else []
     words += ["learning off"] if value.master and not value.learning else []
     words += ["flood off"] if value.master and not value.flood else []
@@ -129,6 +133,7 @@ def route(value: Route) -> str:
     is_unicast, version = value.kind == "unicast", value.destination.version
     words = [] if is_unicast else [value.kind]
     words += ["default" if value.destination.prefixlen == 0 else _network(value)]
+    words += _encap(value.encap) if value.encap is not None else []
     words += [f"via {value.gateway}"] if value.gateway else []
     words += [f"dev {value.link}"] if value.link else []
     words += ["dev lo"] if version == 6 and not is_unicast else []
@@ -142,6 +147,13 @@ def route(value: Route) -> str:
     words += [f"mtu {value.mtu}"] if value.mtu else []
     words += ["pref medium"] if version == 6 else []
     return " ".join(words)
+
+
+def _encap(value: Encap) -> list[str]:
+    version = value.remote.version
+    kind, source, hops, rest = ("ip", "0.0.0.0", "ttl", "tos 0") if version == 4 else ("ip6", "::", "hoplimit", "tc 0")
+    words = [f"encap {kind} id {value.id} src {value.local or source} dst {value.remote} {hops} {value.hops} {rest}"]
+    return [*words, *(word for word, flag in TUNNEL_FLAGS.items() if value.flags & flag)]
 
 
 def _network(value: Route) -> str:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from podplane.kernel.netlink import attribute, parse_attributes, u16, u32
 from podplane.kernel.rtnl import constants as c
 from podplane.kernel.rtnl import decode, encode, matches
-from podplane.state.network import PORT_MODES, Address, Fdb, Link, Neighbour, Peer, Route, Rule, Sysctl
+from podplane.state.network import PORT_MODES, Address, Encap, Fdb, Link, Neighbour, Peer, Route, Rule, Sysctl
 from podplane.state.value import IPAddress, IPNetwork
 from tests.unit.kernel import generated as g
 
@@ -25,6 +25,19 @@ LINKS = st.sampled_from(sorted(INDEXES))
 def index(name: str) -> int:
     """The number of a link."""
     return INDEXES[name]
+
+
+@st.composite
+def encaps(draw: st.DrawFn) -> Encap:
+    """How a tunnel sends, between two addresses of a family; that it is from no address is left to the kernel."""
+    version = draw(g.VERSIONS)
+    return Encap(
+        remote=draw(g.addresses(version)),
+        local=draw(st.none() | g.addresses(version).filter(int)),
+        hops=draw(st.integers(0, 255)),
+        id=draw(st.integers(0, (1 << 64) - 1)),
+        flags=draw(st.integers(0, 0xFFFF)),
+    )
 
 
 @st.composite
@@ -41,6 +54,7 @@ def routes(draw: st.DrawFn) -> Route:
         link=draw(st.just("") | LINKS) if leads else "",
         source=draw(st.none() | g.addresses(version)),
         onlink=draw(st.booleans()),
+        encap=draw(st.none() | encaps()) if leads else None,
         mtu=draw(st.sampled_from((0, 1280, 1500, 9000))),
         metric=draw(metric),
         table=draw(st.integers(1, 0xFFFF_FFFF)),

@@ -13,7 +13,7 @@ from podplane.kernel.rtnl import constants as c
 from podplane.kernel.rtnl import decode, encode, matches
 from podplane.kernel.rtnl.conflicts import ForeignObject, creation_error
 from podplane.kernel.rtnl.matching import must_recreate
-from podplane.state.network import Address, Link, Neighbour, Peer, Proxy, Route, Rule, Vxlan
+from podplane.state.network import Address, Gre, Link, Neighbour, Peer, Proxy, Route, Rule, Vxlan
 from podplane.state.ownership import MARK, Ownership, is_foreign, is_marked, link_alias
 from podplane.state.value import Value
 from tests.unit.kernel import generated as g
@@ -83,6 +83,16 @@ def test_a_vxlan_device_is_made_anew_for_what_differs_and_is_not_left_to_the_ker
     )
     assert must_recreate(tunnel(old), tunnel(new)) is differs
     assert matches(tunnel(new), tunnel(old)) is not differs
+
+
+@pytest.mark.parametrize("kind", ["gre", "ip6gre"])
+def test_a_gre_device_is_made_anew_unless_it_is_an_external_one(kind: str) -> None:
+    wanted = Link(name="ppgre", kind=kind, gre=Gre(external=True))
+    others = msgspec.structs.replace(wanted, gre=Gre(external=False))
+    found = [decode.link(encode.new_link(one, 9, lambda _: 0, lambda _: 0).payload, NAMES) for one in (wanted, others)]
+    assert [one.gre for one in found] == [wanted.gre, others.gre]
+    assert [matches(wanted, one) for one in found] == [True, False]
+    assert [must_recreate(one, wanted) for one in found] == [False, True]
 
 
 def test_links_are_made_anew_for_another_kind_or_peer_and_nothing_else() -> None:
