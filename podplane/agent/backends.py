@@ -68,7 +68,7 @@ class NodeBackends:
         self._error = ""
         self._left_at: float | None = None
         """When all peers could be reached by the cluster's backend."""
-        self.current = self._resumed(self._wanted() or own)
+        self.current = self._resumed(self._wanted() or applied({}, own))
 
     def _resumed(self, wanted: NetworkConfig) -> NetworkConfig:
         """An agent before this one may have begun a change: peers may still send by what the node says, until it has the other."""

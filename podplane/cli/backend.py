@@ -15,12 +15,14 @@ from podplane.cli.options import connect, lab_name
 from podplane.cli.tables import table
 from podplane.cli.waiting import telling
 from podplane.kubeapi.errors import NotFound
+from podplane.lab import preflight
 from podplane.lab.errors import LabError
 from podplane.lab.folder import Folder
 from podplane.model.config import NetworkConfig
 from podplane.routes import ways
-from podplane.routes.cluster_settings import BACKEND, NAME, NAMESPACE, ClusterSettingsError, applied
-from podplane.routes.table import BY_NAME
+from podplane.routes.cluster_settings import BACKEND, CROSS_SUBNET, NAME, NAMESPACE, ClusterSettingsError, applied
+from podplane.routes.table import NAMES, chosen
+from podplane.routes.underlay import addresses
 
 CONFIGMAPS = "configmaps"
 WAIT_SECONDS, AGAIN_SECONDS = 60.0, 0.1
@@ -39,11 +41,16 @@ def backend(context: click.Context, folder: Folder) -> None:
         if why := _why_not(data):
             click.echo(f"The ConfigMap {NAMESPACE}/{NAME} does not count, and nodes go on with what they had: {why}")
         else:
-            click.echo(f"Nodes reach each other's pods by {data.get(BACKEND, DEFAULT)}; there are {', '.join(BY_NAME)}.")
+            click.echo(f"Nodes reach each other's pods by {_words(data)}; there are {', '.join(NAMES)}.")
         rows = [
             [name, ",".join(sorted(ways.reached_by(node) or ())) or "any"] for name, node in unreached.nodes_of(client).items()
         ]
         click.echo(table([["NODE", "REACHED-BY"], *rows]))
+        name = "" if why else applied(data, NetworkConfig(cluster_cidrs=())).backend
+        if late := _late(client, name) if name else []:
+            click.echo(f"{_not_yet(late, name)}. See: `{folder.command('status', '--node all')}`.")
+        if said := unreached.tunnelled_note(folder, client):
+            click.echo(said)
         if said := unreached.note(folder, unreached.in_lab(folder, client)):
             click.echo(said)
 
@@ -51,25 +58,49 @@ def backend(context: click.Context, folder: Folder) -> None:
 @backend.command("set")
 @lab_name
 @click.argument("backend_name", metavar="NAME")
+@click.option(
+    "--cross-subnet", default="", help="With host-gw, the tunnel to nodes of other subnets: vxlan or gre.  [default: none]"
+)
 @click.pass_context
-def set_(context: click.Context, folder: Folder, backend_name: str) -> None:
+def set_(context: click.Context, folder: Folder, backend_name: str, cross_subnet: str) -> None:
     """Have nodes reach each other by the backend NAME from now on. Connections go on."""
-    folder, name = _of_group_or_own(context, folder), backend_name
-    if name not in BY_NAME:
-        raise LabError(f"there is no backend {name!r}: choose one of {', '.join(BY_NAME)}")
+    folder, name = _of_group_or_own(context, folder), _chosen(backend_name, cross_subnet)
     client = connect(folder)
-    found, data = _config_map(client), {BACKEND: name}
-    if why := _why_not({**(found.get("data") or {}), **data}):
+    found = _config_map(client)
+    data = {BACKEND: backend_name, **({CROSS_SUBNET: cross_subnet} if cross_subnet else {})}
+    former = {key: text for key, text in (found.get("data") or {}).items() if key not in (BACKEND, CROSS_SUBNET)}
+    if why := _why_not({**former, **data}):
         raise LabError(f"nodes take nothing of the ConfigMap {NAMESPACE}/{NAME} as it is: {why}")
+    versions = {version for node in unreached.nodes_of(client).values() for version in addresses(node)}
+    preflight.check_backend(name, versions, backend_name + (f" --cross-subnet {cross_subnet}" if cross_subnet else ""))
     if found:
-        client.patch(CONFIGMAPS, NAMESPACE, NAME, {"data": data})
+        client.patch(CONFIGMAPS, NAMESPACE, NAME, {"data": {CROSS_SUBNET: None, **data}})
     else:
         client.create(CONFIGMAPS, NAMESPACE, {"metadata": {"name": NAME}, "data": data})
     _wait(client, name)
+    words = _words(data)
     if said := unreached.note(folder, unreached.in_lab(folder, client)):
-        click.echo(f"All nodes have the backend {name}. {said}")
+        click.echo(f"All nodes have the backend {words}. {said}")
     else:
-        click.echo(f"All nodes are reached by {name}. See: `{folder.command('check')}`.")
+        click.echo(f"All nodes are reached by {words}. See: `{folder.command('check')}`.")
+
+
+def _chosen(name: str, tunnel: str) -> str:
+    """The name of the backend of the table. LabError when there is none such."""
+    try:
+        chosen(name)
+    except ValueError as error:
+        raise LabError(str(error)) from None
+    try:
+        return chosen(name, tunnel).name
+    except ValueError as error:
+        raise LabError(f"--cross-subnet {tunnel}: {error}") from None
+
+
+def _words(data: Mapping[str, str]) -> str:
+    """What the cluster says, in words."""
+    name, tunnel = data.get(BACKEND, DEFAULT), data.get(CROSS_SUBNET, "")
+    return f"{name}, and by {tunnel} those of other subnets" if tunnel else name
 
 
 def _of_group_or_own(context: click.Context, own: Folder) -> Folder:
@@ -93,11 +124,20 @@ def _why_not(data: Mapping[str, str]) -> str:
 
 def _wait(client: Any, name: str) -> None:
     end, tell = time.monotonic() + WAIT_SECONDS, telling(some)
-    while late := [node for node, one in unreached.nodes_of(client).items() if name not in (ways.reached_by(one) or {name})]:
+    while late := _late(client, name):
         if time.monotonic() > end:
-            raise LabError(f"{some(late)} can't be reached by {name} yet; until then the former backend goes on there")
+            raise LabError(_not_yet(late, name))
         tell(late)
         time.sleep(AGAIN_SECONDS)
+
+
+def _late(client: Any, name: str) -> list[str]:
+    """Nodes that can't be reached by this backend."""
+    return [node for node, one in unreached.nodes_of(client).items() if name not in (ways.reached_by(one) or {name})]
+
+
+def _not_yet(late: list[str], name: str) -> str:
+    return f"{some(late)} can't be reached by {name} yet; until then the former backend goes on there"
 
 
 def _config_map(client: Any) -> Mapping[str, Any]:

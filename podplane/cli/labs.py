@@ -36,7 +36,8 @@ from podplane.model.words import counted
 @click.option("--service-cidr", help="Service addresses.  [default: 10.96.0.0/16,fd00:10:96::/112]")
 @click.option("--node-cidr", help="Node addresses.  [default: 192.168.1.0/24,fd00:192:168:1::/64]")
 @click.option("--subnets", type=int, help="Place nodes in so many subnets in turns, with a router between.  [default: 1]")
-@click.option("--backend", help="How packets get from node to node: host-gw, vxlan or auto.  [default: host-gw]")
+@click.option("--backend", help="How packets get from node to node: host-gw, vxlan, gre or auto.  [default: host-gw]")
+@click.option("--cross-subnet", help="With host-gw, the tunnel to nodes of other subnets: vxlan or gre.  [default: none]")
 @click.option("--cluster-domain", help="The domain of the cluster's names.  [default: cluster.local]")
 @click.option("--masquerade-exclude", help="CIDRs outside that pods reach with their own address.")
 @click.option("--node-port-addresses", help="CIDRs: node ports are served on the nodes' addresses in them.  [default: on all]")
@@ -106,7 +107,7 @@ def _add_to_running(folder: Folder, given: dict[str, Any], pods_per_node: int) -
     now = spec.load(folder.spec)
     if now is not None:
         now = replace(now, port=now.port or folder.endpoint().port)
-        wanted = replace(now, **given)
+        wanted = spec.changed(now, given)
         wanted.check(pods_per_node)
         spec.check_given(given, wanted)
     for name, value in given.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
@@ -15,8 +16,9 @@ from podplane.model.config import NetworkConfig
 from podplane.model.objects import Node
 from podplane.routes import ways
 from podplane.routes.cluster_settings import NAME, NAMESPACE, ClusterSettingsError, applied
-from podplane.routes.table import BY_NAME
-from podplane.routes.underlay import place
+from podplane.routes.cross_subnet import is_near
+from podplane.routes.table import BY_NAME, backend
+from podplane.routes.underlay import addresses, place
 from podplane.state.value import network_of
 
 
@@ -51,12 +53,19 @@ def nodes_of(client: Any) -> dict[str, Node]:
 
 def in_lab(folder: Folder, client: Any, of: Iterable[str] | None = None) -> Found:
     """What the nodes `of` a lab do not reach (None: all of them); nothing is asked where there is no router between nodes."""
+    config = _config_in_lab(folder, client)
+    if config is None:
+        return {}
+    nodes = nodes_of(client)
+    return among(nodes, config, nodes if of is None else of)
+
+
+def _config_in_lab(folder: Folder, client: Any) -> NetworkConfig | None:
+    """What agents of a lab read of the way between nodes; None where there is no router between any."""
     settings = spec.load(folder.spec)
     if settings is None or settings.subnets == 1:
-        return {}
-    own = NetworkConfig(cluster_cidrs=(), subnets=tuple(map(str, settings.plan().links())))
-    nodes = nodes_of(client)
-    return among(nodes, config_of(client, own), nodes if of is None else of)
+        return None
+    return config_of(client, NetworkConfig(cluster_cidrs=(), subnets=tuple(map(str, settings.plan().links()))))
 
 
 def among(nodes: Mapping[str, Node], config: NetworkConfig, of: Iterable[str]) -> Found:
@@ -85,6 +94,30 @@ def _of_peers(nodes: Mapping[str, Node], name: str, peers: list[str], config: Ne
     others = tuple(peer for peer in peers if peer != name)
     why = ways.why_not(nodes[others[0]], nodes[name], config) if others else ""
     return Unreached(others, why) if why else None
+
+
+def tunnelled_note(folder: Folder, client: Any) -> str:
+    """Which nodes of a lab reach each other through a tunnel where others reach each other directly, and why; "" where that is not so."""
+    config = _config_in_lab(folder, client)
+    tunnel = backend(config.backend).tunnel if config is not None else ""
+    return _tunnelled(nodes_of(client), tunnel, config) if config is not None and tunnel else ""
+
+
+def _tunnelled(nodes: Mapping[str, Node], tunnel: str, config: NetworkConfig) -> str:
+    """Nodes of the same place are alike; the reason is told of the first pair of two places."""
+    places: dict[Hashable, list[Node]] = {}
+    for node in nodes.values():
+        places.setdefault(place(node, config), []).append(node)
+    for (one, *_), (other, *_) in itertools.combinations(places.values(), 2):
+        if not is_near(other, one, config):
+            ends = " and ".join(
+                f"{node.metadata.name} ({', '.join(map(str, addresses(node).values()))})" for node in (one, other)
+            )
+            return (
+                f"Nodes of the same subnet send packets of pods as they are; between {ends} is a router, which knows no pods: "
+                f"such nodes send them through {tunnel}."
+            )
+    return ""
 
 
 def note(folder: Folder, found: Found) -> str:

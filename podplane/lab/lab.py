@@ -177,7 +177,7 @@ class Lab:
         client = self._control = self._client(identity.component("podplane"), self._call)
         watcher = self._client(identity.component("podplane"), self._agents_call)
         with api.transaction():
-            self._backend = await network_settings.ensure(client, self.spec.backend)
+            self._backend = await network_settings.ensure(client, self.spec.backend, self.spec.cross_subnet)
             await self._register_nodes(client)
         self._informers = Informers(watcher)
         self._caches = caches = self._informers.caches

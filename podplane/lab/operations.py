@@ -15,8 +15,6 @@ import signal
 import socket
 from collections.abc import Iterator, Mapping
 
-import msgspec
-
 from podplane.kernel.cgroups import Groups
 from podplane.lab import certificate_maker, limits, preflight, spec
 from podplane.lab.errors import LabError
@@ -33,7 +31,7 @@ FIXED = ("cluster_cidr", "service_cidr", "node_cidr", "subnets")
 def settings(folder: Folder, given: Mapping[str, object]) -> LabSpec:
     """The lab's settings: as given, else as they were, else the defaults. LabError when they contradict its state."""
     old = spec.load(folder.spec)
-    wanted = msgspec.structs.replace(old or LabSpec(name=folder.name), **given)
+    wanted = spec.changed(old or LabSpec(name=folder.name), given)
     spec.check_given(given, wanted)
     if old is not None and folder.store.exists():
         purge = f"`{folder.command('down')} --purge` deletes it"
@@ -54,6 +52,7 @@ def up(folder: Folder, given: Mapping[str, object], pods_per_node: int) -> Itera
     wanted = settings(folder, given)
     wanted.check(pods_per_node)
     preflight.check_file_limit(wanted.nodes, wanted.nodes * pods_per_node)
+    preflight.check_backend(wanted.chosen_backend, (cidr.version for cidr in wanted.plan().node), wanted.backend_option)
     listener = preflight.listen(wanted)
     is_new = not folder.store.exists()
     spec.save(folder.spec, wanted)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import resource
 import socket
+from collections.abc import Iterable
 
+from podplane.kernel import link_kinds
 from podplane.lab.errors import LabError
 from podplane.lab.spec import DEFAULT_PORT, LabSpec
 from podplane.model.words import counted
+from podplane.routes.table import backend
 
 FILES_BASE, FILES_PER_NODE, FILES_PER_POD = 200, 20, 8
 """Open files of a lab process, as counted with 100 nodes and 1,000 pods, rounded up."""
@@ -28,6 +31,17 @@ def check_file_limit(nodes: int, pods: int) -> None:
         raise LabError(
             f"{counted(nodes, 'node')} with {counted(pods, 'pod')} need some {wanted:,} open files, the limit here is {hard:,}: "
             "raise it (ulimit -Hn, or LimitNOFILE of the service that runs this shell), or take fewer nodes and pods"
+        )
+
+
+def check_backend(name: str, versions: Iterable[int], option: str) -> None:
+    """LabError when this machine's kernel can't make the links of a backend between nodes with addresses of these IP versions; `option` is
+    how the user asked for it."""
+    lacking = link_kinds.missing(kind for version, kind in backend(name).kinds.items() if version in versions)
+    if lacking:
+        raise LabError(
+            f"{option}: this kernel makes no links of type {' and '.join(lacking)}, it lacks the {link_kinds.modules(lacking)}: "
+            "choose another backend, or another kernel"
         )
 
 

@@ -47,6 +47,7 @@ class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     cluster_cidr: str = "10.244.0.0/16,fd00:10:244::/48"
     service_cidr: str = "10.96.0.0/16,fd00:10:96::/112"
     backend: str = host_gw.BACKEND.name
+    cross_subnet: str = ""
     node_cidr: str = "192.168.1.0/24,fd00:192:168:1::/64"
     subnets: int = 1
     cluster_domain: str = CLUSTER_DOMAIN
@@ -70,6 +71,16 @@ class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             outside=parse_cidrs(OUTSIDE, "network outside"),
             subnets=self.subnets,
         )
+
+    @property
+    def chosen_backend(self) -> str:
+        """The name of the backend, with the tunnel between subnets."""
+        return table.chosen(self.backend, self.cross_subnet).name
+
+    @property
+    def backend_option(self) -> str:
+        """How `up` is told of it."""
+        return f"--backend {self.backend}" + (f" --cross-subnet {self.cross_subnet}" if self.cross_subnet else "")
 
     @property
     def host_paths(self) -> tuple[str, ...]:
@@ -97,8 +108,12 @@ class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         if self.agents not in (IN_PROCESS, PROCESSES):
             raise LabError(f"--agents {self.agents}: give {IN_PROCESS} or {PROCESSES}")
         _ = self.host_paths
-        if self.backend not in table.BY_NAME:
-            raise LabError(f"--backend {self.backend}: give {' or '.join(table.BY_NAME)}")
+        if self.backend not in table.NAMES:
+            raise LabError(f"--backend {self.backend}: give {' or '.join(table.NAMES)}")
+        try:
+            table.chosen(self.backend, self.cross_subnet)
+        except ValueError as error:
+            raise LabError(f"--cross-subnet {self.cross_subnet}: {error}") from None
         try:
             self.plan().check(self.nodes, pods_per_node)
             for text, what in (
@@ -109,6 +124,12 @@ class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
                     parse_cidrs(part, what)
         except PlanError as error:
             raise LabError(str(error)) from None
+
+
+def changed(old: LabSpec, given: Mapping[str, object]) -> LabSpec:
+    """The settings with those that are given. A tunnel between subnets is of the backend that it was given with."""
+    other = "backend" in given and given["backend"] != old.backend
+    return msgspec.structs.replace(old, **{**({"cross_subnet": ""} if other else {}), **given})
 
 
 def check_given(given: Mapping[str, object], wanted: LabSpec) -> None:

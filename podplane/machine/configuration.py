@@ -35,6 +35,7 @@ from podplane.machine.errors import MachineError
 from podplane.machine.uplink import Uplink
 from podplane.model.config import NetworkConfig
 from podplane.routes.cluster_settings import KEYS
+from podplane.routes.table import chosen
 from podplane.state.value import network_of
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -130,6 +131,10 @@ def _check(network: NetworkConfig) -> None:
             read_text(str(getattr(network, name)))
         except ValueError as error:
             raise MachineError(f"settings of network.{name}: {error}") from None
+    try:
+        chosen(network.backend, network.cross_subnet)
+    except ValueError as error:
+        raise MachineError(f"settings of network.cross_subnet: {error}") from None
     if network.former_backends:
         raise MachineError("settings of network.former_backends: they are found out, and can't be chosen")
 

@@ -35,7 +35,7 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `mtu` is the largest packet on the uplink, in bytes, from which a backend that encapsulates takes its overhead: in settings the most
     that it may be, in an agent that runs what the uplink carries, where that is less (`agent.agent`). `backend` names the one that
     carries packets between nodes (`podplane.routes.table`), and `former_backends` those that other nodes may still send by, after it was
-    changed.
+    changed. `cross_subnet`: with the backend host-gw, the tunnel by which nodes of other subnets are reached ("" for none).
     `permanent_neighbours`: the MACs of other nodes are taken from annotations of their Nodes, where these have them, and not asked for by
     ARP and neighbour discovery. `bridge_family` says whether the kernel has nf_tables of the bridge family: without, pods of one node
     reach each other through the bridge's own interface (`podplane.pods.bridge`). `arp_family`: whether it has those of the ARP family:
@@ -50,6 +50,7 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     uplink: str = "eth0"
     mtu: int = 1500
     backend: str = "host-gw"
+    cross_subnet: str = ""
     former_backends: tuple[str, ...] = ()
     permanent_neighbours: bool = True
     bridge_family: bool = True

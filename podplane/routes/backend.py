@@ -7,7 +7,7 @@ and what it plans for a node and for each of the node's peers are all that the r
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from podplane.model.config import NetworkConfig
 from podplane.model.objects import Node
@@ -22,17 +22,20 @@ class Backend:
     """A way between nodes.
 
     `overhead` is what it adds to a packet, in bytes, by the IP version of the underlay. `devices` are the names of the links that it
-    makes on each node. `plan_node(node, settings)` is what a node needs whatever peers it has; `plan_peer(peer, node, settings)` is what
-    `node` needs to reach the pods of `peer`. `depends_on(node, settings)` is what that plan reads of `node`: nodes for which it is equal
-    have equal plans of a peer, and may share one. `owns(settings)` are the marks of all that these plans put into the kernel.
-    `is_direct(peer, node, settings)`: the network between both carries packets with addresses of pods. `why_not(peer, node, settings)` says
-    why pods of the peer are not reached, or some of their addresses; "" where they are. `carried_in(settings)` is what its packets are to
-    the network between nodes, as the rules of a firewall name it ("UDP port 4789"); "" where they are those of pods.
+    makes on each node, and `kinds` their types (IFLA_INFO_KIND), by the IP version of the underlay. `plan_node(node, settings)` is what a
+    node needs whatever peers it has; `plan_peer(peer, node, settings)` is what `node` needs to reach the pods of `peer`.
+    `depends_on(node, settings)` is what that plan reads of `node`: nodes for which it is equal have equal plans of a peer, and may share
+    one. `owns(settings)` are the marks of all that these plans put into the kernel. `is_direct(peer, node, settings)`: the network between
+    both carries packets with addresses of pods. `why_not(peer, node, settings)` says why pods of the peer are not reached, or some of their
+    addresses; "" where they are. `carried_in(settings)` is what its packets are to the network between nodes, as the rules of a firewall
+    name it ("UDP port 4789"); "" where they are those of pods. `tunnel` is the name of another backend, by which peers are reached that
+    are not on a link with the node.
     """
 
     name: str
     overhead: Mapping[int, int]
     devices: tuple[str, ...] = ()
+    kinds: Mapping[int, str] = field(default_factory=dict)
     plan_node: Callable[[Node, NetworkConfig], Fragment]
     plan_peer: Callable[[Node, Node, NetworkConfig], Fragment]
     depends_on: Callable[[Node, NetworkConfig], Hashable]
@@ -40,6 +43,7 @@ class Backend:
     is_direct: Callable[[Node, Node, NetworkConfig], bool] = lambda peer, node, settings: False
     why_not: Callable[[Node, Node, NetworkConfig], str] = lambda peer, node, settings: ""
     carried_in: Callable[[NetworkConfig], str] = lambda settings: ""
+    tunnel: str = ""
 
     def room(self, node: Node, settings: NetworkConfig) -> int:
         """What is left for a packet of a pod on the way to peers, in bytes: what the uplink carries, without the overhead on it.

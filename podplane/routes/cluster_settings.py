@@ -1,7 +1,8 @@
 """What the cluster says of its routes: the ConfigMap `kube-system/podplane-network`, for all nodes, changed while they run.
 
     data:
-      backend: vxlan
+      backend: host-gw
+      cross-subnet: vxlan
       mtu: "1400"
       vxlan-vni: "1"
       vxlan-port: "4789"
@@ -17,11 +18,12 @@ from typing import Any
 import msgspec
 
 from podplane.model.config import NetworkConfig
-from podplane.routes.table import backend
+from podplane.routes import table
+from podplane.routes.cross_subnet import TUNNELS
 
 NAMESPACE, NAME = "kube-system", "podplane-network"
 PATH = f"{NAMESPACE}/{NAME}"
-BACKEND, MTU, VNI, PORT = "backend", "mtu", "vxlan-vni", "vxlan-port"
+BACKEND, CROSS_SUBNET, MTU, VNI, PORT = "backend", "cross-subnet", "mtu", "vxlan-vni", "vxlan-port"
 
 
 class ClusterSettingsError(ValueError):
@@ -29,7 +31,13 @@ class ClusterSettingsError(ValueError):
 
 
 def _name(text: str) -> str:
-    return backend(text).name
+    return table.chosen(text).name
+
+
+def _tunnel(text: str) -> str:
+    if text and text not in TUNNELS:
+        raise ValueError(f"there is no tunnel {text!r}: choose one of {', '.join(TUNNELS)}")
+    return text
 
 
 def _whole(lowest: int, highest: int) -> Callable[[str], int]:
@@ -43,6 +51,7 @@ def _whole(lowest: int, highest: int) -> Callable[[str], int]:
 
 KEYS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     BACKEND: ("backend", _name),
+    CROSS_SUBNET: ("cross_subnet", _tunnel),
     MTU: ("mtu", _whole(576, 65536)),
     VNI: ("vxlan_vni", _whole(1, (1 << 24) - 1)),
     PORT: ("vxlan_port", _whole(1, 65535)),
@@ -51,8 +60,9 @@ KEYS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
 
 
 def applied(data: Mapping[str, str], settings: NetworkConfig) -> NetworkConfig:
-    """The settings of a node with what the cluster says. ClusterSettingsError when that is not as it should be."""
-    fields = {}
+    """The settings of a node with what the cluster says; their backend is that of the table for the backend and the tunnel that are asked
+    for. ClusterSettingsError when that is not as it should be."""
+    fields: dict[str, Any] = {}
     for key, text in data.items():
         if key not in KEYS:
             raise ClusterSettingsError(f"data.{key} is not known: there are {', '.join(KEYS)}")
@@ -61,4 +71,10 @@ def applied(data: Mapping[str, str], settings: NetworkConfig) -> NetworkConfig:
             fields[field] = read(text.strip())
         except ValueError as error:
             raise ClusterSettingsError(f"data.{key}: {error}") from None
-    return msgspec.structs.replace(settings, **fields)
+    if BACKEND in data and CROSS_SUBNET not in data:
+        fields["cross_subnet"] = ""  # the node's own one is of the node's own backend
+    wanted = msgspec.structs.replace(settings, **fields)
+    try:
+        return msgspec.structs.replace(wanted, backend=table.chosen(wanted.backend, wanted.cross_subnet).name)
+    except ValueError as error:
+        raise ClusterSettingsError(f"data.{CROSS_SUBNET}: {error}") from None

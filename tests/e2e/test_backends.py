@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from podplane.kernel import link_kinds
+from podplane.routes import gre
 from tests.e2e.conftest import Podplane, running, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("backends")]
@@ -147,7 +149,10 @@ def test_a_former_backend_goes_when_nobody_sends_by_it_any_more(lab: Podplane) -
     lab("backend", "set", "host-gw")
     until(lambda: "vxlan" not in lab.on_node("node1", "ip -o link"))
     assert "mtu 1500" in lab("exec", "echo-node1-1", "--", "ip", "-o", "link", "show", "eth0").stdout
-    assert lab("backend").stdout.splitlines()[0] == "Nodes reach each other's pods by host-gw; there are host-gw, vxlan, auto."
+    assert (
+        lab("backend").stdout.splitlines()[0]
+        == "Nodes reach each other's pods by host-gw; there are host-gw, vxlan, gre, auto."
+    )
     assert "promises are kept: " in lab("check").stdout
 
 
@@ -159,9 +164,31 @@ def test_a_config_map_that_makes_no_sense_is_named(lab: Podplane) -> None:
     lab.api.patch("configmaps", "kube-system", "podplane-network", {"data": {"vxlan-port": None}})
 
 
+@pytest.mark.skipif(not link_kinds.missing(gre.KINDS.values()), reason="this kernel has GRE")
+def test_a_backend_that_the_kernel_lacks_is_refused_and_a_running_agent_goes_on_with_the_former_one(lab: Podplane) -> None:
+    why = "this kernel makes no links of type gre and ip6gre, it lacks the modules ip_gre and ip6_gre"
+    assert f"--backend gre: {why}" in lab("up", "--name", "other", "--backend", "gre", code=2).stderr
+    both = ("host-gw", "--cross-subnet", "gre")
+    for words in (("gre",), both):
+        assert f"{' '.join(words)}: {why}" in lab("backend", "set", *words, code=2).stderr
+    before, data = lab("backend").stdout, lab.api.get("configmaps", "kube-system", "podplane-network")["data"]
+    lab.api.patch("configmaps", "kube-system", "podplane-network", {"data": {"backend": "gre"}})
+    until(lambda: any("this kernel lacks the module ip_gre" in one["message"] for one in lab.api.objects("events")))
+    assert "node1, node2 can't be reached by gre yet" in lab("backend").stdout
+    assert {line.split()[-1] for line in lab("routes").stdout.splitlines()[1:]} == {"done"}
+    lab("exec", "echo-node1-1", "--", "curl", "-sf", f"http://{ips_of(lab, 'echo-node2-1')[0]}:8080/")
+    lab.api.patch("configmaps", "kube-system", "podplane-network", {"data": data})
+    until(lambda: lab("backend").stdout == before)
+
+
 def test_what_there_is_not_is_refused(lab: Podplane) -> None:
-    assert "choose one of host-gw, vxlan, auto" in lab("backend", "set", "vxlam", code=2).stderr
-    assert "give host-gw or vxlan or auto" in lab("up", "--name", "other", "--backend", "vxlam", code=2).stderr
+    assert (
+        "--cross-subnet auto: there is no tunnel 'auto'"
+        in lab("backend", "set", "host-gw", "--cross-subnet", "auto", code=2).stderr
+    )
+    assert "it is of host-gw, and the backend is auto" in lab("backend", "set", "auto", "--cross-subnet", "gre", code=2).stderr
+    assert "choose one of host-gw, vxlan, gre, auto" in lab("backend", "set", "vxlam", code=2).stderr
+    assert "give host-gw or vxlan or gre or auto" in lab("up", "--name", "other", "--backend", "vxlam", code=2).stderr
 
 
 def test_nodes_with_a_router_between_them_are_reached_by_auto_and_host_gw_says_why_they_are_not(podplane: Podplane) -> None:
@@ -185,6 +212,12 @@ def test_nodes_with_a_router_between_them_are_reached_by_auto_and_host_gw_says_w
     ways = {tuple(line.split()[-4:-1]) for line in podplane("routes", "--node", "node1").stdout.splitlines()[1:]}
     assert ("podplane-vxlan4", "192.168.1.138", "node/node2") in ways
     assert "promises are kept: " in podplane("check").stdout
+    words = "host-gw, and by vxlan those of other subnets"
+    assert f"All nodes are reached by {words}" in podplane("backend", "set", "host-gw", "--cross-subnet", "vxlan").stdout
+    said = podplane("backend").stdout
+    assert f"Nodes reach each other's pods by {words};" in said
+    assert "between node1 (192.168.1.10, fd00:192:168:1::a) and node2 (192.168.1.138" in said and "through vxlan" in said
+    assert {tuple(line.split()[-4:-1]) for line in podplane("routes", "--node", "node1").stdout.splitlines()[1:]} == ways
 
 
 def test_a_node_whose_kernel_refuses_the_new_backend_keeps_the_former_one(podplane: Podplane) -> None:

@@ -53,7 +53,12 @@ def test_what_is_said_counts_before_what_is_found() -> None:
         ({"network": NETWORK | {"cluster_cidrs": "10.244.0.0/16"}}, "network.cluster_cidrs: .*array"),
         ({"network": NETWORK | {"mtu": 5}}, "network.mtu: 5 is not within 576 and 65536"),
         ({"network": NETWORK | {"subnets": ["192.168.1.5/24"]}}, "network.subnets: 192.168.1.5/24 has host bits"),
-        ({"network": NETWORK | {"backend": "gre"}}, "network.backend: there is no backend 'gre': choose one of host-gw, vxlan"),
+        ({"network": NETWORK | {"backend": "grf"}}, "network.backend: there is no backend 'grf': choose one of host-gw, vxlan"),
+        (
+            {"network": NETWORK | {"cross_subnet": "auto"}},
+            "network.cross_subnet: there is no tunnel 'auto': choose one of vxlan, gre",
+        ),
+        ({"network": NETWORK | {"backend": "auto", "cross_subnet": "gre"}}, "network.cross_subnet: it is of host-gw"),
         ({"network": NETWORK | {"vxlan_vni": 0}}, "network.vxlan_vni: '0' is no whole number from 1 to 16777215"),
         ({"network": NETWORK | {"vxlan_port": 65536}}, "network.vxlan_port: '65536' is no whole number from 1 to 65535"),
         ({"network": NETWORK | {"former_backends": ["vxlan"]}}, "network.former_backends: they are found out"),

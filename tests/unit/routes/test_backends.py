@@ -14,7 +14,7 @@ from podplane.kernel.door import Kernel
 from podplane.model.config import ROUTE_PROTOCOL, UNDERLAY_MTU, NetworkConfig
 from podplane.model.objects import Node, NodeStatus
 from podplane.nodes.settings import NodeSettings
-from podplane.routes import auto, host_gw, table, vxlan, ways
+from podplane.routes import cross_subnet, host_gw, table, vxlan, ways
 from podplane.routes.backend import Backend
 from podplane.state.network import Address, Link, Neighbour, Route, Sysctl, Vxlan
 from podplane.state.ownership import Ownership
@@ -62,7 +62,7 @@ def test_other_nodes_are_asked_for_their_macs_where_permanent_neighbours_are_not
 
 
 def test_a_backend_that_does_not_exist_is_refused_with_those_that_do() -> None:
-    with pytest.raises(ValueError, match="no backend 'vxlam': choose one of host-gw, vxlan, auto"):
+    with pytest.raises(ValueError, match="no backend 'vxlam': choose one of host-gw, vxlan, gre, auto"):
         table.backend("vxlam")
     rig = Rig()
     wrong = agent_settings(DUAL, backend="vxlam")
@@ -180,7 +180,7 @@ def mtus(peer: Node, settings: NetworkConfig, way: Backend) -> dict[int, int]:
     return {v.destination.version: v.mtu for v in planned.values() if isinstance(v, Route)}
 
 
-@pytest.mark.parametrize(("way", "overhead"), [(host_gw.BACKEND, 0), (vxlan.BACKEND, 50), (auto.BACKEND, 0)])
+@pytest.mark.parametrize(("way", "overhead"), [(host_gw.BACKEND, 0), (vxlan.BACKEND, 50), (cross_subnet.AUTO, 0)])
 def test_routes_to_a_peer_that_takes_less_say_so(way: Backend, overhead: int) -> None:
     settings = config(DUAL)
     assert mtus(taking("1400"), settings, way) == {4: 1400 - overhead, 6: 1400 - overhead}

@@ -7,7 +7,7 @@ import pytest
 
 from podplane.model.config import NetworkConfig
 from podplane.model.objects import Node, NodeAddress, NodeStatus
-from podplane.routes import auto, host_gw, underlay, vxlan, ways
+from podplane.routes import cross_subnet, host_gw, underlay, vxlan, ways
 from podplane.services.announce import is_on_its_link
 from podplane.state.network import Fdb, Neighbour, Route
 from podplane.state.value import Fragment
@@ -82,17 +82,17 @@ def test_host_gw_reaches_those_on_a_link_and_says_why_it_does_not_reach_the_othe
 @pytest.mark.parametrize(("peer", "link"), [(NEAR, "eth0"), (FAR, "podplane-vxlan4"), (HALF, "podplane-vxlan4")])
 def test_auto_takes_the_link_where_there_is_one_and_the_tunnel_elsewhere(peer: Node, link: str) -> None:
     parted = settings(*SUBNETS, backend="auto")
-    planned = auto.BACKEND.plan_peer(peer, HERE, parted)
+    planned = cross_subnet.AUTO.plan_peer(peer, HERE, parted)
     assert set(links(planned).values()) == {link} and len(links(planned)) == 2
-    assert auto.BACKEND.is_direct(peer, HERE, parted) is (link == "eth0")
+    assert cross_subnet.AUTO.is_direct(peer, HERE, parted) is (link == "eth0")
     assert any(isinstance(one, Fdb) for one in planned.values()) is (link != "eth0")
     assert not ways.why_not(peer, HERE, parted)
 
 
 def test_auto_without_subnets_is_host_gw_with_the_mtu_of_a_tunnel() -> None:
     one = settings(backend="auto")
-    assert auto.BACKEND.plan_peer(FAR, HERE, one) == host_gw.BACKEND.plan_peer(FAR, HERE, one)
-    assert auto.BACKEND.pod_mtu(HERE, one) == vxlan.BACKEND.pod_mtu(HERE, one) == 1450
+    assert cross_subnet.AUTO.plan_peer(FAR, HERE, one) == host_gw.BACKEND.plan_peer(FAR, HERE, one)
+    assert cross_subnet.AUTO.pod_mtu(HERE, one) == vxlan.BACKEND.pod_mtu(HERE, one) == 1450
 
 
 def test_only_peers_on_a_link_are_permanent_neighbours_of_the_uplink() -> None:

@@ -52,10 +52,11 @@ def test_auto_says_by_which_of_its_ways_a_peer_is_reached() -> None:
 
 def test_what_a_firewall_sees_of_a_backend() -> None:
     assert carried_in("vxlan", msgspec.structs.replace(settings(), vxlan_port=8472)) == "UDP port 8472"
+    assert carried_in("gre", settings()) == "IP protocol 47 (GRE)"
     assert carried_in("host-gw", settings()) == carried_in("nobody's", settings()) == ""
 
 
-@pytest.mark.parametrize("backend", ["host-gw", "vxlan"])
+@pytest.mark.parametrize("backend", ["host-gw", "vxlan", "gre"])
 def test_withdrawn_routes_refuse_and_only_the_gateway_is_reached_as_before(backend: str) -> None:
     used = settings(backend=backend)
     way = ways.towards(NEAR, used)

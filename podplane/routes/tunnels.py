@@ -1,0 +1,41 @@
+"""What the tunnel devices of all backends have in common.
+
+A node has a device for each IP version of the underlay that it has an address of; both carry IPv4 and IPv6. A device has the node's first
+address of each block, which is the gateway of its pods: what the node itself sends to pods of others comes from there, so that the answers
+are encapsulated, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from podplane.model.config import NetworkConfig
+from podplane.model.objects import Node
+from podplane.routes import underlay
+from podplane.state.links import carries, router_sysctls
+from podplane.state.network import Address, Link
+from podplane.state.value import Fragment, IPAddress, IPNetwork, Value, fragment, network_of
+
+
+def plan_node(node: Node, link: Callable[[IPAddress], Link]) -> Fragment:
+    """Its devices, `link(ip)` for each of its addresses, with the gateway of each block; nothing while the node has no blocks."""
+    gateways = [block.network_address + 1 for block in map(network_of, node.spec.pod_cidrs)]
+    values: list[Value] = []
+    for ip in underlay.addresses(node).values() if gateways else ():
+        values += _device(link(ip), gateways)
+    return fragment(values)
+
+
+def _device(link: Link, gateways: Iterable[IPAddress]) -> Iterator[Value]:
+    yield link
+    for ip in (one for one in gateways if carries(one.version, link.mtu)):
+        yield from router_sysctls(ip.version, link.name)
+        yield Address(link=link.name, ip=ip, prefix_length=ip.max_prefixlen)
+
+
+def carried(peer: Node, overhead: int, settings: NetworkConfig) -> tuple[list[IPNetwork], int]:
+    """The peer's blocks of the IP versions for which there is room on the way to it, when each packet is `overhead` bytes larger there; and
+    the MTU of the routes to them, 0 for that of the device."""
+    usual, mtu = settings.mtu - overhead, underlay.mtu_to(peer, settings) - overhead
+    blocks = [block for block in map(network_of, peer.spec.pod_cidrs) if carries(block.version, mtu)]
+    return blocks, underlay.metric(mtu, usual)
