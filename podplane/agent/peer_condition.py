@@ -44,7 +44,7 @@ def said_of(problems: Sequence[PeerProblem]) -> Said:
     """What is to be said of these. Loss alone changes all the time, and is no reason."""
     lost = [one for one in problems if one.loss == 1 and not one.is_not_ready]
     if not lost:
-        return Said(False, WELL, "pods of all peers that are watched are reached")
+        return Said(False, WELL, "pods of all peers are reached, of those that are watched and ready")
     reason = BLOCKED if any(one.underlay == State.REACHED.value for one in lost) else LOST
     more = [f"{len(lost) - NAMED} more are not reached"] if len(lost) > NAMED else []
     return Said(True, reason, "; ".join([*map(sentence, lost[:NAMED]), *more]))

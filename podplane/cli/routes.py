@@ -20,8 +20,12 @@ from podplane.lab.errors import LabError
 from podplane.lab.folder import Folder
 from podplane.model.answers import RouteStatus
 from podplane.model.config import AGENT_PORT
+from podplane.model.words import listed
+from podplane.routes.withdrawal import UNREACHABLE
 
 OF_NODES = "node/"
+MOST = 5
+"""So many nodes are named."""
 COLUMNS = ["NODE", "DESTINATION", "VIA", "LINK", "THROUGH", "WANTED-BY", "STATE"]
 
 
@@ -33,7 +37,7 @@ COLUMNS = ["NODE", "DESTINATION", "VIA", "LINK", "THROUGH", "WANTED-BY", "STATE"
 @click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="For programs.")
 def routes(folder: Folder, node: str | None, everything: bool, stats: bool, output: str | None) -> None:
     """Show the routes that lead to pods of other nodes. Exit status 1 when a node does not answer, has not got a route of its,
-    or has none to a node."""
+    has none to a node, or has withdrawn those to one that failed."""
     client = connect(folder)
     nodes = {one["metadata"]["name"]: one for one in client.objects("nodes")}
     if node is not None and node not in nodes:
@@ -55,8 +59,12 @@ def routes(folder: Folder, node: str | None, everything: bool, stats: bool, outp
     for name, reasons in far.items() if not output else ():
         for one in reasons:
             click.echo(f"{name}: {one.sentence()}", err=True)
+    gone = _withdrawn(found)
+    for peer, nodes_ in gone.items() if not output else ():
+        why = "it is not ready and does not answer; what is sent to its pods is refused"
+        click.echo(f"{peer}: its routes are withdrawn on {listed(nodes_, MOST)}: {why}", err=True)
     missing = any(one["state"] != "done" for rows in found.values() for one in rows)
-    sys.exit(1 if silent or far or missing else 0)
+    sys.exit(1 if silent or far or missing or gone else 0)
 
 
 def _chosen(node: str, rows: Sequence[Mapping[str, Any]], everything: bool) -> list[Mapping[str, Any]]:
@@ -65,6 +73,16 @@ def _chosen(node: str, rows: Sequence[Mapping[str, Any]], everything: bool) -> l
 
 def _is_peer(key: str, node: str) -> bool:
     return key.startswith(OF_NODES) and key != f"{OF_NODES}{node}"
+
+
+def _withdrawn(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, list[str]]:
+    """Peer → the nodes on which its routes are withdrawn."""
+    gone: dict[str, list[str]] = {}
+    for node, rows in found.items():
+        refused = {key for one in rows if one["kind"] == UNREACHABLE for key in one["wanted_by"] if _is_peer(key, node)}
+        for key in sorted(refused):
+            gone.setdefault(key.removeprefix(OF_NODES), []).append(node)
+    return gone
 
 
 def _rows(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterable[list[str]]:
