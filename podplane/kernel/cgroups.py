@@ -113,10 +113,14 @@ class Groups(msgspec.Struct, frozen=True):
         """What can be limited."""
         return frozenset().union(*(one.controllers for one in self.hierarchies))
 
+    @property
+    def common(self) -> tuple[str, ...]:
+        """The groups that all containers are in (`Group`)."""
+        return tuple(f"{one.folder}/{REST}" for one in self.hierarchies if one.is_common)
+
     def of_container(self, name: str, limits: Limits) -> Group | None:
         """Those of a container; None when the lab has none."""
         files: list[tuple[str, str]] = []
-        common = tuple(f"{one.folder}/{REST}" for one in self.hierarchies if one.is_common)
         folders = []
         for one in self.hierarchies:
             if one.is_common:
@@ -133,7 +137,7 @@ class Groups(msgspec.Struct, frozen=True):
                 files.append((f"{folders[-1]}/{TCP}", str(limits.memory or NO_LIMIT)))
             if one.version == 2 and (wanted or not one.is_shared):
                 files.append((f"{folders[-1]}/cgroup.max.descendants", MAX_GROUPS))
-        return Group(tuple(files), tuple(folders), common) if folders or common else None
+        return Group(tuple(files), tuple(folders), self.common) if folders or self.common else None
 
     def bound(self, limits: Limits) -> None:
         """What all pods together may have. OSError when that can't be."""

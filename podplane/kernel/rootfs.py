@@ -132,9 +132,20 @@ class Root(msgspec.Struct, frozen=True):
     sysctls: Mapping[str, str] = {}
 
 
-def own_binds(hidden: Sequence[str], place: str = "") -> list[Bind]:
+def learn(root: Root) -> None:
+    """Find out what is the same for all file systems like this one: the zygote does, so that no fork does it once more."""
+    own_binds(root.hidden, root.layers)
+    layers.prepared(root.layers)
+
+
+def own_binds(hidden: Sequence[str], place: str = "") -> Sequence[Bind]:
     """The interpreter and this package, where a folder above them is empty in containers, or not everybody may read them."""
-    above = (*(f"/{name}" for name in (*FRESH, *HOMES)), *(f"/{name}" for name, _ in machine().empty), *hidden)
+    return _own_binds(tuple(hidden), place, machine())
+
+
+@functools.lru_cache(1)
+def _own_binds(hidden: tuple[str, ...], place: str, there: Machine) -> Sequence[Bind]:
+    above = (*(f"/{name}" for name in (*FRESH, *HOMES)), *(f"/{name}" for name, _ in there.empty), *hidden)
     is_lab = ids.of_pods().are_the_labs
     wanted = [p for p in sorted(OWN) if any(is_below(p, folder) for folder in above) or not (is_lab or everybody_reads(p))]
     return [Bind(layers.own(place, path) or path, path, read_only=True) for path in wanted]

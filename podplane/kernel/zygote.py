@@ -49,6 +49,7 @@ from podplane.kernel.zygote_messages import (
     NOT_EXECUTABLE,
     SHORT_OF,
     WHY_BYTES,
+    Ahead,
     Command,
     EndLeft,
     Event,
@@ -57,9 +58,10 @@ from podplane.kernel.zygote_messages import (
     Release,
     Signal,
     Spawn,
+    Words,
     receive,
 )
-from podplane.kernel.zygote_spare import Spare
+from podplane.kernel.zygote_spare import Spare, Spares
 
 SHORT_TRIES, SHORT_PAUSE = 200, 0.05
 """How often, and after how many seconds again, the zygote sends its news where the machine is short of what a message needs."""
@@ -113,9 +115,7 @@ class Zygote:
         """The groups that it is in, with all that it starts."""
         self._contained: set[int] = set()
         self._shares: dict[int, Share] = {}
-        self._spare: Spare | None = None
-        self._lacks_spare = False
-        """Is one to be made when there is nothing else to do?"""
+        self._spares = Spares(self._make_spare)
         self._own_mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         self._users = ids.of_pods()
         self._limits = user_limits.of_pods(self._users)
@@ -135,6 +135,8 @@ class Zygote:
         syscalls.reap_orphans()  # of containers among the lab's processes
         process_title.layout_of_process()  # here once, as the next one
         rootfs.limits_processes()
+        for message in (Spawn(0, ""), Words([], {})):  # what children read: they need not find out how
+            msgspec.json.decode(msgspec.json.encode(message), type=type(message))
         user_limits.dumps_go_to_a_program()
         with contextlib.suppress(OSError):  # a kernel without keys
             syscalls.join_new_session_keyring(is_closed=True)
@@ -145,9 +147,9 @@ class Zygote:
             selector.register(self._connection, selectors.EVENT_READ)
             selector.register(self._wake, selectors.EVENT_READ)
             while True:
-                ready = selector.select(zygote_spare.REST_SECONDS if self._lacks_spare else None)
+                ready = selector.select(self._spares.patience)
                 if not ready:
-                    self._make_spare()
+                    self._spares.add()
                 for key, _ in ready:
                     if key.fileobj is self._wake:
                         self._reap()
@@ -167,9 +169,8 @@ class Zygote:
             if pid == 0:
                 return
             number = self._ids.pop(pid, 0)
-            if self._spare is not None and self._spare.pid == pid:
-                self._spare = None
             if not number:
+                self._spares.ended(pid)
                 continue  # it was born in the namespaces of a sandbox, and had nothing else to do
             self._children.pop(number, None)
             self._contained.discard(number)
@@ -201,11 +202,21 @@ class Zygote:
                 self._release(command)
             elif isinstance(command, EndLeft):
                 self._end_left(command)
+            elif isinstance(command, Ahead):
+                self._make_ahead(command)
             else:
                 self._spawn(command, descriptors)
         except Exception as error:
             failed = f"podplane failed ({type(error).__name__})"
             self._tell(Event(command.id, error=failed, code=NOT_EXECUTABLE, trace=traceback.format_exc()))
+
+    def _make_ahead(self, command: Ahead) -> None:
+        self._move_to(command.common)
+        if command.root is not None:
+            rootfs.learn(command.root)
+        if command.rights.is_filtered:
+            seccomp.program(command.rights.kept)
+        self._spares.want(command.count)
 
     def _signal(self, command: Signal) -> None:
         pid = self._children.get(command.id)
@@ -264,7 +275,7 @@ class Zygote:
             if command.root is not None and not command.sandbox:
                 raise LookupError("a file system of its own needs a sandbox")
             if command.root is not None:
-                rootfs.machine()
+                rootfs.learn(command.root)
             if command.rights.is_filtered:
                 seccomp.program(command.rights.kept)  # here once, and not in every child
             container = self._container(command.join or command.pids)
@@ -293,13 +304,10 @@ class Zygote:
         """The process id of the child that waited for this, 0 when none did; another one is made later."""
         if not isinstance(place, InSandbox) or place.mounts >= 0 or command.pids:
             return 0
-        spare, self._spare, self._lacks_spare = self._spare, None, True
-        is_taken = spare is not None and spare.common == self._common and spare.take(command, descriptors)
-        return spare.pid if spare is not None and is_taken else 0
+        return self._spares.take(command, descriptors, self._common)
 
-    def _make_spare(self) -> None:
-        self._lacks_spare = False
-        self._spare = zygote_spare.make(
+    def _make_spare(self) -> Spare | None:
+        return zygote_spare.make(
             lambda: self._fork(-1),
             frozenset(self._common),
             self._connection,

@@ -78,6 +78,17 @@ class Spawn(msgspec.Struct, tag="spawn", omit_defaults=True):
     pids: int = 0
 
 
+class Ahead(msgspec.Struct, tag="ahead"):
+    """Have so many processes wait to be containers of pods, each in the groups `common`; they are made while there is nothing else to do.
+    Of those that wait, only so many stay. `root` and `rights` are like those of most: what these have in common is found out before."""
+
+    id: int
+    count: int
+    common: Sequence[str] = ()
+    root: Root | None = None
+    rights: Rights = Rights()
+
+
 class Words(msgspec.Struct):
     """Arguments and environment of a process, in a file (memfd_create(2)) that only the process itself reads: what the zygote reads may
     stay in its memory, of which all that is forked later has a copy."""
@@ -128,7 +139,7 @@ class Event(msgspec.Struct, omit_defaults=True):
     """Where in podplane an error was that nobody thought of, for its log."""
 
 
-Command = Spawn | EndLeft | Signal | MakeSandbox | MakeMounts | Release
+Command = Spawn | EndLeft | Signal | MakeSandbox | MakeMounts | Release | Ahead
 
 
 def receive(connection: socket.socket) -> tuple[bytes, list[int]]:

@@ -25,6 +25,7 @@ from podplane.kernel.zygote_messages import (
     MESSAGE_BYTES,
     NOT_EXECUTABLE,
     SHORT_OF,
+    Ahead,
     EndLeft,
     Event,
     MakeMounts,
@@ -234,7 +235,13 @@ class ZygoteProcesses:
             self._places.remove(asked)
             self._mounts.pop(number).tell(Event(number, error="nobody wants it any more", code=errno.ECANCELED))
 
-    def _send(self, command: Signal | Release | EndLeft) -> None:
+    def make_ahead(self, count: int, common: Sequence[str], root: Root | None, rights: Rights) -> None:
+        """Have so many processes wait to be containers of pods, in the groups that are `common` to those (`cgroups.Group`), most of them
+        with a file system and rights like these; of those that wait already, only so many stay."""
+        self._last += 1
+        self._send(Ahead(self._last, count, common, root, rights))
+
+    def _send(self, command: Signal | Release | EndLeft | Ahead) -> None:
         if not self._ended:
             self._urgent.append(msgspec.json.encode(command))
             self._flush()

@@ -1,10 +1,11 @@
-"""A child of the zygote that waits to be a container: it was forked while nobody waited for that.
+"""Children of the zygote that wait to be containers: they were forked while nobody waited for that.
 
 A fork copies what the zygote has mapped, some milliseconds of the start of a container, and the new PID namespace takes a while, too. What
 they are made for need not be known before. So the zygote has one such child when it has rested for a moment since it last started a
-container; while many are asked for, each is forked when its turn comes.
+container; while many are asked for, each is forked when its turn comes. A lab that starts says how many it is going to need: these are
+forked while it sets up its nodes.
 
-It holds nothing of the zygote but the socket to the lab, on which a child reports. When the zygote ends it ends.
+Such a child holds nothing of the zygote but the socket to the lab, on which it reports. When the zygote ends it ends.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import NoReturn
 
 import msgspec
@@ -45,6 +46,55 @@ class Spare(msgspec.Struct, frozen=True):
         return True
 
 
+class Spares:
+    """Those that wait. `make` makes one; None when there can be none."""
+
+    def __init__(self, make: Callable[[], Spare | None]) -> None:
+        self._make = make
+        self._waiting: dict[int, Spare] = {}
+        """By process id, the first one made first."""
+        self._wanted = 0
+        """So many are to be made as soon as there is nothing else to do."""
+        self._lacks_one = False
+        """Is one to be made after a rest?"""
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds with nothing to do after which `add` is to be called; None for never."""
+        if self._wanted:
+            return 0.0
+        return REST_SECONDS if self._lacks_one else None
+
+    def add(self) -> None:
+        """There is nothing else to do: make one."""
+        self._lacks_one = False
+        made = self._make()
+        self._wanted = max(0, self._wanted - 1) if made is not None else 0
+        if made is not None:
+            self._waiting[made.pid] = made
+
+    def want(self, count: int) -> None:
+        """Have so many, and no more."""
+        while len(self._waiting) > count:
+            self._waiting.popitem()[1].connection.close()
+        self._wanted = count - len(self._waiting)
+
+    def take(self, command: Spawn, descriptors: list[int], common: Set[str]) -> int:
+        """The process id of one in these groups that is this container now; 0 when there is none. After a rest there is another one."""
+        self._lacks_one = True
+        while self._waiting:
+            one = self._waiting.pop(next(iter(self._waiting)))
+            if one.common == common and one.take(command, descriptors):
+                return one.pid
+            one.connection.close()
+        self._wanted = max(0, self._wanted - 1)  # who asks now forks for itself what was to be made for it
+        return 0
+
+    def ended(self, pid: int) -> None:
+        """A child of the zygote has ended."""
+        self._waiting.pop(pid, None)
+
+
 def make(
     fork: Callable[[], int],
     common: frozenset[str],
@@ -54,7 +104,10 @@ def make(
 ) -> Spare | None:
     """Have one wait; None when there can be none. `fork` is fork(2) into a new PID namespace, `news` the socket to the lab,
     `place` says where a container of a pod belongs."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    except OSError:
+        return None
     try:
         pid = fork()
     except OSError:

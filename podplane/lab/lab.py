@@ -51,6 +51,7 @@ from podplane.kernel import cgroups, ids, rootfs
 from podplane.kernel.cgroups import Groups
 from podplane.kernel.namespace import Namespace, Workers
 from podplane.kernel.process import Process, ProcessError
+from podplane.kernel.rootfs import Root
 from podplane.kernel.zygote import Began
 from podplane.kernel.zygote_processes import ZygoteProcesses
 from podplane.kubeapi.access import Access
@@ -87,7 +88,7 @@ from podplane.model.service import Service
 from podplane.nameserver.control import Begin
 from podplane.pods.bridge import gateway_of
 from podplane.policy.index import Change
-from podplane.runtime import image_files, sandboxes
+from podplane.runtime import image_files, sandboxes, security
 from podplane.runtime.kubelet import Kubelet, open_null
 from podplane.runtime.pod import PATH, PodWorker
 from podplane.runtime.program_names import ECHO_IMAGE, ZONE
@@ -106,6 +107,8 @@ PROGRESS_SECONDS = 0.25
 SETTLE_REST, LEAST_REST, LONGEST_REST = 200, 0.002, 0.05
 """After a look which pods had their first start, the next one waits so many times as long as it took, and so many seconds at least and
 at most."""
+MOST_AHEAD = 2000
+"""What so many pods begin with is made before they are there, at most."""
 START_POLL_SECONDS = 5.0
 """Between two looks of an agent at the kernel while the lab starts: nobody has touched it yet, and they take time of the start, the more
 where it takes long, as audits come with them."""
@@ -140,6 +143,7 @@ class Lab:
         self._certificates, self._localhost = made.api, made.localhost
         self._null = open_null()
         self._allocatable = node_report.allocatable(node_report.capacity(folder.path))
+        self._layers = "" if ids.of_pods().are_the_labs else str(folder.layers)
         self._hidden = hidden_folders(shows_home=spec.mount_home)
         self._dns = node_dns(tuple(map(str, control_plane.dns_ips(self.plan))), spec.cluster_domain)
         self._settings = agent_settings(self.plan, spec)
@@ -169,6 +173,7 @@ class Lab:
         except OSError as error:
             raise LabError(sandboxes.no_namespace(error)) from None
         api = self._api(fabric.underlay.namespace)
+        self._make_ahead(pods_per_node)
         self._serve, self._call, self._relieve = api.handle, api.call, api.relieve
         manager = self._manager(api)
         self._supervisor.add("API over HTTPS", lambda: self._serve_https(fabric.underlay))
@@ -238,7 +243,8 @@ class Lab:
         self._reporter.connection.close()
         self._poller.seconds = POLL_SECONDS
         pauses.shorten()  # without a collection before: it would take half a second now, and find little
-        self._sandboxes.make_ahead()
+        self._sandboxes.keep_one_ahead()
+        self._make_containers_ahead(1)
         self._supervisor.add("zygote", self._processes.keep_going)
         self._supervisor.add("folder", self._folder_stays)
         self._supervisor.add("memory", Trimming(self._relieve).run)
@@ -273,6 +279,20 @@ class Lab:
             for path, manifest in control_plane.bootstrap(self.plan, is_first=is_first):
                 api.ensure(path, manifest)
         return api
+
+    def _make_ahead(self, pods_per_node: int) -> None:
+        """While nodes are set up, which takes one processor, the zygote makes what pods begin with."""
+        kept = [one.object for one in self._store.all("pods")]
+        own = {f"{one['metadata']['namespace']}/{one['metadata']['name']}" for one in kept if _has_namespaces(one)}
+        names = (one["metadata"]["name"] for one in manifests.wanted_pods(self.spec.nodes, pods_per_node))
+        count = min(len(own.union(f"default/{name}" for name in names)), MOST_AHEAD)
+        self._sandboxes.make_ahead(count)
+        if not self.spec.sandbox_only:
+            self._make_containers_ahead(count)
+
+    def _make_containers_ahead(self, count: int) -> None:
+        root = Root(str(self._folder.run), hidden=self._hidden, homes=self.spec.mount_home, layers=self._layers)
+        self._processes.make_ahead(count, self._groups.common, root, security.usual())
 
     def _manager(self, api: ApiServer) -> Manager:
         """The controllers, each with an identity of its own."""
@@ -425,7 +445,7 @@ class Lab:
             hidden=self._hidden,
             shows_homes=self.spec.mount_home,
             shows_processes=self.spec.allow_host_pid,
-            layers="" if ids.of_pods().are_the_labs else str(self._folder.layers),
+            layers=self._layers,
             groups=self._groups,
             host_paths=self.spec.host_paths,
         )
@@ -566,6 +586,11 @@ class Lab:
         except ProcessError as error:
             raise LabError(f"containers can't be started here: {error}") from None
         return process
+
+
+def _has_namespaces(pod: Mapping[str, Any]) -> bool:
+    """Is a pod going to have namespaces of its own?"""
+    return not pod["spec"].get("hostNetwork") and pod.get("status", {}).get("phase") not in ENDED
 
 
 def body(

@@ -23,7 +23,9 @@ from podplane.runtime.pod_spec import host_ports
 
 log = logging.getLogger(__name__)
 REST_SECONDS = 0.05
-"""Namespaces are made ahead when no pod has asked for any for so long."""
+"""Those of the next pod are made when no pod has asked for any for so long."""
+AT_ONCE = 8
+"""So many are asked for at a time; the zygote makes one after the other."""
 
 
 class PodNamespaces(msgspec.Struct, frozen=True):
@@ -54,29 +56,39 @@ async def make(processes: Processes, workers: Workers, user: int = 0, group: int
 
 
 class SandboxMaker:
-    """Makes the namespaces of pods. With `make_ahead` there are some already when one pod is asked for: those of the next one, which
-    are made when nobody has asked for a moment. Its methods run on one event loop."""
+    """Makes the namespaces of pods, and some before anybody asks for them: a known number (`make_ahead`), or those of the next pod, when
+    nobody has asked for a moment (`keep_one_ahead`). Its methods run on one event loop."""
 
     def __init__(self, processes: Processes, workers: Workers) -> None:
         self._processes, self._workers = processes, workers
-        self._spare: PodNamespaces | None = None
+        self._spares: list[PodNamespaces] = []
+        self._wanted = 0
+        """So many are still to be made ahead."""
         self._is_ahead = False
         self._timer: asyncio.TimerHandle | None = None
-        self._filling: asyncio.Task[None] | None = None
+        self._filling: list[asyncio.Task[None]] = []
 
-    def make_ahead(self) -> None:
-        """Do so from now on."""
-        self._is_ahead = True
+    def make_ahead(self, count: int) -> None:
+        """Make those of so many pods now, with the users that most have."""
+        self._wanted = count
+        self._fill()
+
+    def keep_one_ahead(self) -> None:
+        """From now on there are those of the next pod, and no more."""
+        self._wanted, self._is_ahead = 0, True
+        while len(self._spares) > 1:
+            self._spares.pop().close()
         self._rest()
 
     async def make(self, user: int = 0, group: int = 0) -> PodNamespaces:
         """New namespaces for a pod, with this user and group where pods have one. OSError when there can be none."""
-        made = None
-        if not user and not group:
-            made, self._spare = self._spare, None
         if self._is_ahead:
             self._rest()
-        return made or await make(self._processes, self._workers, user, group)
+        if not user and not group:
+            if self._spares:
+                return self._spares.pop()
+            self._wanted = max(0, self._wanted - 1)
+        return await make(self._processes, self._workers, user, group)
 
     def _rest(self) -> None:
         """Make some when nobody has asked for that long."""
@@ -86,13 +98,22 @@ class SandboxMaker:
 
     def _begin(self) -> None:
         self._timer = None
-        if self._spare is None and (self._filling is None or self._filling.done()):
-            self._filling = asyncio.get_running_loop().create_task(self._fill(), name="sandbox made ahead")
+        if not self._spares:
+            self._wanted = 1
+            self._fill()
 
-    async def _fill(self) -> None:
+    def _fill(self) -> None:
+        self._filling = [task for task in self._filling if not task.done()]
+        for _ in range(min(self._wanted, AT_ONCE) - len(self._filling)):
+            self._filling.append(asyncio.get_running_loop().create_task(self._make_wanted(), name="sandboxes made ahead"))
+
+    async def _make_wanted(self) -> None:
         try:
-            self._spare = await make(self._processes, self._workers)
+            while self._wanted:
+                self._wanted -= 1
+                self._spares.append(await make(self._processes, self._workers))
         except OSError as error:  # the next pod that asks is told
+            self._wanted = 0
             log.debug("sandbox made ahead: %s", error)
 
 

@@ -46,6 +46,11 @@ def rights(pod: Pod, container: Container, who: User) -> Rights:
     return Rights(tuple(sorted(EVERY - kept)), is_final, who.user, who.group, who.groups, is_filtered)
 
 
+def usual() -> Rights:
+    """What a container may do that asks for nothing else."""
+    return Rights(tuple(sorted(EVERY - USUAL)), is_filtered=seccomp.is_known())
+
+
 def _is_filtered(pod: Pod, container: Container) -> bool:
     """Does it get the default filter of system calls? ConfigError for a profile that there is not."""
     profile = container.security_context.seccomp_profile or pod.spec.security_context.seccomp_profile

@@ -1,4 +1,4 @@
-"""The child of the zygote that waits to be a container: whoever comes next gets it, and its end harms nobody."""
+"""Children of the zygote that wait to be containers: whoever comes next gets one, and their end harms nobody."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from podplane.kernel.rights import Rights
 from tests.kernel.test_zygote import Machine, alive, contained, ends, until
 
 pytestmark = pytest.mark.kernel
@@ -62,3 +63,31 @@ async def test_it_ends_with_the_zygote(machine: Machine) -> None:
     os.kill(machine.processes.pid, signal.SIGKILL)
     await until(lambda: not alive(pid))
     await until(lambda: machine.losses == 1)
+
+
+@contained
+async def test_as_many_wait_as_a_lab_is_going_to_need(machine: Machine) -> None:
+    machine.processes.make_ahead(3, (), None, Rights())
+    await until(lambda: len(waiting(machine)) == 3)
+    waited = waiting(machine)
+    sandbox = machine.processes.make_sandbox().id
+    several = [machine.start("sleep", "1000", sandbox=sandbox) for _ in range(4)]
+    for one in several:
+        await one.started()
+    assert [one.pid for one in several[:3]] == waited
+    assert several[3].pid not in waited
+    for one in several:
+        one.signal(signal.SIGKILL)
+        assert await ends(one) == 137
+
+
+@contained
+async def test_those_that_nobody_needs_any_more_end(machine: Machine) -> None:
+    machine.processes.make_ahead(4, (), None, Rights())
+    await until(lambda: len(waiting(machine)) == 4)
+    machine.processes.make_ahead(1, (), None, Rights())
+    await until(lambda: len(waiting(machine)) == 1)
+    last = waiting(machine)[0]
+    process = machine.start("sleep", "1000", sandbox=machine.processes.make_sandbox().id)
+    await process.started()
+    assert process.pid == last

@@ -78,16 +78,20 @@ class Numbered:
 
     def __init__(self) -> None:
         self.asked: list[tuple[int, int]] = []
-        self.refuses = False
+        self.made: list[Asked] = []
+        self.refuses = self.takes_a_turn = False
 
     def make_sandbox(self, user: int, group: int) -> Any:
         self.asked.append((user, group))
         made = Asked(OSError(errno.ENOSPC, "No space left on device") if self.refuses else None)
         if not self.refuses:
             made.netns = self._netns  # type: ignore[method-assign]
+            self.made.append(made)
         return made
 
     async def _netns(self) -> int:
+        if self.takes_a_turn:
+            await asyncio.sleep(0)
         return -1
 
 
@@ -106,7 +110,7 @@ async def test_the_next_pod_gets_what_was_made_ahead(monkeypatch: pytest.MonkeyP
     await own.make()
     await rested()
     assert len(zygote.asked) == 1  # a lab that starts makes nothing ahead
-    own.make_ahead()
+    own.keep_one_ahead()
     await rested()
     assert len(zygote.asked) == 2
     spare = await own.make()
@@ -125,7 +129,7 @@ async def test_what_can_not_be_made_ahead_is_asked_for_once_more(monkeypatch: py
     zygote = Numbered()
     zygote.refuses = True
     own = maker(zygote)
-    own.make_ahead()
+    own.keep_one_ahead()
     await rested()
     with pytest.raises(OSError, match="No space"):
         await own.make()
@@ -140,3 +144,44 @@ def test_a_silent_zygote_is_no_matter_of_sysctls() -> None:
     assert "sysctl" not in sandboxes.no_namespace(SILENT)
     assert "ulimit -u" in sandboxes.no_namespace(BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"))
     assert "user.max_net_namespaces" in sandboxes.no_namespace(OSError(errno.ENOSPC, "No space left on device"))
+
+
+async def test_those_of_many_pods_are_made_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandboxes, "REST_SECONDS", 0.001)
+    zygote = Numbered()
+    zygote.takes_a_turn = True
+    own = maker(zygote)
+    own.make_ahead(20)
+    await asyncio.sleep(0)
+    assert len(zygote.asked) == sandboxes.AT_ONCE
+    await asyncio.sleep(0.05)
+    assert len(zygote.asked) == 20
+    await asyncio.gather(*(own.make() for _ in range(17)))
+    assert len(zygote.asked) == 20
+    assert not any(one.is_released for one in zygote.made)
+    own.keep_one_ahead()
+    await rested()
+    assert sum(one.is_released for one in zygote.made) == 2
+    assert len(zygote.asked) == 20
+    await own.make()
+    await rested()
+    assert len(zygote.asked) == 21
+
+
+async def test_who_comes_before_those_made_ahead_is_one_of_the_many() -> None:
+    zygote = Numbered()
+    zygote.takes_a_turn = True
+    own = maker(zygote)
+    own.make_ahead(20)
+    await asyncio.gather(*(own.make() for _ in range(15)), own.make(7, 7))
+    await rested()
+    assert zygote.asked.count((7, 7)) == 1
+    assert len(zygote.asked) <= 21 + sandboxes.AT_ONCE  # those that were on their way
+
+
+async def test_those_of_many_pods_that_can_not_be_made_are_not_tried_again() -> None:
+    zygote = Numbered()
+    zygote.refuses = True
+    maker(zygote).make_ahead(20)
+    await rested()
+    assert len(zygote.asked) <= sandboxes.AT_ONCE
