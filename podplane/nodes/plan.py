@@ -12,6 +12,9 @@ sends no ICMP redirects: a pod that followed one would resolve the other pod by 
 Connections that one side has closed are remembered for an hour, and idle ones for a day, as kube-proxy has it (--conntrack-tcp-timeout-*):
 with the kernel's 60 s, what a client sends to the half that is open still would reach its Service as a new connection.
 
+Where the way to the other side of a TCP connection carries less than both sides know, the segments that they agree on are made to fit it
+(MSS clamping): what is too large would be told by ICMP, which some clients never see.
+
 What a pod sends out of the cluster gets the node's address: nobody outside knows a way back to a pod. Pods, nodes
 and excluded CIDRs see the pod's own address. Each node's addresses are elements that the node's own key brings.
 """
@@ -19,7 +22,7 @@ and excluded CIDRs see the pod's own address. Each node's addresses are elements
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
 from podplane.model.objects import Node
@@ -30,10 +33,14 @@ from podplane.state.network import Address, Link, Route, Sysctl
 from podplane.state.nft import DROP, Chain, Element, Hook, Set, Table, label
 from podplane.state.nft_nat import is_invalid
 from podplane.state.nft_rules import (
+    clamp_segments,
     counter,
+    destination_in,
     destination_not_in_set,
     family,
+    jump,
     masquerade,
+    opens_connection,
     output_is,
     rule,
     source_in,
@@ -41,12 +48,14 @@ from podplane.state.nft_rules import (
     verdict,
 )
 from podplane.state.ownership import link_alias
-from podplane.state.value import Fragment, IPNetwork, Value, fragment
+from podplane.state.value import Fragment, IPNetwork, Value, fragment, network_of
 
 TABLE = ("inet", "podplane-nodes")
 SOURCE_NAT_PRIORITY = 100
 FILTER_PRIORITY = 0
-"""NF_IP_PRI_NAT_SRC, NF_IP_PRI_FILTER."""
+MANGLE_PRIORITY = -150
+"""NF_IP_PRI_NAT_SRC, NF_IP_PRI_FILTER, NF_IP_PRI_MANGLE."""
+SEGMENTS = "segments"
 INVALID = "of no connection: masquerade would not see it"
 TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
 MULTICAST = {4: "224.0.0.0/4", 6: "ff00::/8"}
@@ -81,6 +90,7 @@ def plan(node: Node, config: NetworkConfig, own: NodeSettings, mtu: int = 0, tun
         values.append(Sysctl(name=forwarding(version, config.uplink), value="1"))
         values += [Sysctl(name=name, value="0") for name in distrusted(version, config.uplink)]
     values += _bridge(blocks, config, mtu or config.mtu)
+    values += _clamping(versions, config)
     if own.masquerade:
         values += _masquerade(blocks, config, own)
         values += node_elements(node, (block.version for block in blocks))
@@ -132,6 +142,21 @@ def _masquerade(blocks: list[IPNetwork], config: NetworkConfig, own: NodeSetting
             *_inside_elements(version, config, own),
         ]
     return values
+
+
+def _clamping(versions: Collection[int], config: NetworkConfig) -> list[Value]:
+    """TCP connections of pods, of which no side is sent larger segments than the way carries: it may be narrower than both know, and a pod
+    may have a larger MTU than its node wants now. Only what begins a connection is looked at twice; what others forward is left alone."""
+    family_name, table = TABLE
+    cidrs = [cidr for cidr in map(network_of, config.cluster_cidrs) if cidr.version in versions]
+    rows = [(family(cidr.version), end(cidr)) for cidr in cidrs for end in (source_in, destination_in)]
+    rules = tuple(rule(*row, clamp_segments(), comment="segments of pods fit the way") for row in rows)
+    first = (rule(opens_connection(), jump(SEGMENTS)),)
+    return [
+        Table(family=family_name, table=table),
+        Chain(family=family_name, table=table, name=SEGMENTS, rules=rules),
+        Chain(family=family_name, table=table, name="forward", hook=Hook("filter", "forward", MANGLE_PRIORITY), rules=first),
+    ]
 
 
 def _into_tunnels(blocks: list[IPNetwork], config: NetworkConfig, tunnels: Iterable[str]) -> list[Value]:

@@ -224,6 +224,35 @@ class Notrack(Expression, frozen=True, kw_only=True):
     """Leave the packet out of connection tracking."""
 
 
+class RouteLoad(Expression, frozen=True, kw_only=True):
+    """Load what the route of the packet says (`rt`, NFT_RT_*)."""
+
+    dreg: int = REGISTER_1
+    key: int
+
+
+class ByteOrder(Expression, frozen=True, kw_only=True):
+    """Bring numbers of `size` bytes in a register from the host's order into the network's (op 1), or back (0)."""
+
+    sreg: int = REGISTER_1
+    dreg: int = REGISTER_1
+    op: int
+    length: int
+    size: int
+
+
+class SetTcpOption(Expression, frozen=True, kw_only=True):
+    """Write a register into a TCP option that is there. Of the maximum segment size (2) the kernel makes a smaller one, never a larger
+    one (nft_exthdr_tcp_set_eval)."""
+
+    sreg: int = REGISTER_1
+    option: int
+    offset: int
+    length: int
+    operation: int = 1
+    """NFT_EXTHDR_OP_TCPOPT."""
+
+
 class Opaque(Expression, frozen=True, kw_only=True):
     """An expression in the kernel that has no type here: its name, and its attributes as the kernel dumps them. Nothing plans one."""
 

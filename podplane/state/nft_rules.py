@@ -9,6 +9,7 @@ from podplane.state.nft import (
     GOTO,
     JUMP,
     Bitwise,
+    ByteOrder,
     Cmp,
     Counter,
     CounterReference,
@@ -18,7 +19,9 @@ from podplane.state.nft import (
     Masquerade,
     Meta,
     Payload,
+    RouteLoad,
     Rule,
+    SetTcpOption,
     Verdict,
 )
 from podplane.state.value import IPNetwork
@@ -43,6 +46,10 @@ BEHIND_MAC = 10
 HOPS_LEFT_OFFSET = {4: 8, 6: 7}
 """Of the TTL (RFC 791), of the hop limit (RFC 8200)."""
 HOP_BY_HOP = 0
+TCP, TCP_FLAGS_OFFSET, TCP_SYN, TCP_RST, MAXIMUM_SEGMENT = 6, 13, 2, 4, 2
+"""RFC 9293; the kind of an option that says the maximum segment size, which is behind its kind and length."""
+RT_TCPMSS, TO_NETWORK = 3, 1
+"""NFT_RT_TCPMSS, NFT_BYTEORDER_HTON."""
 NAME_SIZE = 16
 """IFNAMSIZ."""
 
@@ -204,6 +211,20 @@ def output_is(name: str) -> Row:
 def output_is_not(name: str) -> Row:
     """`oifname != "eth0"`: also what goes to this machine."""
     return (Meta(key=META_OIFNAME, dreg=1), Cmp(op=NOT_EQUAL, data=name.encode().ljust(NAME_SIZE, b"\0")))
+
+
+def opens_connection() -> Row:
+    """`meta l4proto tcp`, `tcp flags syn / syn,rst`: the first packet of a TCP connection, or the answer to it."""
+    flags = Payload(dreg=1, base=TRANSPORT_HEADER, offset=TCP_FLAGS_OFFSET, length=1)
+    masked = Bitwise(length=1, mask=bytes((TCP_SYN | TCP_RST,)), xor=bytes(1))
+    return (Meta(key=META_L4PROTO, dreg=1), Cmp(data=bytes((TCP,))), flags, masked, Cmp(data=bytes((TCP_SYN,))))
+
+
+def clamp_segments() -> Row:
+    """`tcp option maxseg size set rt mtu`: the segments that a side of a TCP connection asks for are no larger than the route of this
+    packet carries, nor than that of the answer (nft_rt, get_tcpmss)."""
+    order = ByteOrder(op=TO_NETWORK, length=2, size=2)
+    return (RouteLoad(key=RT_TCPMSS), order, SetTcpOption(option=MAXIMUM_SEGMENT, offset=2, length=2))
 
 
 def counter() -> Row:

@@ -539,6 +539,10 @@ def _dynset(e: nft.Dynset, scope: Scope) -> Step:
     return change
 
 
+def _no_option(_: nft.SetTcpOption, __: Scope) -> Step:
+    return lambda context: BREAK
+
+
 MAKERS: dict[type[nft.Expression], Callable[[Any, Scope], Step]] = {
     nft.Payload: _payload,
     nft.Meta: _meta,
@@ -561,4 +565,8 @@ MAKERS: dict[type[nft.Expression], Callable[[Any, Scope], Step]] = {
     nft.Limit: _limit,
     nft.Notrack: _notrack,
     nft.Dynset: _dynset,
+    nft.RouteLoad: _nothing,
+    nft.ByteOrder: _nothing,
+    nft.SetTcpOption: _no_option,
 }
+"""What a route says is loaded for a TCP option only, and packets here have none."""

@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import errno
 import fcntl
+import shutil
 import socket
 import struct
 import subprocess
@@ -16,8 +17,10 @@ from typing import TypeVar
 import msgspec
 import pytest
 
+from podplane.kernel.text import nft as text
 from podplane.model.config import UNDERLAY_MTU
 from podplane.model.service import EndpointPort, ServicePort
+from podplane.nodes.plan import TABLE
 from podplane.state.network import Link, Route
 from tests.fake_cluster import BOTH, endpoints, node_ip, pod_ip, service
 from tests.kernel.cluster import RealCluster
@@ -109,19 +112,20 @@ def path_mtu(real: Narrow, name: str, ip: str, port: int) -> int:
 
 
 def transfer(real: Narrow, client: str, at: tuple[str, int], server: str, own: tuple[str, int]) -> tuple[int, int]:
-    """A megabyte each way over TCP; (segment size of the client, how often it sent its first packet again)."""
+    """A megabyte each way over TCP; (segment size of the client as agreed upon, how often it sent its first packet again)."""
     family = socket.AF_INET6 if ":" in own[0] else socket.AF_INET
     with real.namespaces[server].run(lambda: socket.create_server(own, family=family)) as listener:
         listener.settimeout(3)
         with real.namespaces[client].run(lambda: socket.create_connection(at, timeout=3)) as near:
             (again,) = struct.unpack_from("I", near.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104), RETRANSMITTED)
+            size = near.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
             far, _ = listener.accept()
             with far:
                 for end in (near, far):
                     end.settimeout(5)
                 for sender, receiver in ((near, far), (far, near)):
                     assert asyncio.run(_pass(sender, receiver)) == MEGABYTE
-                return near.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG), again
+                return size, again
 
 
 async def _pass(sender: socket.socket, receiver: socket.socket) -> int:
@@ -172,6 +176,31 @@ def test_a_pod_is_told_that_a_way_behind_its_masquerade_is_narrower() -> None:
         "ip addr add 198.18.0.1/24 dev far; ip addr add fd00:198:18::1/64 dev far nodad",
     )
     assert by_versions(lambda v: path_mtu(real, "node1-pod1", FAR[v], PORT)) == {4: 1300, 6: 1300}
+
+
+def test_segments_fit_a_way_that_is_narrower_than_a_pod_knows() -> None:
+    real = Narrow(SERVICES, SLICES)
+    real.to_node1(1400)
+    real.in_("node1-pod1", "ip link set eth0 mtu 1500")  # as a pod of before that its agent can't enter
+    for version, headers in {4: 40, 6: 60}.items():
+        own = (str(pod_ip(1, 1, version)), PORT)
+        for at in (own, (VIPS[version], 80)):
+            size, again = transfer(real, "node2-pod1", at, "node1-pod1", own)
+            assert size <= 1400 - headers and not again
+    assert transfer(real, "node1-pod1", (str(pod_ip(2, 1, 4)), PORT), "node2-pod1", (str(pod_ip(2, 1, 4)), PORT))[1] == 0
+
+
+def test_the_rules_for_segments_are_listed_as_they_are() -> None:
+    if shutil.which("nft") is None:
+        pytest.skip("nft is not installed")
+    real = Narrow(SERVICES, SLICES)
+    listed = "".join(real.in_("node1", f"nft list chain {' '.join(TABLE)} {name}") for name in ("forward", "segments"))
+    assert all(
+        line in listed
+        for line in text.tables(real.agents[1].ledger.desired.values()).splitlines()
+        if "syn" in line or "maxseg" in line
+    )
+    assert listed.count("maxseg size set rt mtu") == 4
 
 
 def test_without_room_for_ipv6_all_else_goes_on_and_it_comes_back() -> None:

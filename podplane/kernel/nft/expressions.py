@@ -81,6 +81,15 @@ TABLE: dict[type[nft.Expression], tuple[str, tuple[Field, ...]]] = {
     ),
     nft.Log: ("log", ((1, "group", SHORT), (2, "prefix", TEXT))),
     nft.Notrack: ("notrack", ()),
+    nft.RouteLoad: ("rt", ((1, "dreg", NUMBER), (2, "key", NUMBER))),
+    nft.ByteOrder: (
+        "byteorder",
+        ((1, "sreg", NUMBER), (2, "dreg", NUMBER), (3, "op", NUMBER), (4, "length", NUMBER), (5, "size", NUMBER)),
+    ),
+    nft.SetTcpOption: (
+        "exthdr",
+        ((2, "option", BYTE), (3, "offset", NUMBER), (4, "length", NUMBER), (6, "operation", NUMBER), (7, "sreg", NUMBER)),
+    ),
     nft.Dynset: (
         "dynset",
         ((1, "set", TEXT), (3, "op", NUMBER), (4, "key", NUMBER), (5, "data", NUMBER), (6, "timeout", LONG)),

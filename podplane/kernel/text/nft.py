@@ -18,6 +18,7 @@ PRIORITIES = {
     ("nat", "postrouting", 100): "srcnat",
     ("nat", "prerouting", -100): "dstnat",
     ("filter", "prerouting", -90): "dstnat + 10",
+    **{("filter", hook, -150): "mangle" for hook in ("prerouting", "input", "forward", "output", "postrouting")},
     **{("filter", hook, -10): "filter - 10" for hook in ("input", "forward")},
     **{("filter", hook, 0): "filter" for hook in ("prerouting", "input", "forward", "output", "postrouting")},
 }
@@ -31,6 +32,8 @@ NETWORK_BYTES = {(4, 8): "ip ttl", (6, 7): "ip6 hoplimit", (6, 6): "ip6 nexthdr"
 NEXT_HEADERS = {"ip6 nexthdr": {0: "ip"}}
 """What nft calls values of these (of hop-by-hop options, by /etc/protocols)."""
 L4_NAMES = {1: "icmp", 6: "tcp", 17: "udp", 58: "ipv6-icmp", 132: "sctp"}
+IS_TCP, TCP_FLAGS = "meta l4proto tcp", nft.Payload(dreg=1, base=2, offset=13, length=1)
+FLAG_NAMES = ("fin", "syn", "rst", "psh", "ack", "urg", "ecn", "cwr")
 DYNSET = {0: "add", 1: "update", 2: "delete"}
 LINK_FIELDS = {0: "ether daddr", 6: "ether saddr"}
 ETHERTYPES = {b"\x08\x00": (4, "ip"), b"\x86\xdd": (6, "ip6")}
@@ -159,6 +162,11 @@ class Reader:
             case nft.Payload(sreg=0) | nft.Meta(sreg=0) | nft.Ct(sreg=0) | nft.Fib():
                 self._load, self._mask = expression, None
                 self._hold(expression.dreg, self._source(expression))
+            case nft.RouteLoad(key=3):
+                self._load, self._mask = expression, None
+                self._hold(expression.dreg, "rt mtu")
+            case nft.ByteOrder() if isinstance(self._load, nft.RouteLoad):
+                pass  # nft says nothing of it
             case nft.Numgen():
                 how = "random" if expression.type else "inc"
                 self._hold(expression.dreg, f"numgen {how} mod {expression.modulus}")
@@ -212,6 +220,8 @@ class Reader:
                 return f"{DYNSET[expression.op]} @{expression.set} {{ {key}{timeout} : {data} }}"
             case nft.Notrack():
                 return "notrack"
+            case nft.SetTcpOption(option=2, offset=2, length=2):
+                return f"tcp option maxseg size set {self._held[_place(expression.sreg)]}"
             case nft.Reject():
                 return REJECTIONS[expression.type, expression.code]
             case nft.Counter():
@@ -270,6 +280,8 @@ class Reader:
         if isinstance(self._load, nft.Payload) and self._load.base == 0:
             masked = "" if self._mask is None else f"& {self._mask.mask.hex(':')} {'' if unequal else '== '}"
             self._words.append(f"{self._held[_place(expression.sreg)]} {masked}{unequal}{expression.data.hex(':')}")
+        elif self._words[-1:] == [IS_TCP] and self._load == TCP_FLAGS and self._mask is not None:
+            self._words[-1] = f"tcp flags {_flags(expression.data)} / {_flags(self._mask.mask)}"
         elif isinstance(self._load, nft.Payload) and (self._load.base == 2 or not self._version):
             self._words.append(f"{self._held[_place(expression.sreg)]} {unequal}{self._number(expression.data)}")
         elif isinstance(self._load, nft.Meta):
@@ -321,6 +333,10 @@ class Reader:
         address = ipaddress.ip_address(data.ljust(size, b"\0"))
         length = 8 * len(data) if self._mask is None else sum(byte.bit_count() for byte in self._mask.mask)
         return str(address) if length == 8 * size else f"{address}/{length}"
+
+
+def _flags(data: bytes) -> str:
+    return ",".join(name for bit, name in enumerate(FLAG_NAMES) if data[0] & 1 << bit)
 
 
 def _place(register: int) -> int:
