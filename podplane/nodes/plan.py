@@ -64,6 +64,8 @@ SYSCTLS: dict[str, str] = {
     "net.ipv6.conf.default.accept_ra": "0",
     "net.ipv4.conf.all.send_redirects": "0",
     "net.ipv4.conf.default.send_redirects": "0",
+    "net.ipv4.fib_multipath_hash_policy": "1",
+    "net.ipv6.fib_multipath_hash_policy": "1",
     "net.ipv4.ip_forward": "1",
     "net.ipv6.conf.all.forwarding": "1",
     "net.bridge.bridge-nf-call-iptables": "1",
@@ -73,7 +75,9 @@ SYSCTLS: dict[str, str] = {
     "net.netfilter.nf_conntrack_tcp_timeout_established": "86400",
 }
 """`be_liberal`: a TCP segment outside of the window that connection tracking expects stays part of its connection, so it is translated
-(otherwise it would pass as it is, and the other side would answer with a reset). Source: nf_conntrack_proto_tcp.c, tcp_in_window."""
+(otherwise it would pass as it is, and the other side would answer with a reset). Source: nf_conntrack_proto_tcp.c, tcp_in_window.
+`fib_multipath_hash_policy`: where several ways lead to the same place, each connection takes one of them, by its addresses and ports
+(ip-sysctl); with the kernel's 0, by addresses alone, all connections between two nodes take the same one."""
 
 
 def plan(node: Node, config: NetworkConfig, own: NodeSettings, mtu: int = 0, tunnels: Iterable[str] = ()) -> Fragment:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from podplane.kernel.errors import KernelError, NotFound
 
 DEFAULTS: Mapping[str, str] = {
+    "net.ipv4.fib_multipath_hash_policy": "0",
+    "net.ipv6.fib_multipath_hash_policy": "0",
     "net.ipv4.ip_forward": "0",
     "net.ipv6.conf.all.forwarding": "0",
     "net.bridge.bridge-nf-call-iptables": "0",
