@@ -50,9 +50,8 @@ def node(status: Object) -> str:
         return f"Node {status['node']} does not tell its state: {status['error']}"
     wrong = [f"{status[key]} {key}" for key in ("refused", "blocked") if status[key]]
     unreached = [sentence(one) for one in msgspec.convert(status.get("unreached", []), list[PeerProblem])]
-    if unreached:
-        wrong.append(f"{counted(len(unreached), 'peer')} not reached as wanted")
-    lines = [f"Node {status['node']}: {', '.join(wrong) if wrong else 'everything is as wanted'}"]
+    paths = f"; not reached as they should be: {counted(len(unreached), 'peer')}" if unreached else ""
+    lines = [f"Node {status['node']}: {', '.join(wrong) if wrong else 'everything is as wanted'}{paths}"]
     lines += [f"  path     {one}" for one in unreached[:LISTED]] + _more(len(unreached), "paths")
     lines += _refused(status) + _blocked(status) + _objects(status["objects"]) + _peers(status.get("peers", ()))
     lines += _facts(status)
