@@ -148,6 +148,10 @@ class Planner:
         """Those of them that could not be planned at all."""
         return self._failed.keys()
 
+    def unmet_of(self, kinds: tuple[type[Key], ...]) -> list[str]:
+        """What plans of keys of these types do not do of what is wanted, each once."""
+        return list(dict.fromkeys(why for key, why in self._unmet.items() if isinstance(key, kinds)))
+
     def unmet(self, key: Key) -> str:
         """Why not all is done that is wanted by this key; "" when it is, or that is not known."""
         return self._blocked.get(key) or self._unmet.get(key, "")

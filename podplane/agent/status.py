@@ -15,7 +15,7 @@ from typing import Protocol
 
 from podplane.agent.agent import Agent
 from podplane.agent.caches import Caches
-from podplane.agent.keys import Key
+from podplane.agent.keys import Key, NodeKey, PeerKey
 from podplane.agent.pause import Pause
 from podplane.kubeapi.client import Contact
 from podplane.kubeapi.supervise import TaskReport
@@ -105,7 +105,12 @@ class Sources:
             restarts,
             error,
             self.peers.problems(),
+            self._unmet(),
         )
+
+    def _unmet(self) -> list[str]:
+        """What the node does without of what its Node and those of peers ask for."""
+        return self.agent.planner.unmet_of((NodeKey, PeerKey))[:LISTED]
 
     async def status(self) -> NodeStatus:
         """The whole state. Its parts are of the moment when they were read."""
@@ -122,6 +127,7 @@ class Sources:
             refused_objects=self._refused(now),
             blocked=len(agent.planner.blocked),
             blocked_keys=self._blocked(),
+            unmet=self._unmet(),
             dirty_keys=agent.planner.dirty_keys(),
             operations_applied=agent.writer.operations_applied,
             operations_refused=agent.writer.operations_refused,

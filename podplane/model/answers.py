@@ -169,7 +169,8 @@ class ApiStatus(msgspec.Struct, frozen=True):
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """How much is wrong on a node; `api_error` is why it does not reach the API ("": it does), `unreached` which peers it does not."""
+    """How much is wrong on a node; `api_error` is why it does not reach the API ("": it does), `unreached` which peers it does not, `unmet`
+    what it does without of what its Node and those of peers ask for."""
 
     node: str
     refused: int
@@ -177,6 +178,7 @@ class Summary(msgspec.Struct, frozen=True):
     restarts: int
     api_error: str = ""
     unreached: list[PeerProblem] = []
+    unmet: list[str] = []
 
 
 class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -188,6 +190,7 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     refused_objects: list[RefusedObject]
     blocked: int
     blocked_keys: list[BlockedKey]
+    unmet: list[str] = []
     dirty_keys: dict[str, int]
     operations_applied: int
     operations_refused: int

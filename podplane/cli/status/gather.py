@@ -29,11 +29,13 @@ def statuses(client: Any, nodes: Iterable[Object], undo: Callable[[str], str]) -
 
 
 def is_as_wanted(status: Object) -> bool:
-    """Does the node answer, is nothing refused or blocked, and does it reach its peers? One that is not ready is no fault of this one."""
+    """Does the node answer, is nothing refused, blocked or done without, and does it reach its peers? One that is not ready is no fault of
+    this one."""
     return not (
         status.get("error")
         or status["refused"]
         or status["blocked"]
+        or status.get("unmet")
         or any(one["loss"] == 1 and not one["is_not_ready"] for one in status.get("unreached", ()))
     )
 

@@ -33,6 +33,8 @@ def _problem(name: str, found: Object | None) -> str:
         said.append(counted(found["restarts"], "restart of a task", "restarts of tasks"))
     if found.get("api_error"):
         said.append(f"it does not reach the API ({found['api_error']})")
+    if unmet := found.get("unmet"):
+        said.append(unmet[0] + (f" (and {len(unmet) - 1} more)" if len(unmet) > 1 else ""))
     return f"{name}: {', '.join(said)}" if said else ""
 
 
@@ -50,9 +52,12 @@ def node(status: Object) -> str:
         return f"Node {status['node']} does not tell its state: {status['error']}"
     wrong = [f"{status[key]} {key}" for key in ("refused", "blocked") if status[key]]
     unreached = [sentence(one) for one in msgspec.convert(status.get("unreached", []), list[PeerProblem])]
+    if unmet := status.get("unmet", []):
+        wrong.append(f"{len(unmet)} not as asked for")
     paths = f"; not reached as they should be: {counted(len(unreached), 'peer')}" if unreached else ""
     lines = [f"Node {status['node']}: {', '.join(wrong) if wrong else 'everything is as wanted'}{paths}"]
     lines += [f"  path     {one}" for one in unreached[:LISTED]] + _more(len(unreached), "paths")
+    lines += [f"  without  {one}" for one in unmet[:LISTED]] + _more(len(unmet), "such")
     lines += _refused(status) + _blocked(status) + _objects(status["objects"]) + _peers(status.get("peers", ()))
     lines += _facts(status)
     return "\n".join(lines)

@@ -7,6 +7,7 @@ import ipaddress
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -49,8 +50,24 @@ async def test_an_agent_at_rest_has_everything_done() -> None:
     assert sum(one["done"] for one in found["objects"]) == len(node.agent.ledger.desired)
     assert found["refused_objects"] == found["blocked_keys"] == [] and found["dirty_keys"]["services"] == 0
     assert found["operations_applied"] == node.written > 0 and found["operations_refused"] == 0
-    summary = {"node": "node1", "refused": 0, "blocked": 0, "restarts": 0, "api_error": "", "unreached": []}
+    summary = {"node": "node1", "refused": 0, "blocked": 0, "restarts": 0, "api_error": "", "unreached": [], "unmet": []}
     assert await asked(node, "/status/summary") == summary
+
+
+async def test_what_a_node_does_without_is_told_with_the_reason_until_it_has_it() -> None:
+    node = Node()
+    await node.serve()
+    uplink = node.host.objects.network[Link(name="eth0").identity]
+    assert isinstance(uplink, Link)
+    for mtu, expected in ((1200, 1), (1500, 0)):
+        node.host.put(msgspec.structs.replace(uplink, mtu=mtu))
+        await node.agent.poll()
+        await node.agent.reconcile()
+        told = (await asked(node, "/status/summary"))["unmet"]
+        assert (await asked(node))["unmet"] == told and len(told) == expected
+        assert all(why.startswith("its uplink eth0 carries packets of at most 1200 bytes") for why in told)
+        assert not node.agent.ledger.refused
+    assert [key for key, _, message in node.events if "needs 1280 (RFC 8200" in message] == ["node/node1"]
 
 
 async def test_what_several_keys_share_counts_once_and_each_change_is_seen() -> None:

@@ -47,6 +47,14 @@ def test_a_node_at_rest() -> None:
     assert "API         answered 2 s ago" in text and "tasks       agent" in text and "event loop" not in text
 
 
+def test_what_a_node_does_without_is_told_in_one_line_and_all_of_it_of_the_node() -> None:
+    lines = shown(unmet=["its uplink is narrow", "node2 is far"]).splitlines()
+    assert lines[:3] == ["Node node1: 2 not as asked for", "  without  its uplink is narrow", "  without  node2 is far"]
+    assert not gather.is_as_wanted(STATUS | {"unmet": ["x"]}) and gather.is_as_wanted(STATUS | {"unmet": []})
+    found = {"refused": 0, "blocked": 0, "restarts": 0, "unmet": ["its uplink is narrow", "node2 is far"]}
+    assert show.summary({"node1": found}) == "node1: its uplink is narrow (and 1 more)"
+
+
 def test_what_is_refused_and_blocked_comes_first_and_is_cut() -> None:
     refused = [REFUSED | {"next_try_in": 12.0}] * 25
     blocked = [{"key": "service/default/web", "feature": "services", "why": "192.0.2.1 belongs to service/a/b"}]
