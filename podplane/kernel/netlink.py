@@ -38,6 +38,8 @@ HEADER = struct.Struct("=IHHII")
 ATTRIBUTE = struct.Struct("=HH")
 ERROR = struct.Struct("=i")
 
+PADDING = (b"", bytes(3), bytes(2), bytes(1))
+"""What brings a payload to four bytes, by how many of these its last part has."""
 BATCH_MESSAGES = 256
 """Refusals of one batch that fit the default receive buffer: each takes a socket buffer of some 800 bytes."""
 BATCH_BYTES = 160 * 1024
@@ -240,8 +242,11 @@ class Socket:
     def _send(self, part: Sequence[Message]) -> list[Refusal]:
         first = self._begin(len(part))
         last = self._sequence
-        pieces = [encode(m, first + i, NLM_F_REQUEST) for i, m in enumerate(part[:-1])]
-        pieces.append(encode(part[-1], last, NLM_F_REQUEST | NLM_F_ACK))
+        pieces: list[bytes] = []
+        for sequence, message in enumerate(part, first):
+            payload = message.payload
+            flags = message.flags | (NLM_F_REQUEST if sequence != last else NLM_F_REQUEST | NLM_F_ACK)
+            pieces += HEADER.pack(16 + len(payload), message.type, flags, sequence, 0), payload, PADDING[len(payload) & 3]
         self._socket.send(b"".join(pieces))
         refused = []
         done = False

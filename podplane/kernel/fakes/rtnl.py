@@ -7,6 +7,7 @@ What podplane makes of such refusals is the same as for the real kernel (`rtnl.c
 from __future__ import annotations
 
 import errno
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
@@ -16,7 +17,7 @@ from podplane.kernel.fakes.objects import Objects
 from podplane.kernel.rtnl.conflicts import GONE, ForeignObject, blocking_link, creation_error, foreign_error
 from podplane.kernel.rtnl.matching import must_recreate
 from podplane.kernel.rtnl.reading import has_protocol
-from podplane.kernel.rtnl.table import RANK
+from podplane.kernel.slices import ordered
 from podplane.state.network import PORT_MODES, QDISC_HANDLE, Address, Fdb, Link, Neighbour, Proxy, Qdisc, Redirect, Route, Rule
 from podplane.state.operations import Failure, Operation, Report
 from podplane.state.ownership import Ownership, is_foreign, is_marked
@@ -52,12 +53,10 @@ class FakeRtnl:
         """Nothing."""
 
     def apply(self, operations: Sequence[Operation]) -> Report:
-        """Removals first, then what is new or changed, links before the rest; each operation for itself."""
+        """In their order (`slices`); each operation for itself."""
         report = Report()
         self._blocked = {name: error for name, error in self._blocked.items() if self._is_blocked(name)}
-        gone = sorted((o for o in operations if o.new is None), key=lambda o: -RANK[type(o.value)])
-        put = sorted((o for o in operations if o.new is not None), key=lambda o: (RANK[type(o.value)], _has_master(o)))
-        for operation in (*gone, *put):
+        for operation in itertools.chain(*ordered(operations)):
             try:
                 if operation.new is None:
                     self._remove(_local(operation.value))
@@ -208,10 +207,6 @@ class FakeRtnl:
     def read_all(self) -> dict[Identity, Value]:
         """Everything that this namespace holds."""
         return dict(self._objects.network)
-
-
-def _has_master(operation: Operation) -> bool:
-    return bool(getattr(operation.value, "master", ""))
 
 
 def _local(value: Value) -> Value:

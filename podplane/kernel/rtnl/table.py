@@ -14,7 +14,7 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -33,6 +33,7 @@ from podplane.kernel.rtnl.conflicts import (
 )
 from podplane.kernel.rtnl.matching import must_recreate
 from podplane.kernel.rtnl.present import Links, Present, local_identity
+from podplane.kernel.slices import ordered
 from podplane.kernel.text import ip
 from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Qdisc, Redirect, Route, Rule
 from podplane.state.operations import Failure, Operation, Report
@@ -40,21 +41,10 @@ from podplane.state.ownership import Ownership, is_foreign, is_marked
 from podplane.state.value import Identity, IPAddress, Value
 
 DELETE_GROUP = 0x7070_0001
-RANK: dict[type[Value], int] = {
-    Link: 0,
-    Address: 1,
-    Neighbour: 2,
-    Fdb: 2,
-    Qdisc: 2,
-    Route: 3,
-    Proxy: 3,
-    Redirect: 3,
-    Rule: 4,
-}
-ASK_BEFORE_CREATION = (Proxy, Rule)
+ASK_BEFORE_CREATION: frozenset[type[Value]] = frozenset((Proxy, Rule))
 """The kernel overwrites a proxy in spite of NLM_F_EXCL (neigh_add), and takes two rules that differ in their table only."""
-ASK_BEFORE_CHANGE = (Neighbour, Proxy, Qdisc, Route, Rule)
-ASK_BEFORE_DELETION = (Neighbour, Proxy, Qdisc, Redirect, Rule)
+ASK_BEFORE_CHANGE: frozenset[type[Value]] = frozenset((Neighbour, Proxy, Qdisc, Route, Rule))
+ASK_BEFORE_DELETION: frozenset[type[Value]] = frozenset((Neighbour, Proxy, Qdisc, Redirect, Rule))
 """The kernel deletes neighbours and proxies whatever their protocol, and a rule only when the message says all that it has."""
 ONLY_IF_THERE = (Qdisc, Redirect)
 """The kernel refuses to delete what is not there in words that don't say so (EINVAL)."""
@@ -132,23 +122,25 @@ class Rtnl:
         return [ip for ip in ips if not reading.is_local(self._socket, ip)]
 
     def apply(self, operations: Sequence[Operation]) -> Report:
-        """Carry out operations of this namespace: removals first, then what is new or changed, links before the rest."""
+        """Carry out operations of this namespace, in their order (`slices`)."""
         self._links.clear()  # a name may stand for another link than the last time
         self._blocked = {name: error for name, error in self._blocked.items() if self._is_blocked(name)}
         report = Report()
-        removals = sorted((o for o in operations if o.new is None), key=lambda o: -RANK[type(o.value)])
-        self._report(removals, self._remove(removals), report)
-        puts = [o for o in operations if o.new is not None]
-        puts.sort(key=lambda o: (RANK[type(o.value)], bool(getattr(o.value, "master", ""))))
-        errors = self._put(puts)
-        self._report(puts, errors, report)
+        gone, put, late = ordered(operations)
+        self._report(gone, self._remove(gone), report)
+        errors = self._put(put)
+        self._report(put, errors, report)
+        self._report(late, self._remove(late), report)
         report.recreated += [
-            o.new for o in puts if isinstance(o.new, Link) and id(o) not in errors and self._is_recreated(o.old, o.new)
+            o.new for o in put if isinstance(o.new, Link) and id(o) not in errors and self._is_recreated(o.old, o.new)
         ]
         return report
 
     @staticmethod
     def _report(operations: list[Operation], errors: Errors, report: Report) -> None:
+        if not errors:
+            report.applied += operations
+            return
         report.failed += [Failure(o, errors[id(o)]) for o in operations if id(o) in errors]
         report.applied += [o for o in operations if id(o) not in errors]
 
@@ -160,9 +152,9 @@ class Rtnl:
                 refused.setdefault(id(operation), Refused(message, refusal))
         return refused
 
-    def _what_is_there(self, operations: list[Operation], kinds: tuple[type[Value], ...]) -> dict[int, Value]:
+    def _what_is_there(self, operations: list[Operation], kinds: frozenset[type[Value]]) -> dict[int, Value]:
         """What the kernel holds at the identities of the operations with such values, by id() of the operation."""
-        asked = [o for o in operations if isinstance(o.value, kinds) and _is_marked(o.value)]
+        asked = [o for o in operations if type(o[1] or o[0]) in kinds and _is_marked(o.value)]
         if not asked:
             return {}
         found = self._present.of([o.value for o in asked])
@@ -245,15 +237,18 @@ class Rtnl:
         errors: Errors = {}
         steps: list[Step] = []
         self._block(operations, errors)
-        operations, all_operations = [o for o in operations if id(o) not in errors], operations
-        created = [o for o in operations if o.old is None]
-        there = self._what_is_there(created, ASK_BEFORE_CREATION)
+        all_operations = operations
+        if errors:
+            operations = [o for o in operations if id(o) not in errors]
+        there = self._what_is_there([o for o in operations if o.old is None], ASK_BEFORE_CREATION)
         there |= self._what_is_there([o for o in operations if o.old is not None], ASK_BEFORE_CHANGE)
         for operation in operations:
+            present = there.get(id(operation)) if there else None
             try:
-                if not self._is_there(operation, there.get(id(operation))):
+                if present is None or not self._is_there(operation, present):
                     steps += [Step(operation, message) for message in self._arrival(operation)]
-                    steps += self._removal_of_old_rule(operation, there.get(id(operation)))
+                    if present is not None:
+                        steps += self._removal_of_old_rule(operation, present)
             except (KernelError, *NOT_ENCODED) as error:
                 errors[id(operation)] = _as_kernel_error(operation, error)
         errors |= self._settle(steps, self._send(steps), ROUNDS)
@@ -261,11 +256,9 @@ class Rtnl:
         return errors
 
     @staticmethod
-    def _is_there(operation: Operation, present: Value | None) -> bool:
+    def _is_there(operation: Operation, present: Value) -> bool:
         """Is there nothing to do? The error when somebody else's object is in the way."""
         wanted = operation.value
-        if present is None:
-            return False
         if operation.old is None:
             error = creation_error(wanted, present)
             if error is not None:
@@ -288,6 +281,8 @@ class Rtnl:
         """
         if any(one.refusal.errno == errno.EBUSY and one.message.type == c.RTM_NEWLINK for one in refused.values()):
             self._links.recount()
+        if not refused:
+            return {}
         operations = {id(step.operation): step.operation for step in steps}
         existing = {
             key: operations[key]
@@ -379,26 +374,34 @@ class Rtnl:
         return isinstance(old, Link) and must_recreate(old, new)
 
     def _message(self, value: Value, *, delete: bool = False, replace: bool = False) -> Message:
-        flags = 0 if delete else encode.PUT if replace else encode.CREATE
-        index = self._links.index
-        match value:
-            case Address():
-                return encode.address(value, index, c.RTM_DELADDR if delete else c.RTM_NEWADDR, flags)
-            case Neighbour():
-                return encode.neighbour(value, index, c.RTM_DELNEIGH if delete else c.RTM_NEWNEIGH, flags)
-            case Proxy():
-                return encode.proxy(value, index, c.RTM_DELNEIGH if delete else c.RTM_NEWNEIGH, flags)
-            case Fdb():
-                if not delete and encode.has_many_remotes(value):
-                    flags = encode.ADD
-                return encode.fdb(value, index, c.RTM_DELNEIGH if delete else c.RTM_NEWNEIGH, flags)
-            case Qdisc():
-                return traffic_control.delete_qdisc(value, index) if delete else traffic_control.qdisc(value, index, flags)
-            case Route():
-                return encode.delete_route(value) if delete else encode.route(value, index, flags)
-            case Rule():
-                return encode.rule(value, c.RTM_DELRULE if delete else c.RTM_NEWRULE, 0 if delete else encode.CREATE)
-        raise KernelError(f"{value}", "rtnetlink knows no such value")
+        encoder = (DELETIONS if delete else CREATIONS).get(type(value))
+        if encoder is None:
+            raise KernelError(f"{value}", "rtnetlink knows no such value")
+        return encoder(value, self._links.index, encode.PUT if replace else encode.CREATE)
+
+
+CREATIONS: dict[type[Value], Callable[[Any, encode.Index, int], Message]] = {
+    Address: lambda value, index, flags: encode.address(value, index, c.RTM_NEWADDR, flags),
+    Neighbour: lambda value, index, flags: encode.neighbour(value, index, c.RTM_NEWNEIGH, flags),
+    Proxy: lambda value, index, flags: encode.proxy(value, index, c.RTM_NEWNEIGH, flags),
+    Fdb: lambda value, index, flags: encode.fdb(
+        value, index, c.RTM_NEWNEIGH, encode.ADD if encode.has_many_remotes(value) else flags
+    ),
+    Qdisc: traffic_control.qdisc,
+    Route: encode.route,
+    Rule: lambda value, index, flags: encode.rule(value, c.RTM_NEWRULE, encode.CREATE),
+}
+"""What makes the message that brings a value of each type; the flags say whether it replaces what is there."""
+DELETIONS: dict[type[Value], Callable[[Any, encode.Index, int], Message]] = {
+    Address: lambda value, index, _: encode.address(value, index, c.RTM_DELADDR, 0),
+    Neighbour: lambda value, index, _: encode.neighbour(value, index, c.RTM_DELNEIGH, 0),
+    Proxy: lambda value, index, _: encode.proxy(value, index, c.RTM_DELNEIGH, 0),
+    Fdb: lambda value, index, _: encode.fdb(value, index, c.RTM_DELNEIGH, 0),
+    Qdisc: lambda value, index, _: traffic_control.delete_qdisc(value, index),
+    Route: lambda value, index, _: encode.delete_route(value),
+    Rule: lambda value, index, _: encode.rule(value, c.RTM_DELRULE, 0),
+}
+"""The same of the one that takes it away."""
 
 
 def _is_marked(value: Value) -> bool:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from podplane.kernel.door import Kernel
 from podplane.kernel.fakes.world import FakeOpener
-from podplane.kernel.slices import LINK, MOST, RANK, result, slices
+from podplane.kernel.slices import LATE, LINK, MOST, RANK, result, slices
 from podplane.state.network import Address, Link, Neighbour, Route, Sysctl
 from podplane.state.nft import GOTO, Chain, Element, Set, Table, Verdict
 from podplane.state.operations import Operation, Report, diff
@@ -41,10 +41,11 @@ def test_slices_are_ordered_bounded_and_complete(rows: list[tuple[str, int, bool
     found = list(slices(operations))
     flat = [o for part in found for o in part]
     assert sorted(map(id, flat)) == sorted(map(id, operations))
-    removals, puts = [o for o in flat if o.new is None], [o for o in flat if o.new is not None]
-    assert flat == removals + puts
-    ranks = [RANK[type(o.value)] for o in removals]
-    assert ranks == sorted(ranks, reverse=True)
+    late = [o for o in flat if o.new is None and type(o.value) in LATE]
+    removals, puts = [o for o in flat if o.new is None and o not in late], [o for o in flat if o.new is not None]
+    assert flat == removals + puts + late, "a route goes after those that come in its place"
+    for ranks in ([RANK[type(o.value)] for o in part] for part in (removals, late)):
+        assert ranks == sorted(ranks, reverse=True)
     keys = [(RANK[type(o.value)], bool(getattr(o.value, "master", ""))) for o in puts]
     assert keys == sorted(keys)
     assert len([part for part in found if any(o.new is None and isinstance(o.value, Link) for o in part)]) <= 1
@@ -54,7 +55,7 @@ def test_slices_are_ordered_bounded_and_complete(rows: list[tuple[str, int, bool
 
 
 def test_what_fits_one_slice_is_one() -> None:
-    operations = [Operation(value("route", 1), None), Operation(value("link", 1), None), Operation(None, value("link", 2))]
+    operations = [Operation(value("link", 1), None), Operation(None, value("link", 2)), Operation(value("route", 1), None)]
     assert list(slices(operations)) == [operations]
     assert list(slices([])) == []
 
