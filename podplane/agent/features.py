@@ -80,7 +80,7 @@ def _concerns(old: Node | None, new: Node | None) -> str:
 
 def _own_node(old: Node | None, new: Node | None, view: View) -> bool:
     node = new or old
-    return node is not None and node.metadata.name == view.node_name and _concerns(old, new) == view.node_name
+    return node is not None and node.metadata.name == view.node_name and bool(_concerns(old, new))
 
 
 def _node(old: Node | None, new: Node | None, view: View) -> Iterable[Key]:
@@ -229,16 +229,17 @@ def _plan_host_ports(
 
 
 def _plan_peer(view: View, key: PeerKey, settings: tuple[NetworkConfig, NodeSettings], memory: PeerPlans, taken: Taken) -> Plan:
-    peer = view.nodes.get(key.path)
+    peer, node = view.nodes.get(key.path), view.node
     if peer is None:
         memory.remove(key.path)
-    if peer is None or view.node is None or key.path == view.node_name:
+    if peer is None or node is None or key.path == view.node_name:
         return NOTHING
-    why_not = ways.why_not(peer, view.node, settings[0])
-    planned = memory.plan(peer, view.node, view.versions, *settings)
+    why_not = ways.why_not(peer, node, settings[0])
+    reasons = [f"{key.path}: {why}: it is left out" for why in peer.senseless] if peer.senseless else []
+    planned = memory.plan(peer, node, view.versions, *settings)
     if key.path in view.withdrawn:
         planned = withdrawn(planned, peer)
-    return Plan(fragment=planned, effects=(Warn(why_not),) if why_not else ())
+    return Plan(fragment=planned, effects=tuple(map(Warn, (*reasons, *((why_not,) if why_not else ())))))
 
 
 def _plan_attachment(view: View, key: AttachmentKey, config: NetworkConfig, memory: None, taken: Taken) -> Plan:

@@ -83,7 +83,7 @@ class Fills:
 
     def forget(self, key: Key) -> None:
         """A key waits no more."""
-        for fill in self._awaited.pop(key, ()):
+        for fill in self._awaited.pop(key, ()) if self._awaited else ():
             self._fills.get(fill, {}).pop(key, None)
 
     def end(self, fill: Fill) -> Collection[Key]:

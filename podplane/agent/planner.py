@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
-from podplane.agent.feature import Changed, Feature, Kind
+from podplane.agent.feature import Changed, Feature, Kind, Taken
 from podplane.agent.features import FEATURES
 from podplane.agent.fills import Fill, Fills
 from podplane.agent.keys import Key, of_policy
@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 ROUNDS = 30
 """So often what changed while changes were planned is planned too, before anything is sent."""
+NOTHING_TAKEN: Taken = frozenset()
 NOT_APPLIED, REPAIRED = "NotApplied", "Repaired"
 """Reasons of events."""
 
@@ -296,9 +297,10 @@ class Planner:
         """
         self._dirty[type(key)].pop(key, None)
         for row in (self._blocked, self._failed, self._freed):
-            row.pop(key, None)
+            if row:  # thousands of keys are planned in a row, and these are nearly always empty: hashing a key takes longer
+                row.pop(key, None)
         self._fills.forget(key)
-        for winner in self._taken.pop(key, {}).values():
+        for winner in self._taken.pop(key, {}).values() if self._taken else ():
             self._waiting.get(winner, {}).pop(key, None)
         return self._replace(key)
 
@@ -311,7 +313,7 @@ class Planner:
                 if feature.holder(memory, claim) == holder:  # else it lost it meanwhile to one that gave way for another claim
                     changed += self._settle(key, claim, holder)
             plan = self._make(key)
-        waited = self._planned.pop(key, None)
+        waited = self._planned.pop(key, None) if self._planned else None
         needs = feature.needs(memory, plan)
         if needs and waited is not None and not feature.needs(memory, waited):
             changed += self._carry_out(key, waited)
@@ -319,8 +321,10 @@ class Planner:
         if needs and self._waits(key, plan, needs):
             self._planned[key] = plan
             return changed
-        self._overtaken.pop(key, None)
-        return [*changed, *self._carry_out(key, plan)]
+        if self._overtaken:
+            self._overtaken.pop(key, None)
+        done = self._carry_out(key, plan)
+        return [*changed, *done] if changed else done
 
     def _carry_out(self, key: Key, plan: Plan) -> list[Identity]:
         """Make a plan part of the desired state."""
@@ -328,8 +332,10 @@ class Planner:
         changed = self._ledger.replace(key, plan.fragment)
         if followers := feature.accept(memory, plan):
             self._followers.append(iter(followers))
-        self._free_waiting(key)
-        self._unmet.pop(key, None)
+        if self._waiting:
+            self._free_waiting(key)
+        if self._unmet:
+            self._unmet.pop(key, None)
         for effect in plan.effects:
             if isinstance(effect, Warn):
                 if effect.about is None and not effect.is_doubt:
@@ -357,7 +363,8 @@ class Planner:
 
     def _make(self, key: Key) -> Plan:
         _, feature, memory = self._rows[type(key)]
-        return feature.plan(self._view, key, self._settings[type(key)], memory, frozenset(self._taken.get(key, ())))
+        taken = frozenset(self._taken.get(key, ())) if self._taken else NOTHING_TAKEN
+        return feature.plan(self._view, key, self._settings[type(key)], memory, taken)
 
     def _free_waiting(self, holder: Key) -> None:
         """Have those planned again that do without a claim which this key has no more: they may get it, or lose it to another one."""

@@ -32,6 +32,7 @@ from podplane.agent.pause import Pause
 from podplane.kernel.errors import Denied, Exists, NotFound, Retry
 from podplane.state.ledger import Ledger, Status
 from podplane.state.network import QDISC_HANDLE, Fdb, Link, Neighbour, Qdisc, Route, Rule, Sysctl
+from podplane.state.nft import NftValue
 from podplane.state.nft_members import Members
 from podplane.state.operations import Changes, Failure, LinkEvent, Operation, Report
 from podplane.state.ownership import Ownership, is_foreign
@@ -433,8 +434,8 @@ class Watcher:
     def sent(self, report: Report) -> None:
         """What the writer sent: repairs among it, and refusals that contradict what is known."""
         if self._is_table_read:
-            values = (one.value for one in itertools.chain(report.applied, (failure.operation for failure in report.failed)))
-            self._is_table_read = not any(part_of(value.identity) is Part.TABLES for value in values)
+            sent = itertools.chain(report.applied, (failure.operation for failure in report.failed))
+            self._is_table_read = not any(isinstance(new if new is not None else old, NftValue) for old, new in sent)
         for operation in report.applied if self._foreign else ():
             identity = operation.value.identity
             if identity in self._foreign:

@@ -6,7 +6,11 @@ stores them, nobody here reads them. All of it is frozen and compared by value, 
 
 from __future__ import annotations
 
+import functools
+
 import msgspec
+
+from podplane.model.node_addresses import KEPT, why_no_address, why_no_block
 
 
 class Model(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
@@ -39,11 +43,21 @@ class Taint(Model, frozen=True):
 
 
 class NodeSpec(Model, frozen=True):
-    """Node.spec: the pod blocks of the node, one a family, and why pods are kept from it."""
+    """Node.spec: the pod blocks of the node, one a family, and why pods are kept from it.
+
+    `senseless_cidrs` are those of its podCIDRs that can't be blocks (`why_no_block`): they are none of `pod_cidrs`.
+    """
 
     pod_cidrs: tuple[str, ...] = msgspec.field(default=(), name="podCIDRs")
     unschedulable: bool = False
     taints: tuple[Taint, ...] | None = ()
+    senseless_cidrs: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if any(map(why_no_block, self.pod_cidrs)):
+            senseless = dict.fromkeys((*self.senseless_cidrs, *filter(why_no_block, self.pod_cidrs)))
+            msgspec.structs.force_setattr(self, "senseless_cidrs", tuple(senseless))
+            msgspec.structs.force_setattr(self, "pod_cidrs", tuple(one for one in self.pod_cidrs if not why_no_block(one)))
 
     @property
     def taint_keys(self) -> frozenset[str]:
@@ -56,6 +70,11 @@ class NodeAddress(Model, frozen=True):
 
     type: str = ""
     address: str = ""
+
+
+@functools.lru_cache(KEPT)
+def _internal_ips(addresses: tuple[NodeAddress, ...]) -> tuple[str, ...]:
+    return tuple(one.address for one in addresses if one.type == "InternalIP" and not why_no_address(one.address))
 
 
 class NodeCondition(Model, frozen=True):
@@ -97,13 +116,21 @@ class Node(Model, frozen=True):
 
     @property
     def internal_ips(self) -> tuple[str, ...]:
-        """The node's own addresses, in the order of the object."""
-        return tuple(a.address for a in self.status.addresses if a.type == "InternalIP")
+        """The node's own addresses, in the order of the object; without what can't be one."""
+        return _internal_ips(self.status.addresses)
 
     @property
     def ips(self) -> tuple[str, ...]:
         """All its addresses, those by which others reach it from outside, too."""
-        return tuple(a.address for a in self.status.addresses if a.type in ("InternalIP", "ExternalIP"))
+        kinds = ("InternalIP", "ExternalIP")
+        return tuple(a.address for a in self.status.addresses if a.type in kinds and not why_no_address(a.address))
+
+    @property
+    def senseless(self) -> tuple[str, ...]:
+        """What of its blocks and own addresses makes no sense, and why: `the block 0.0.0.0/0 holds every address`."""
+        own = (a.address for a in self.status.addresses if a.type == "InternalIP" and why_no_address(a.address))
+        addresses = [f"the address {text!r} {why_no_address(text)}" for text in dict.fromkeys(own)]
+        return (*(f"the block {text} {why_no_block(text)}" for text in self.spec.senseless_cidrs), *addresses)
 
     @property
     def is_ready(self) -> bool:

@@ -174,7 +174,8 @@ class View(msgspec.Struct):
     @property
     def versions(self) -> tuple[int, ...]:
         """IP versions of this node's blocks."""
-        return tuple(6 if ":" in block else 4 for block in self.node.spec.pod_cidrs) if self.node else ()
+        node = self.node
+        return tuple([6 if ":" in block else 4 for block in node.spec.pod_cidrs]) if node else ()
 
     def slices_of(self, path: str) -> list[EndpointSlice]:
         """The slices of a Service, by name."""

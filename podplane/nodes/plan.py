@@ -48,7 +48,7 @@ from podplane.state.nft_rules import (
     verdict,
 )
 from podplane.state.ownership import link_alias
-from podplane.state.value import Fragment, IPNetwork, Value, fragment, network_of
+from podplane.state.value import Fragment, IPNetwork, Value, address_of, fragment, network_of
 
 TABLE = ("inet", "podplane-nodes")
 SOURCE_NAT_PRIORITY = 100
@@ -201,11 +201,10 @@ def _inside_elements(version: int, config: NetworkConfig, own: NodeSettings) -> 
 
 def node_elements(node: Node, versions: Iterable[int]) -> list[Value]:
     """The node's addresses as elements of the sets of nodes, which pods reach with their own address."""
-    ips = [ipaddress.ip_address(ip) for ip in node.internal_ips]
-    wanted = set(versions)
+    (family_name, table), comment, wanted = TABLE, label("node", node.metadata.name), set(versions)
     return [
-        Element(family=TABLE[0], table=TABLE[1], set=_nodes(ip.version), key=(ip,), comment=label("node", node.metadata.name))
-        for ip in ips
+        Element(family=family_name, table=table, set=_nodes(ip.version), key=(ip,), comment=comment)
+        for ip in map(address_of, node.internal_ips)
         if ip.version in wanted
     ]
 

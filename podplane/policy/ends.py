@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import ipaddress
+import functools
+import socket
 from collections.abc import Iterable, Iterator
 
 import msgspec
@@ -11,6 +11,7 @@ import msgspec
 from podplane.model.objects import Node
 from podplane.model.pod_info import PodInfo
 from podplane.policy.name_servers import PATH as NAME_SERVERS
+from podplane.state.value import PARSED, canonical, network_of
 
 
 class End(msgspec.Struct, frozen=True):
@@ -69,7 +70,11 @@ def ends_of(pod: PodInfo) -> list[End]:
 def node_ips(node: Node) -> Iterator[str]:
     """Its own addresses in their canonical text, and those that it has on the bridge of its pods: the first of each block."""
     for one in node.internal_ips:
-        with contextlib.suppress(ValueError):  # it is no address
-            yield str(ipaddress.ip_address(one))
-    for block in node.spec.pod_cidrs:
-        yield str(ipaddress.ip_network(block).network_address + 1)
+        yield canonical(one)
+    yield from map(_on_bridge, node.spec.pod_cidrs)
+
+
+@functools.lru_cache(PARSED)
+def _on_bridge(block: str) -> str:
+    first = network_of(block).network_address
+    return socket.inet_ntoa((int(first) + 1).to_bytes(4, "big")) if first.version == 4 else str(first + 1)

@@ -38,7 +38,6 @@ cost that name them, and the members of a new selector cost what they are. No me
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from types import MappingProxyType
@@ -52,6 +51,7 @@ from podplane.model.policy import LabelSelector, PodSelector, Requirement
 from podplane.policy.inverted import Labelled, Selectors
 from podplane.policy.labelled_pods import LabelledPods
 from podplane.policy.name_servers import PATH as NAME_SERVERS
+from podplane.state.value import canonical
 
 OF_NAMESPACE = "namespace:"
 """Before the keys of a namespace's labels where they stand beside the pod's own: no label of a pod has a colon."""
@@ -220,7 +220,8 @@ class PolicyIndex:
             if self._nodes.get(ip) == path:
                 del self._nodes[ip]
         self._nodes |= dict.fromkeys(found.ips if found is not None else (), path)
-        return self.set_pod(path, found)
+        change = self.set_pod(path, found)
+        return msgspec.structs.replace(change, pods=()) if change.moves else NOTHING  # no policy is about a node
 
     def set_policy(self, path: str, policy: Policy | None) -> Change:
         """A policy came, changed or went (None)."""
@@ -448,7 +449,7 @@ def _as_member(node: Node) -> PodInfo:
 def _ips(node: Node) -> Iterator[str]:
     for one in dict.fromkeys(one.address for one in node.status.addresses):
         with contextlib.suppress(ValueError):  # names of hosts are among them
-            yield str(ipaddress.ip_address(one))
+            yield canonical(one)
 
 
 def _has_network(pod: PodInfo) -> bool:

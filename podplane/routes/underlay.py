@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Hashable, Iterator, Mapping
 
 from podplane.model.config import ROUTE_PROTOCOL, UNDERLAY_MAC, UNDERLAY_MTU, NetworkConfig
 from podplane.model.objects import Node
 from podplane.state.links import LEAST_MTU, carries
 from podplane.state.network import Neighbour
-from podplane.state.value import IPAddress, IPNetwork, address_of, network_of
+from podplane.state.value import PARSED, IPAddress, IPNetwork, address_of, network_of
 
 MOST_MTU = 65536
 
@@ -29,8 +30,13 @@ def metric(mtu: int, usual: int) -> int:
 
 def addresses(node: Node) -> Mapping[int, IPAddress]:
     """IP version → the node's first address of it, in the order of the object."""
+    return _first_of_each(node.internal_ips)
+
+
+@functools.lru_cache(PARSED)
+def _first_of_each(texts: tuple[str, ...]) -> Mapping[int, IPAddress]:
     found: dict[int, IPAddress] = {}
-    for ip in map(address_of, node.internal_ips):
+    for ip in map(address_of, texts):
         found.setdefault(ip.version, ip)
     return found
 
@@ -38,7 +44,10 @@ def addresses(node: Node) -> Mapping[int, IPAddress]:
 def remote(peer: Node, node: Node) -> IPAddress | None:
     """The address at which `node` reaches the peer: of the peer's first IP version that the node has an address of, too."""
     own = addresses(node)
-    return next((ip for version, ip in addresses(peer).items() if version in own), None)
+    for version, ip in addresses(peer).items():
+        if version in own:
+            return ip
+    return None
 
 
 def on_link(peer: Node, node: Node, config: NetworkConfig) -> Mapping[int, IPAddress]:

@@ -6,6 +6,7 @@ reached, a peer is reached by the cluster's backend once the peer has it, and wh
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 
 from podplane.model.config import BACKENDS, NetworkConfig
@@ -18,13 +19,20 @@ from podplane.state.value import Fragment
 
 def of(config: NetworkConfig) -> tuple[Backend, ...]:
     """The node's backends: that of the cluster, and former ones."""
-    return tuple(map(backend, dict.fromkeys((config.backend, *config.former_backends))))
+    return _named(config.backend, config.former_backends)
+
+
+@functools.lru_cache(64)
+def _named(first: str, others: tuple[str, ...]) -> tuple[Backend, ...]:
+    return tuple(map(backend, dict.fromkeys((first, *others))))
 
 
 def towards(peer: Node, config: NetworkConfig) -> Backend | None:
     """The backend by which a peer is reached; None where it has none of the node's."""
-    theirs = reached_by(peer)
-    return next((way for way in of(config) if theirs is None or way.name in theirs), None)
+    ways, theirs = of(config), reached_by(peer)
+    if theirs is None:
+        return ways[0]
+    return next((way for way in ways if way.name in theirs), None)
 
 
 def why_not(peer: Node, node: Node, config: NetworkConfig) -> str:

@@ -89,6 +89,10 @@ class Desired(Mapping[Identity, Value]):
         Returns (identity, value wanted before) of each object for which that changes what is wanted. Conflict leaves everything as it was.
         """
         old = self._fragments.get(key, EMPTY)
+        if old is fragment:
+            return []
+        if not old and self._values.keys().isdisjoint(fragment):
+            return self._add(key, fragment)
         there: list[Identity] = []
         new: dict[Identity, Value] = {}
         for identity, value in fragment.items():
@@ -115,6 +119,15 @@ class Desired(Mapping[Identity, Value]):
             self._fragments.pop(key, None)
         return changes
 
+    def _add(self, key: Hashable, fragment: Fragment) -> list[tuple[Identity, Value | None]]:
+        """The fragment of a new key, of which nobody else wants anything: identities need not be hashed anew."""
+        self._values.update(fragment)
+        self._owners.update(dict.fromkeys(fragment, key))
+        self._note_places((), fragment)
+        if fragment:
+            self._fragments[key] = fragment
+        return [(identity, None) for identity in fragment]
+
     def _note_places(self, gone: Iterable[Identity], new: Iterable[Identity]) -> None:
         for identity in gone:
             kind, netns = identity[:2]
@@ -127,11 +140,14 @@ class Desired(Mapping[Identity, Value]):
                 if not self._places[netns]:
                     del self._places[netns]
         for identity in new:
-            kind, netns = identity[:2]
+            kind = identity[0]
             if kind in ELEMENTS:
                 self._elements[identity[4]] += 1
             elif not kind.startswith("nft "):
-                self._places.setdefault(netns, {})[identity] = None
+                place = self._places.get(identity[1])
+                if place is None:
+                    place = self._places[identity[1]] = {}
+                place[identity] = None
 
     def _changed(self, key: Hashable, fragment: Fragment, there: Iterable[Identity]) -> list[tuple[Identity, Value]]:
         """The changes of objects that are there. Conflict when another key owns one."""

@@ -35,6 +35,8 @@ RETRY_SECONDS, MAX_RETRY_SECONDS = 0.25, 60.0
 """After the first refusal an object is tried again so soon; each further refusal doubles the time, up to the second figure."""
 
 TABLE, SET = "nft table", "nft set"
+UNANNOUNCED = ("Sysctl", "Proxy")
+"""Kinds of objects whose changes the kernel does not notify."""
 HOLDERS = (TABLE, SET)
 """Kinds of objects that are deleted with all that is in them."""
 
@@ -96,17 +98,34 @@ class Ledger:
         """Make `fragment` the one of `key`; the identities for which that changes what is wanted. Conflict leaves
         everything as it was."""
         changes = self.desired.replace(key, fragment)
+        if len(changes) != len(fragment) or not self._are_new(changes, fragment):
+            for identity, before in changes:
+                self._wanted_otherwise(identity, before)
         for identity, before in changes:
-            known = self._deviations.get(identity, _AS_DESIRED)
-            if known is not _AS_DESIRED:
-                self._note(identity, known)  # type: ignore[arg-type]  # the sentinel is excluded
-            elif before is None:  # it is wanted now, and the kernel has none
-                self._deviates(identity, None)
-            else:
-                self._note(identity, before)
-            if identity[0] in ("Sysctl", "Proxy") and not identity[1]:
+            if identity[0] in UNANNOUNCED and not identity[1]:
                 self._note_unannounced(identity, before)
         return [identity for identity, _ in changes]
+
+    def _are_new(self, changes: Iterable[tuple[Identity, Value | None]], fragment: Fragment) -> bool:
+        """Is this a fragment of which nothing was wanted, known, or sent? Then the kernel has none of it, and all is due: as with
+        thousands of peers or Services that come at once, of which identities are not hashed again here."""
+        if any(before is not None for _, before in changes):
+            return False
+        if not self._deviations.keys().isdisjoint(fragment) or (self._sent and not self._sent.isdisjoint(fragment)):
+            return False
+        nothing = dict.fromkeys(fragment)
+        self._deviations.update(nothing)
+        self._due.update(nothing)
+        return True
+
+    def _wanted_otherwise(self, identity: Identity, before: Value | None) -> None:
+        known = self._deviations.get(identity, _AS_DESIRED)
+        if known is not _AS_DESIRED:
+            self._note(identity, known)  # type: ignore[arg-type]  # the sentinel is excluded
+        elif before is None:  # it is wanted now, and the kernel has none
+            self._deviates(identity, None)
+        else:
+            self._note(identity, before)
 
     def _note_unannounced(self, identity: Identity, before: Value | None) -> None:
         """Keep the lists of objects whose changes the kernel does not notify, and which are therefore polled."""
@@ -177,14 +196,13 @@ class Ledger:
         A link that goes is set down first, which ends its traffic at once; its removal, for which the kernel waits some 20
         ms, is due after that.
         """
-        operations = []
+        operations, due, sent, deviations, desired = [], self._due, self._sent, self._deviations, self.desired.get
         for identity in identities:
-            if identity not in self._due:
+            if due.pop(identity, _NOTHING) is _NOTHING:
                 continue
-            del self._due[identity]
-            self._sent.add(identity)
-            known, wanted = self._deviations[identity], self.desired.get(identity)
-            operations.append(Operation(known, wanted) if wanted is not None else self._operation(identity))
+            sent.add(identity)
+            wanted = desired(identity)
+            operations.append(Operation(deviations[identity], wanted) if wanted is not None else self._operation(identity))
         if not self._due:
             self._due.clear()  # as in `acknowledge`
         return operations
@@ -202,13 +220,17 @@ class Ledger:
         When tables or sets were deleted, `lose_contents` is to be called before anything else is sent.
         """
         settled = []
-        for operation in report.applied:
-            new, identity = operation.new, operation.value.identity
-            self._not_on_its_way(identity)
+        desired, deviations, sent = self.desired.get, self._deviations, self._sent
+        for old, new in report.applied:
+            identity = new.identity if new is not None else old.identity  # type: ignore[union-attr]  # one of both is there
+            if self._readings or self._seen_meanwhile:
+                self._not_on_its_way(identity)
+            else:
+                sent.discard(identity)
             if identity[0] in HOLDERS:
                 self._holder_changed(identity, is_there=new is not None)
-            if new is not None and new is self.desired.get(identity) and not self._refused:  # nearly always
-                self._deviations.pop(identity, None)
+            if new is not None and new is desired(identity) and not self._refused:  # nearly always
+                deviations.pop(identity, None)
                 settled.append(identity)
             elif not self._note(identity, new) or identity not in self._due or identity not in self.desired:
                 settled.append(identity)

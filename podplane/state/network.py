@@ -189,7 +189,7 @@ class Fdb(Value, frozen=True, gc=False, kw_only=True):
 
     @property
     def identity(self) -> Identity:
-        return ("Fdb", self.netns, self.link, self.mac, "master" if self.master else str(self.remote or ""))
+        return ("Fdb", self.netns, self.link, self.mac, self.master, 0 if self.remote is None else int(self.remote))
 
 
 class Qdisc(Value, frozen=True, gc=False, kw_only=True):
