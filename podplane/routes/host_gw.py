@@ -8,6 +8,7 @@ from __future__ import annotations
 from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
 from podplane.model.objects import Node
 from podplane.routes import underlay
+from podplane.routes.aggregation import aggregated
 from podplane.routes.backend import Backend
 from podplane.state.links import carries
 from podplane.state.network import Route
@@ -21,7 +22,7 @@ def _plan_peer(peer: Node, node: Node, settings: NetworkConfig) -> Fragment:
     gateways, mtu = underlay.on_link(peer, node, settings), underlay.mtu_to(peer, settings)
     values: list[Value] = [
         _route(block, gateways[block.version], mtu, settings)
-        for block in map(network_of, peer.spec.pod_cidrs)
+        for block in aggregated(peer.spec.pod_cidrs)
         if block.version in gateways and carries(block.version, mtu)
     ]
     return fragment([*values, *underlay.neighbours(peer, node, settings)])

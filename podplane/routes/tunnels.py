@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from podplane.model.config import NetworkConfig
 from podplane.model.objects import Node
 from podplane.routes import underlay
+from podplane.routes.aggregation import aggregated
 from podplane.state.links import carries, router_sysctls
 from podplane.state.network import Address, Link
 from podplane.state.value import Fragment, IPAddress, IPNetwork, Value, fragment, network_of
@@ -34,8 +35,8 @@ def _device(link: Link, gateways: Iterable[IPAddress]) -> Iterator[Value]:
 
 
 def carried(peer: Node, overhead: int, settings: NetworkConfig) -> tuple[list[IPNetwork], int]:
-    """The peer's blocks of the IP versions for which there is room on the way to it, when each packet is `overhead` bytes larger there; and
-    the MTU of the routes to them, 0 for that of the device."""
+    """The peer's blocks, adjoining ones as one, of the IP versions for which there is room on the way to it, when each packet is
+    `overhead` bytes larger there; and the MTU of the routes to them, 0 for that of the device."""
     usual, mtu = settings.mtu - overhead, underlay.mtu_to(peer, settings) - overhead
-    blocks = [block for block in map(network_of, peer.spec.pod_cidrs) if carries(block.version, mtu)]
+    blocks = [block for block in aggregated(peer.spec.pod_cidrs) if carries(block.version, mtu)]
     return blocks, underlay.metric(mtu, usual)

@@ -14,6 +14,7 @@ name. Source: ip-link(8), bridge(8), drivers/net/vxlan.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 
 from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
 from podplane.model.objects import Node
@@ -22,7 +23,7 @@ from podplane.routes.backend import Backend
 from podplane.state.mac import link_local_of
 from podplane.state.network import Fdb, Link, Neighbour, Route, Vxlan
 from podplane.state.ownership import Ownership, link_alias
-from podplane.state.value import Fragment, IPAddress, IPNetwork, Value, fragment
+from podplane.state.value import Fragment, IPAddress, IPNetwork, Value, fragment, network_of
 
 OVERHEAD = {4: 50, 6: 70}
 """Bytes: IP header (20, 40), UDP (8), VXLAN (8) and the inner Ethernet header (14)."""
@@ -57,13 +58,20 @@ def _plan_peer(peer: Node, node: Node, settings: NetworkConfig) -> Fragment:
         return {}
     device, mac = DEVICES[remote.version], device_mac(peer.metadata.name)
     blocks, mtu = tunnels.carried(peer, OVERHEAD[remote.version], settings)
-    first: dict[int, IPAddress] = {}
+    gateways = _gateways_of(peer, mac, {block.version for block in blocks})
     values: list[Value] = [*underlay.neighbours(peer, node, settings), Fdb(link=device, mac=mac, remote=remote)]
-    for block in blocks:
-        gateway = first.setdefault(block.version, link_local_of(mac) if block.version == 6 else block.network_address + 1)
-        values.append(_route(block, gateway, device, mtu))
-    values += [Neighbour(link=device, ip=ip, mac=mac, protocol=ROUTE_PROTOCOL) for ip in first.values()]
+    values += [_route(block, gateways[block.version], device, mtu) for block in blocks]
+    values += [Neighbour(link=device, ip=ip, mac=mac, protocol=ROUTE_PROTOCOL) for ip in gateways.values()]
     return fragment(values)
+
+
+def _gateways_of(peer: Node, mac: str, versions: Collection[int]) -> dict[int, IPAddress]:
+    """By IP version: of IPv4, the first address of the peer's first block."""
+    found: dict[int, IPAddress] = {}
+    for block in map(network_of, peer.spec.pod_cidrs):
+        if block.version in versions and block.version not in found:
+            found[block.version] = link_local_of(mac) if block.version == 6 else block.network_address + 1
+    return found
 
 
 def _route(block: IPNetwork, gateway: IPAddress, device: str, mtu: int) -> Route:

@@ -38,7 +38,7 @@ def withdrawn(planned: Fragment, peer: Node) -> Fragment:
 
 def _to_gateway(route: Route, gateway: IPAddress | None) -> Iterable[Route]:
     """The same way for this address alone, where it is one of the route's."""
-    if gateway is not None and gateway in route.destination and route.destination.prefixlen < gateway.max_prefixlen:
+    if gateway is not None and gateway in route.destination:
         yield msgspec.structs.replace(route, destination=network_of(f"{gateway}/{gateway.max_prefixlen}"))
 
 

@@ -209,7 +209,8 @@ FDB_TO = _layouts(c.NEIGHBOUR, "HH6sxx A")
 def route(value: Route, index: Index, flags: int) -> Message:
     """RTM_NEWROUTE."""
     gateway = value.gateway
-    if gateway is None or not value.link or value.metric or value.source is not None or value.mtu or value.table > 255:
+    more = value.metric or value.source is not None or value.encap is not None or value.mtu or value.table > 255
+    if gateway is None or not value.link or more:
         return _any_route(value, index, flags)
     network = value.destination
     size = 4 + BYTES[network.version]

@@ -74,14 +74,6 @@ def test_withdrawn_routes_refuse_and_only_the_gateway_is_reached_as_before(backe
     assert others.items() <= gone.items()
 
 
-def test_a_block_of_one_address_is_withdrawn_whole() -> None:
-    single = msgspec.structs.replace(NEAR, spec=msgspec.structs.replace(NEAR.spec, pod_cidrs=("10.244.2.1/32",)))
-    way = ways.towards(single, settings())
-    assert way is not None
-    routes = [one for one in withdrawn(way.plan_peer(single, HERE, settings()), single).values() if isinstance(one, Route)]
-    assert [one.kind for one in routes] == ["unreachable"]
-
-
 def test_an_agent_finds_what_one_before_it_withdrew() -> None:
     way = ways.towards(NEAR, settings())
     assert way is not None
