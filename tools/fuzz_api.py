@@ -42,6 +42,7 @@ from podplane.kubeapi.events import Recorder
 from podplane.kubeapi.messages import MERGE_PATCH, Request, Response, Stream
 from podplane.lab import control_plane
 from podplane.lab.spec import LabSpec
+from podplane.lab.underlay import usual_place
 from tests.generated import BY_ID, STORED, Generator
 from tests.unit.apiserver.test_kinds import collection
 from tests.unit.apiserver.test_server import Api
@@ -154,7 +155,7 @@ class World(Api):
             self.server.ensure(path, manifest)
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         for number in (1, 2):
-            self.server.ensure("/api/v1/nodes", control_plane.node(number, plan, "/", now, "host-gw"))
+            self.server.ensure("/api/v1/nodes", control_plane.node(usual_place(plan, number), "/", now, "host-gw"))
         view, table = StoredView(self.store, utc_now), controllers("authority", {"outside"}, control_plane.published(plan))
         clients: dict[str, tuple[Client, Recorder]] = {}
         for one in table:

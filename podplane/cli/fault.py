@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -11,6 +12,8 @@ import click
 from podplane.cli.names import some
 from podplane.cli.options import connect, lab_name
 from podplane.cli.waiting import telling
+from podplane.kubeapi.errors import AlreadyExists
+from podplane.lab import manifests, spec
 from podplane.lab.errors import LabError
 from podplane.lab.faults.arguments import FaultError
 from podplane.lab.faults.table import CLEAR, FAULTS, Fault
@@ -62,9 +65,7 @@ def fault(folder: Folder, node: str, clear: bool, **given: Any) -> None:
         (row, value), *_ = chosen
         _make(folder, node, row, " ".join(filter(None, (value, *flags))))
     elif clear:
-        client = connect(folder)
-        _node(client, node)
-        click.echo(_ask(folder, client, node, CLEAR, ""))
+        _clear(folder, node)
     else:
         click.echo(_listing(node, _node(connect(folder), node)))
 
@@ -77,6 +78,18 @@ def _make(folder: Folder, node: str, row: Fault, argument: str) -> None:
     undo = f"; undo: `{folder.undo_faults(node)}`" if row.undo else ""
     seen = row.look_at.format(node=node, check=folder.command("check"), exec=folder.command("exec"))
     click.echo(f"See: {seen}{undo}.")
+
+
+def _clear(folder: Folder, node: str) -> None:
+    """Undo the faults of a node. One whose Node was deleted while it had no power has no other way to be told: it gets a new one."""
+    client = connect(folder)
+    settings = spec.load(folder.spec)
+    machines = {manifests.node_name(number) for number in range(1, settings.nodes + 1)} if settings is not None else set()
+    if node in machines and node not in {one["metadata"]["name"] for one in client.objects("nodes")}:
+        with contextlib.suppress(AlreadyExists):
+            client.create("nodes", "", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}})
+    _node(client, node)
+    click.echo(_ask(folder, client, node, CLEAR, ""))
 
 
 def _clear_all(folder: Folder) -> None:

@@ -14,6 +14,7 @@ import base64
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -71,6 +72,7 @@ class AgentProcess:
         self._status = ""
         self._starts = 0
         self._heard_at = 0.0
+        self._exited: asyncio.Future[int] | None = None
         self._is_paused = False
 
     # `LabAgent`.
@@ -108,6 +110,15 @@ class AgentProcess:
         self._signal(signal.SIGTERM)
         started = await self._until_ready()
         return msgspec.structs.replace(started, seconds=loop.time() - began)
+
+    async def close(self) -> None:
+        """SIGKILL, and nothing comes after it. Of what it kept, only what is on a disk stays: /run goes with a machine's power."""
+        await self.supervisor.close()
+        if self._exited is not None:
+            await asyncio.shield(self._exited)
+        asyncio.get_running_loop().remove_reader(self._notifications)
+        self._notifications.close()
+        await asyncio.to_thread(_forget, self._folder)
 
     async def _until_ready(self) -> Started:
         try:
@@ -187,7 +198,7 @@ class AgentProcess:
         self._drain()
         self._pid = self._namespace.run(self._spawn)
         self._heard_at = loop.time()
-        exited = interpreter.exit_of(self._pid)
+        exited = self._exited = interpreter.exit_of(self._pid)
         watch = loop.create_task(self._watch())
         try:
             code = await asyncio.shield(exited)
@@ -250,6 +261,13 @@ class AgentProcess:
             except BlockingIOError:
                 return found
             found.append(dict(line.partition("=")[::2] for line in message.decode(errors="replace").split("\n")))
+
+
+def _forget(folder: Path) -> None:
+    """Delete all but what plugins of others have in /var/lib (`machine_folders`)."""
+    for entry in (*folder.glob("*"), *folder.glob("machine/*")):
+        if entry.name not in ("machine", "var-lib"):
+            shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink()
 
 
 def _kubeconfig(access: Access) -> dict[str, Any]:

@@ -64,6 +64,9 @@ class LabAgent(Protocol):
     async def restart(self) -> Started:
         """End, and begin anew."""
 
+    async def close(self) -> None:
+        """End for good, with all tasks of the supervisor."""
+
     def changed(self, kind: Kind, old: Any, new: Any) -> None:
         """An object came (no old), changed or went (no new)."""
 
@@ -120,6 +123,12 @@ class AgentInProcess:
     def sysctls(self) -> Mapping[str, str]:
         """Those that the agent sets in the node's own namespace."""
         return self.node.agent.ledger.sysctls
+
+    async def close(self) -> None:
+        """End; what the kernel holds stays."""
+        if self.node.has_agent:
+            await self.node.close()
+        await self.supervisor.close()
 
     def reserve(self, pod_uid: str, ips: tuple[str, ...]) -> None:
         """Keep the addresses of a pod that had them in the lab's last run."""

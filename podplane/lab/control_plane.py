@@ -15,10 +15,10 @@ from podplane.ipam.plan import Plan
 from podplane.lab import node_report, underlay
 from podplane.lab.manifests import node_name
 from podplane.lab.spec import DEFAULT_PORT, OUTSIDE_ZONE
+from podplane.lab.underlay import Place
 from podplane.model.config import BACKENDS, CLUSTER_DOMAIN, UNDERLAY_MAC, UNDERLAY_MTU
 from podplane.runtime.heartbeat import with_own
 from podplane.services import pools
-from podplane.state.mac import mac_of
 from podplane.state.value import IPAddress
 
 WORKING = {
@@ -30,15 +30,14 @@ WORKING = {
 """The condition of a node that is not its kubelet's."""
 
 
-def node(number: int, plan: Plan, storage: Path, now: str, backend: str) -> dict[str, Any]:
-    """Node `number` as its kubelet registers it `now`; its pod blocks are the API server's to give.
+def node(place: Place, storage: Path, now: str, backend: str) -> dict[str, Any]:
+    """The node of a machine as its kubelet registers it `now`; its pod blocks are the API server's to give.
 
     `storage` is where files of its pods are; `backend` is that of the cluster, by which its agent will have it reached.
     """
-    name = node_name(number)
-    ips = plan.node_ips(number)
-    annotations = {UNDERLAY_MAC: mac_of(ips[0]), BACKENDS: backend, UNDERLAY_MTU: str(underlay.MTU)}
-    addresses = [{"type": "InternalIP", "address": str(ip)} for ip in ips]
+    name = node_name(place.number)
+    annotations = {UNDERLAY_MAC: place.mac, BACKENDS: backend, UNDERLAY_MTU: str(underlay.MTU)}
+    addresses = [{"type": "InternalIP", "address": str(ip)} for ip in place.ips]
     return {
         "apiVersion": "v1",
         "kind": "Node",

@@ -6,6 +6,7 @@ agents use, and never reconciled.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 from podplane.ipam.plan import Plan
@@ -16,7 +17,7 @@ from podplane.lab import underlay
 from podplane.lab.errors import LabError
 from podplane.lab.faults.cable import Cable
 from podplane.lab.manifests import node_name
-from podplane.lab.underlay import UPLINK
+from podplane.lab.underlay import UPLINK, Place
 from podplane.state.network import Link
 from podplane.state.operations import Operation, Report, diff
 from podplane.state.value import Value, fragment
@@ -28,7 +29,7 @@ class Machine:
     def __init__(self, namespace: Namespace, opener: KernelOpener, uplink: Sequence[Value] = ()) -> None:
         self.namespace = namespace
         self._opener = opener
-        self._uplink = uplink
+        self.uplink = uplink
         self.kernel = Kernel(self.namespace, opener)
 
     def open_kernel(self) -> Kernel:
@@ -41,7 +42,7 @@ class Machine:
         """Apply the machine's own network configuration, as when its uplink comes up; objects that exist stay as they are."""
         kernel = Kernel(self.namespace, self._opener)
         try:
-            kernel.apply(diff({}, fragment(self._uplink)))
+            kernel.apply(diff({}, fragment(self.uplink)))
         finally:
             kernel.close()
 
@@ -70,48 +71,67 @@ class Fabric:
     def __init__(
         self, plan: Plan, workers: Workers, outside: Namespace, nodes: Sequence[Namespace], *, asks: bool = False
     ) -> None:
-        opener, self._asks = KernelOpener(), asks
+        self._opener, self._asks = KernelOpener(), asks
         self._plan = plan
-        self.underlay = Machine(NetworkNamespace.create(workers), opener)
+        self._changing = threading.Lock()
+        self.places = {node_name(n): underlay.usual_place(plan, n) for n in range(1, len(nodes) + 1)}
+        self.underlay = Machine(NetworkNamespace.create(workers), self._opener)
         self.outside = outside
-        self.nodes = {node_name(n): Machine(one, opener, self._uplink(n)) for n, one in enumerate(nodes, 1)}
+        self.nodes = {name: self._machine(name, one) for name, one in zip(self.places, nodes, strict=True)}
         self._cable(plan)
+
+    def _machine(self, name: str, namespace: Namespace) -> Machine:
+        return Machine(namespace, self._opener, underlay.uplink(self._plan, self.places[name], asks=self._asks))
 
     def _cable(self, plan: Plan) -> None:
         switch = self.underlay.kernel
         switch.attach(underlay.OUTSIDE, self.outside)
         ports: list[Value] = []
-        for number, (name, machine) in enumerate(self.nodes.items(), 1):
+        for name, machine in self.nodes.items():
             _build(machine.kernel, underlay.boot_sysctls())
             switch.attach(name, machine.namespace)
-            ports += underlay.port(plan, number, name)
+            ports += underlay.port(plan, self.places[name], name)
         _build(switch, [*underlay.switch(plan), *ports])
-        for number, machine in enumerate(self.nodes.values(), 1):
-            _build(machine.kernel, self._uplink(number))
-
-    def _uplink(self, number: int) -> list[Value]:
-        return underlay.uplink(self._plan, number, asks=self._asks)
+        for machine in self.nodes.values():
+            _build(machine.kernel, machine.uplink)
 
     def cable(self, name: str) -> Cable:
         """The cable of a node."""
-        number, plan = self._number(name), self._plan
+        number, plan = self.places[name].number, self._plan
         gateways = tuple(ip for subnet in range(plan.subnets) for ip in plan.underlay_gateways(subnet))
         gate = underlay.switch_name(plan.subnet_of(number))
         return Cable(name, self.underlay.namespace, underlay.port_name(number), gate, plan.links(), gateways)
 
-    def _number(self, name: str) -> int:
-        return list(self.nodes).index(name) + 1
+    def unplug(self, name: str) -> None:
+        """Take a machine from its switch, which forgets it; one that is not there stays away. LabError when that can't be."""
+        with self._changing:
+            operations = [Operation(value, None) for value in underlay.port(self._plan, self.places[name], name)]
+            gone = self.underlay.kernel.apply(operations)
+        if gone.failed:
+            raise LabError(f"the uplink of {name} can't be deleted: {gone.failed[0].error}")
+
+    def plug(self, name: str, namespace: Namespace, place: Place) -> Machine:
+        """Have a new machine in this namespace in the place of the former one, at its switch. LabError when that can't be."""
+        self.places[name] = place
+        machine = self.nodes[name] = self._machine(name, namespace)
+        _build(machine.kernel, underlay.boot_sysctls())
+        with self._changing:
+            self.underlay.kernel.attach(name, namespace)
+            _build(self.underlay.kernel, underlay.port(self._plan, place, name))
+        _build(machine.kernel, machine.uplink)
+        return machine
 
     def remake_uplink(self, name: str) -> None:
         """Delete a node's uplink and its port at the switch, and make them again; the machine configures it as at its start.
 
         LabError when that can't be.
         """
-        cable, *_ = underlay.port(self._plan, self._number(name), name)
-        gone = self.underlay.kernel.apply([Operation(cable, None)])
-        if gone.failed:
-            raise LabError(f"the uplink of {name} can't be deleted: {gone.failed[0].error}")
-        _build(self.underlay.kernel, [cable])
+        cable, *_ = underlay.port(self._plan, self.places[name], name)
+        with self._changing:
+            gone = self.underlay.kernel.apply([Operation(cable, None)])
+            if gone.failed:
+                raise LabError(f"the uplink of {name} can't be deleted: {gone.failed[0].error}")
+            _build(self.underlay.kernel, [cable])
         self.nodes[name].configure_uplink()
 
     def close(self) -> None:
@@ -121,7 +141,7 @@ class Fabric:
         self.outside.close()
 
 
-def _build(kernel: Kernel, values: list[Value]) -> Report:
+def _build(kernel: Kernel, values: Sequence[Value]) -> Report:
     report = kernel.apply(diff({}, fragment(values)))
     if report.failed:
         raise LabError(f"the underlay can't be built: {report.failed[0].error}")

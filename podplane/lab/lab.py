@@ -29,7 +29,7 @@ from podplane import loop_turns, pauses
 from podplane.agent.caches import Informers
 from podplane.agent.feature import Kind
 from podplane.agent.name_server import SLICES
-from podplane.agent.node import Concern
+from podplane.agent.node import Concern, Started
 from podplane.agent.object_events import ObjectEvents
 from podplane.agent.peer_plans import PeerPlans
 from podplane.agent.poller import POLL_SECONDS, Poller
@@ -78,9 +78,12 @@ from podplane.lab.name_server import NameServer
 from podplane.lab.node import LabNode
 from podplane.lab.node_dns import node_dns
 from podplane.lab.outside import NoPodNetwork
+from podplane.lab.power import Power
 from podplane.lab.publish import Publisher
 from podplane.lab.spec import DEFAULT_PORT, PROCESSES, LabSpec
 from podplane.lab.threads import started
+from podplane.lab.underlay import Place
+from podplane.model.config import UNDERLAY_MAC
 from podplane.model.objects import Node
 from podplane.model.phases import ENDED
 from podplane.model.pod import Pod
@@ -90,6 +93,7 @@ from podplane.pods.bridge import gateway_of
 from podplane.policy.index import Change
 from podplane.runtime import image_files, sandboxes, security
 from podplane.runtime.kubelet import Kubelet, open_null
+from podplane.runtime.node import PodSandbox
 from podplane.runtime.pod import PATH, PodWorker
 from podplane.runtime.program_names import ECHO_IMAGE, ZONE
 from podplane.runtime.sandboxes import SandboxMaker
@@ -101,6 +105,8 @@ SETTLE_SECONDS = 120.0
 FOLDER_SECONDS = 2.0
 """Between two looks whether the lab's folder is still there."""
 OUTSIDE_RESTART_SECONDS = 0.1
+CACHE_TRIES, CACHE_SECONDS = 500, 0.01
+"""So many looks whether a change of the API is in the caches, and so long between two."""
 API_PORT = DEFAULT_PORT
 """On the underlay, where nobody else listens."""
 PROGRESS_SECONDS = 0.25
@@ -150,6 +156,8 @@ class Lab:
         self._peers, self._poller = PeerPlans(), Poller(START_POLL_SECONDS)
         self._kubelets: dict[str, Kubelet] = {}
         self._nodes: dict[str, LabNode] = {}
+        self._clients: dict[str, Client] = {}
+        """Of kubelets, by the names of their nodes."""
         self._nodes_begun = 0
         self._registered: dict[str, tuple[Mapping[str, Any], bool]] = {}
         """The nodes as they registered when the lab was started, and whether they are new."""
@@ -163,7 +171,7 @@ class Lab:
         self._reporter.step("network", total=self.spec.nodes)
         try:
             outside, *nodes = await asyncio.gather(*(self._sandboxes.make() for _ in range(1 + self.spec.nodes)))
-            fabric = Fabric(
+            fabric = self._fabric = Fabric(
                 self.plan,
                 self._workers,
                 outside.namespace,
@@ -186,14 +194,23 @@ class Lab:
             await self._register_nodes(client)
         self._informers = Informers(watcher)
         self._caches = caches = self._informers.caches
-        pods = Informer(watcher, "pods", Pod)
+        pods = self._pods = Informer(watcher, "pods", Pod)
         await self._informers.sync()
         self._record_event = ObjectEvents(Recorder(watcher, "podplane", utc_now), caches)
         self._publisher = Publisher(client, self._origin, caches.services.objects)
         rootfs.prepare(str(self._folder.run))
         image_files.prepare(self._folder.run, *self._localhost)
         self._reporter.step("nodes", total=self.spec.nodes)
-        self._host_sandboxes = dict(zip(fabric.nodes, nodes, strict=True)) | {underlay.OUTSIDE: outside}
+        self._host_sandboxes: dict[str, PodSandbox] = {**dict(zip(fabric.nodes, nodes, strict=True)), underlay.OUTSIDE: outside}
+        self._power = Power(
+            self.plan,
+            fabric,
+            self._name_server,
+            self._host_sandboxes,
+            self._sandboxes.make,
+            self._boot_node,
+            self._begin_node,
+        )
         for name, machine in fabric.nodes.items():
             self._make_node(name, machine, pods.objects, fabric)
         await self._start_nodes()
@@ -326,7 +343,8 @@ class Lab:
 
     def _manifest(self, number: int) -> dict[str, Any]:
         now = utc_now().strftime("%Y-%m-%dT%H:%M:%SZ")
-        return control_plane.node(number, self.plan, self._folder.path, now, self._backend)
+        place = self._fabric.places[manifests.node_name(number)]
+        return control_plane.node(place, self._folder.path, now, self._backend)
 
     @staticmethod
     async def _register(client: Client, manifest: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
@@ -371,6 +389,7 @@ class Lab:
             self._caches,
             pods,
             self._record_event,
+            self._power,
             partial(fabric.remake_uplink, name),
             fabric.cable(name),
             self._machine_status(manifest),
@@ -378,9 +397,44 @@ class Lab:
             process=self._agent_process(name, machine) if self.spec.agents == PROCESSES else None,
             is_new=is_new,
         )
-        self._kubelets[name] = self._nodes[name].kubelet = self._kubelet(
-            name, self._caches.nodes.objects[name].internal_ips, machine.namespace, self._nodes[name].agent.network, client
-        )
+        self._clients[name] = client
+        self._make_kubelet(self._nodes[name], self._caches.nodes.objects[name].internal_ips)
+
+    def _make_kubelet(self, node: LabNode, ips: tuple[str, ...]) -> None:
+        name = node.name
+        made = self._kubelet(name, ips, node.machine.namespace, node.agent.network, self._clients[name])
+        self._kubelets[name] = node.kubelet = made
+
+    async def _boot_node(self, place: Place) -> Mapping[str, Any]:
+        """Say to the API what the machine of a node is now, as its kubelet does when it starts; that part of the Node's status, once the
+        caches have it."""
+        manifest = self._manifest(place.number)
+        node, _ = await self._register(self._control, manifest)
+        name, uid = node["metadata"]["name"], node["metadata"]["uid"]
+        body = {"metadata": {"annotations": {UNDERLAY_MAC: place.mac}}}
+        await self._control.patch("nodes", "", name, body, uid=uid)
+        for _ in range(CACHE_TRIES):
+            if self._is_cached(name, place):
+                break
+            await asyncio.sleep(CACHE_SECONDS)
+        return self._machine_status(manifest)
+
+    def _is_cached(self, name: str, place: Place) -> bool:
+        node = self._caches.nodes.objects.get(name)
+        mac = node.metadata.annotations.get(UNDERLAY_MAC) if node is not None else None
+        return node is not None and (node.internal_ips, mac) == (tuple(map(str, place.ips)), place.mac)
+
+    async def _begin_node(self, name: str, machine: Machine, status: Mapping[str, Any]) -> None:
+        """Start agent and kubelet on a machine that has booted."""
+        node = self._nodes[name]
+        process = self._agent_process(name, machine) if self.spec.agents == PROCESSES else None
+        node.set_up(machine, status, process, self._caches.nodes.objects[name])
+        node.connect()
+        self._make_kubelet(node, self._caches.nodes.objects[name].internal_ips)
+        if refused := (await self._start_agent(name, node)).refused:
+            log.warning("boot node=%s refused=%s", name, refused[0])
+        self._reserve_addresses(self._pods, [pod for pod in self._pods.objects.values() if pod.spec.node_name == name])
+        node.start_pods()
 
     def _agent_process(self, name: str, machine: Machine) -> AgentProcess:
         """An agent as a process, which reaches the API over the underlay with a token of its own."""
@@ -399,15 +453,19 @@ class Lab:
                 await self._start_node(name, node)
 
     async def _start_node(self, name: str, node: LabNode) -> None:
-        started = await node.agent.start()
+        started = await self._start_agent(name, node)
         if started.refused:
             raise LabError(f"{name} can't be set up: {started.refused[0]}")
         self._nodes_begun += 1
         self._reporter.step("nodes", self._nodes_begun, self.spec.nodes)
+
+    async def _start_agent(self, name: str, node: LabNode) -> Started:
+        started = await node.agent.start()
         registered = self._caches.nodes.objects[name]
         bridge_ips = [str(gateway_of(ipaddress.ip_network(block))) for block in registered.spec.pod_cidrs]
         self._name_server.add(name, node.machine.namespace, (*self._settings.dns.ips, *bridge_ips), registered.internal_ips)
         node.run()
+        return started
 
     def _make_name_server(self) -> NameServer:
         token = secrets.token_urlsafe(TOKEN_BYTES)
@@ -461,12 +519,14 @@ class Lab:
         self._kubelets[underlay.OUTSIDE] = kubelet
 
     def _origin(self) -> Namespace:
-        """The namespace from which connections of the host enter the cluster: the first node's."""
-        return next(iter(self._nodes.values())).machine.namespace
+        """The namespace from which connections of the host enter the cluster: that of the first node that has power."""
+        nodes = list(self._nodes.values())
+        return next((node for node in nodes if not node.is_off), nodes[0]).machine.namespace
 
     def _changed(self, kind: Kind, old: Any, new: Any) -> None:
         """An object came (no old), changed or went (no new): all agents are told."""
-        if kind is Node and new is None and old is not None and old.metadata.name in self._nodes:
+        gone = old.metadata.name if kind is Node and new is None and old is not None else ""
+        if gone in self._nodes and not self._nodes[gone].is_off:
             self._later(self._register_again(old))
         if kind is Service and new is None and old is not None and old.metadata.path == SERVICE:
             self._later(self._name_service_again())

@@ -75,7 +75,8 @@ class NameServer(msgspec.Struct, eq=False):
     """Does the process serve, or did it a moment ago? Not known at the start."""
     _told: dict[str, bool] = msgspec.field(default_factory=dict)
     _gate: Namespace | None = None
-    """The first node's."""
+    """Of a node that is there; at the start the first one's."""
+    _places: dict[str, Namespace] = msgspec.field(default_factory=dict)
     _sender: control.Sender | None = None
     _process: Interpreter | None = None
     _ready_at: float | None = None
@@ -88,12 +89,27 @@ class NameServer(msgspec.Struct, eq=False):
         """Serve a node at these addresses, and tell about it at the node's own. OSError when it can't be."""
         reports = namespace.run(open_reports, tuple(node_ips))
         self._sockets[node] = [*reports, *namespace.run(open_sockets, tuple(ips))]
+        self._places[node] = namespace
         if self._gate is None:
             self._gate = namespace
             self._send_inside()
         self._send_reach()
         self._open(node)
         self._tell(node)
+
+    def remove(self, node: str) -> None:
+        """Serve a node no longer: its machine is gone, and with it its sockets. Idempotent."""
+        self._close(node)
+        for _, one in self._sockets.pop(node, ()):
+            one.close()
+        gate = self._places.pop(node, None)
+        self._stopped.discard(node)
+        self._cut.discard(node)
+        self._told.pop(node, None)
+        if gate is not None and gate is self._gate:
+            self._gate = next(iter(self._places.values()), None)
+            self._send_inside()
+        self._send_reach()
 
     async def stop(self, node: str) -> None:
         """Answer none of this node's questions; idempotent. What is asked meanwhile waits in its sockets.

@@ -33,9 +33,11 @@ from podplane.lab.agents import AgentInProcess, LabAgent
 from podplane.lab.api_connection import ApiConnection, Objects, copy_of, differences, objects_of
 from podplane.lab.control_plane import WORKING
 from podplane.lab.fabric import Machine
+from podplane.lab.faults.arguments import Boot
 from podplane.lab.faults.cable import Cable
 from podplane.lab.faults.control import FaultControl
 from podplane.lab.name_server import NameServer
+from podplane.lab.power import Power
 from podplane.lab.underlay import UPLINK
 from podplane.model.config import NetworkConfig
 from podplane.model.objects import Node
@@ -46,7 +48,7 @@ from podplane.state.operations import LinkEvent
 from podplane.state.ownership import Ownership
 
 log = logging.getLogger(__name__)
-A_FAULT, UPLINK_IS_DOWN = "a fault cuts it off", f"its {UPLINK} is down"
+A_FAULT, UPLINK_IS_DOWN, IS_OFF = "a fault cuts it off", f"its {UPLINK} is down", "it has no power"
 """Why a node does not reach the API."""
 LOOK_SECONDS = 1.0
 """Between two looks whether the uplink is up again."""
@@ -55,10 +57,10 @@ LOOK_SECONDS = 1.0
 class LabNode:
     """One node, the `Host` of its agent, and the `Target` of its faults; its methods run on one event loop.
 
-    `client` goes over `connection`; `control` is the lab's own client, which no fault cuts. `pods` are those of the cluster by
-    path. `remake_uplink` deletes the uplink, the node's end of `cable`, and makes it again; it blocks. `status` is what its kubelet
-    says of the machine, `name_server` the lab's; `process` is its agent where that is a process of its own. A node that `is_new` has just
-    been registered with all that its kubelet says of it.
+    `power` is that of all machines. `client` goes over `connection`; `control` is the lab's own client, which no fault cuts. `pods`
+    are those of the cluster by path. `remake_uplink` deletes the uplink, the node's end of `cable`, and makes it again; it blocks.
+    `status` is what its kubelet says of the machine, `name_server` the lab's; `process` is its agent where that is a process of its own.
+    A node that `is_new` has just been registered with all that its kubelet says of it.
     """
 
     kubelet: Kubelet
@@ -76,6 +78,7 @@ class LabNode:
         caches: Caches,
         pods: Mapping[str, Pod],
         record_event: RecordEvent,
+        power: Power,
         remake_uplink: Callable[[], None],
         cable: Cable,
         status: Mapping[str, Any],
@@ -85,31 +88,42 @@ class LabNode:
         is_new: bool = False,
     ) -> None:
         self._name = name
-        self.machine = machine
         self._config = settings.network
         self._connection = connection
         self._record = record_event
         self._remake_uplink = remake_uplink
         self.cable = cable
         self._name_server = name_server
-        self._in_process = AgentInProcess(
-            NodeAgent(name, self, settings, client, caches, peers, self._record_event, utc_now, poller)
+        self._power = power
+        self._boot = Boot()
+        self._make_agent: Callable[[], NodeAgent] = lambda: NodeAgent(
+            name, self, settings, client, caches, peers, self._record_event, utc_now, poller
         )
-        self.agent: LabAgent = process or self._in_process
-        self.heartbeat = Heartbeat(client, caches.nodes.objects[name], utc_now, status, is_reported=is_new)
+        self._client = client
+        self.set_up(machine, status, process, caches.nodes.objects[name], is_new=is_new)
         self.faults = FaultControl(self, control, utc_now, caches.nodes.objects[name])
         self._caches = caches
         self._pods = pods
         self._control = control
-        self._uplink_changed = asyncio.Event()
-        self._uplink_is_told_down = caches.nodes.objects[name].has_no_network
-        self._uplink_changed.set()  # the Node may say what was true in a former run
         self._known: tuple[Objects, dict[str, Pod]] | None = None
         """While it is cut from the API: the objects and this node's pods as they were then."""
         self._reads_copy = False
         """Does it read these, in caches of its own?"""
         self._switching = asyncio.Lock()
         """Whoever has it may change which caches the node reads."""
+
+    def set_up(
+        self, machine: Machine, status: Mapping[str, Any], process: LabAgent | None, registered: Node, *, is_new: bool = False
+    ) -> None:
+        """Have this machine from now on, with an agent and a heartbeat that know of none before it."""
+        self.machine = machine
+        self._has_ended = False
+        self._in_process = AgentInProcess(self._make_agent())
+        self.agent: LabAgent = process or self._in_process
+        self.heartbeat = Heartbeat(self._client, registered, utc_now, status, is_reported=is_new)
+        self._uplink_changed = asyncio.Event()
+        self._uplink_is_told_down = registered.has_no_network
+        self._uplink_changed.set()  # the Node may say what was true before
 
     def run(self) -> None:
         """Keep agent and heartbeat running, in tasks of their own."""
@@ -334,6 +348,43 @@ class LabNode:
     def kill_name_server(self) -> int:
         """SIGKILL to the process, which is that of all nodes; its id, 0 when there is none."""
         return self._name_server.kill()
+
+    # Power.
+
+    @property
+    def is_off(self) -> bool:
+        """Has its machine no power?"""
+        return IS_OFF in self._connection.causes
+
+    async def power_off(self, boot: Boot) -> None:
+        """Now; when the machine boots, it has what `boot` says."""
+        self._boot = boot
+        await self._power.off(self)
+
+    async def lose_power(self) -> None:
+        """Agent and heartbeat end, and nothing of the node reaches the API."""
+        self._cut(IS_OFF)
+        if not self._has_ended:
+            await self.agent.close()
+        self._has_ended = True
+
+    async def power_on(self) -> str:
+        """Boot. What was left half done by another try is gone before."""
+        await self._power.off(self)
+        place = await self._power.boot(self, self._boot)
+        self._boot = Boot()
+        return " and ".join(map(str, place.ips))
+
+    def connect(self) -> None:
+        """Its machine boots: it reaches the API, and reads what all read."""
+        self._connection.causes.clear()
+        self._name_server.join(self._name)
+        self._known, self._reads_copy = None, False
+
+    def start_pods(self) -> None:
+        """Start those that the API has for it; its agent keeps their addresses for them."""
+        for pod in self._own_pods().values():
+            self._pod_changed(None, pod)
 
     def configure_uplink(self) -> None:
         """As when the machine boots; what is there stays; blocks."""

@@ -12,6 +12,8 @@ With several subnets there is a switch for each, and the gateway is the router b
 
 from __future__ import annotations
 
+import msgspec
+
 from podplane.ipam.plan import Plan
 from podplane.model.config import ROUTE_PROTOCOL
 from podplane.pods.plan import DEFAULT, QUIET_IPV6
@@ -104,29 +106,42 @@ def port_name(number: int) -> str:
     return f"port{number}"
 
 
-def port(plan: Plan, number: int, netns: str) -> list[Value]:
-    """The cable from the switch to node `number`, whose far end is the node's eth0 in `netns`."""
+class Place(msgspec.Struct, frozen=True):
+    """Where the machine of node `number` is in the network: the addresses of its uplink, one a family, and its MAC."""
+
+    number: int
+    ips: tuple[IPAddress, ...]
+    mac: str
+
+
+def usual_place(plan: Plan, number: int) -> Place:
+    """Where it is unless a fault has moved it."""
     ips = plan.node_ips(number)
-    mac, switch_ = mac_of(ips[0]), switch_name(plan.subnet_of(number))
+    return Place(number, ips, mac_of(ips[0]))
+
+
+def port(plan: Plan, place: Place, netns: str) -> list[Value]:
+    """The cable from the switch to a node, whose far end is the node's eth0 in `netns`."""
+    switch_ = switch_name(plan.subnet_of(place.number))
     cable = Link(
-        name=port_name(number),
+        name=port_name(place.number),
         kind="veth",
         master=switch_,
-        alias=f"node/node{number}",
-        peer=Peer(netns=netns, name=UPLINK, mac=mac),
+        alias=f"node/node{place.number}",
+        peer=Peer(netns=netns, name=UPLINK, mac=place.mac),
     )
-    return [cable, *(Neighbour(link=switch_, ip=ip, mac=mac, protocol=BOOT_PROTOCOL) for ip in ips)]
+    return [cable, *(Neighbour(link=switch_, ip=ip, mac=place.mac, protocol=BOOT_PROTOCOL) for ip in place.ips)]
 
 
-def uplink(plan: Plan, number: int, *, asks: bool = False) -> list[Value]:
+def uplink(plan: Plan, place: Place, *, asks: bool = False) -> list[Value]:
     """What a machine's own network configuration does before Kubernetes comes: address and default route of eth0.
 
     `asks`: other nodes are found by ARP and neighbour discovery, as on a real machine; nobody makes permanent neighbours of them.
     """
     values: list[Value] = [Link(name="lo"), Link(name=UPLINK), *(() if asks else asks_nobody(UPLINK, plan))]
-    subnet = plan.subnet_of(number)
+    subnet = plan.subnet_of(place.number)
     gateways = plan.underlay_gateways(subnet)
-    for network, ip, gateway in zip(plan.subnet(subnet), plan.node_ips(number), gateways, strict=True):
+    for network, ip, gateway in zip(plan.subnet(subnet), place.ips, gateways, strict=True):
         values += [
             Address(link=UPLINK, ip=ip, prefix_length=network.prefixlen),
             Neighbour(link=UPLINK, ip=gateway, mac=mac_of(gateways[0]), protocol=BOOT_PROTOCOL),

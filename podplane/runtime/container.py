@@ -354,6 +354,15 @@ class ContainerRun(msgspec.Struct, eq=False):
         process.signal(signal.SIGKILL)
         await asyncio.shield(process.exited)
 
+    def lose_power(self) -> None:
+        """Its process is killed, and nothing follows from that."""
+        self._cancel_probes(STARTUP, READINESS, LIVENESS)
+        for task in (self._stopping, self._late):
+            if task is not None:
+                task.cancel()
+        if self.process is not None:
+            self.process.signal(signal.SIGKILL)
+
     async def before_stop(self, seconds: float) -> None:
         """The preStop hook, at most so long. Whether it is ready is asked until the end (kubelet, StopLivenessAndStartup)."""
         self._cancel_probes(STARTUP, LIVENESS)

@@ -54,6 +54,8 @@ class Kubelet(msgspec.Struct, eq=False):
     host_paths: Sequence[str] = ()
     groups: Groups = Groups()  # it is immutable
     clock: Callable[[], float] = time.monotonic
+    is_off: bool = False
+    """Has its machine lost its power?"""
     workers: dict[str, PodWorker] = msgspec.field(default_factory=dict)
     _tasks: dict[str, asyncio.Task[None]] = msgspec.field(default_factory=dict)
 
@@ -96,8 +98,18 @@ class Kubelet(msgspec.Struct, eq=False):
 
     def _begin_again(self, pod: Pod, is_ending: bool) -> None:
         """The worker of this pod ended unforeseen: another one takes over, unless it has one already."""
-        if pod.metadata.uid not in self.workers:
+        if pod.metadata.uid not in self.workers and not self.is_off:
             self._begin(pod, is_ending=is_ending)
+
+    async def lose_power(self) -> None:
+        """All of its pods are gone at once, with their processes: nothing is detached, nobody is told, and none comes again."""
+        self.is_off = True
+        workers, tasks = list(self.workers.values()), list(self._tasks.values())
+        for worker, task in zip(workers, tasks, strict=True):
+            worker.is_ending = False  # it would end its pod in order
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(worker.lose_power() for worker in workers))
 
     def worker(self, namespace: str, name: str) -> PodWorker | None:
         """The worker of a pod by name: of two with one name, the one that isn't ending."""

@@ -522,6 +522,20 @@ class PodWorker:
             await self.report()
         await self._delete()
 
+    async def lose_power(self) -> None:
+        """Its machine has no power: what is there of it is gone, without a word to anybody. Its `run` has been cancelled."""
+        processes = [run.process for run in self.runs if run.process is not None]
+        for run in self.runs:
+            run.lose_power()
+        await asyncio.gather(*(process.exited for process in processes))
+        await self._shared.end()
+        if self.sandbox is not None and not self.pod.spec.host_network:
+            self.sandbox.close()
+        if self._mounts is not None:
+            self._mounts.release()
+        if self._files is not None:
+            await self._files.remove()
+
     async def _end(self, runs: Sequence[ContainerRun]) -> None:
         """End these within what is left of the grace, which may be shortened meanwhile."""
         alive = _alive(runs)

@@ -10,7 +10,7 @@ import msgspec
 
 from podplane.agent.node import Started
 from podplane.lab.faults import cable, foreign
-from podplane.lab.faults.arguments import FaultError, Narrow, loss_of, mtu_of, port_of
+from podplane.lab.faults.arguments import Boot, FaultError, Narrow, boot_of, loss_of, mtu_of, port_of
 from podplane.lab.faults.cable import Cable
 from podplane.lab.faults.foreign import Place
 from podplane.lab.underlay import MTU, UPLINK
@@ -51,6 +51,12 @@ class Target(Place, Protocol):
 
     def kill_name_server(self) -> int:
         """SIGKILL to its process; the process id, 0 when there is none."""
+
+    async def power_off(self, boot: Boot) -> None:
+        """Now; `boot` is how it will boot."""
+
+    async def power_on(self) -> str:
+        """Boot, and start the pods again; the addresses of the node."""
 
     def configure_uplink(self) -> None:
         """Apply the machine's own network configuration once more; blocks."""
@@ -143,6 +149,17 @@ async def remake_uplink(target: Target, argument: str) -> str:
     return f"On {target.name}, {UPLINK} was deleted and made again."
 
 
+async def power_off(target: Target, argument: str) -> str:
+    """The machine is gone."""
+    await target.power_off(boot_of(argument))
+    return f"{target.name} is without power, and its pods are gone."
+
+
+async def power_on(target: Target) -> str:
+    """The machine boots."""
+    return f"{target.name} has booted, at {await target.power_on()}."
+
+
 def on_cable(fault: str, plan: Callable[[Cable, str], tuple[Iterable[Chain], str]]) -> Action:
     """A fault of the cable, by the rules that `plan` makes of the argument, and a sentence that says what they do."""
 
@@ -229,6 +246,7 @@ ACTIONS: Mapping[str, Action] = {
     "loss": on_cable("loss", lose),
     "block-port": on_cable("block-port", block_port),
     "mtu": Action(narrow, widen),
+    "power-off": Action(power_off, power_on),
     "stop-name-server": Action(stop_name_server, resume_name_server),
     "kill-name-server": Action(kill_name_server),
     "flush-nftables": by_foreign_hand(foreign.flush_nftables),

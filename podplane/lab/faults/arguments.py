@@ -10,7 +10,7 @@ DURATION = re.compile(r"(?P<number>[0-9]+)(?P<unit>s|m|h)")
 MAX_DIGITS = 6
 UNITS = {"s": 1, "m": 60, "h": 3600}
 SHARE = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3})?%")
-ONE_WAY, UNSEEN = "--one-way", "--unseen"
+ONE_WAY, UNSEEN, NEW_MAC, NEW_IP = "--one-way", "--unseen", "--new-mac", "--new-ip"
 PORT_PROTOCOLS = ("tcp", "udp", "sctp")
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132, "gre": 47}
 """Numbers of IANA, "Protocol Numbers"."""
@@ -73,6 +73,18 @@ def port_of(text: str) -> Port:
     if slash and protocol not in PORT_PROTOCOLS:
         raise FaultError(f"{protocol[:40]!r} has no ports: write {', '.join(PORT_PROTOCOLS)}, or nothing for all of them")
     return Port((protocol,) if slash else PORT_PROTOCOLS, int(number))
+
+
+class Boot(msgspec.Struct, frozen=True):
+    """What a machine has when it boots that it had not before."""
+
+    new_mac: bool = False
+    new_ip: bool = False
+
+
+def boot_of(text: str) -> Boot:
+    """Of the flags."""
+    return Boot(NEW_MAC in text.split(), NEW_IP in text.split())
 
 
 class Narrow(msgspec.Struct, frozen=True):

@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from podplane.kernel.errors import KernelError
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import ApiError
+from podplane.lab.errors import LabError
 from podplane.lab.faults import messages
 from podplane.lab.faults.actions import ACTIONS, Target
 from podplane.lab.faults.arguments import FaultError, seconds_of
 from podplane.lab.faults.messages import Active, Answer, Request
-from podplane.lab.faults.table import BY_NAME, CLEAR, Fault
+from podplane.lab.faults.table import BY_NAME, CLEAR, POWER_OFF, Fault
 from podplane.model.config import ACTIVE_FAULTS
 from podplane.model.objects import Node
 
@@ -76,7 +77,7 @@ class FaultControl:
     async def _answer(self, request: Request) -> Answer:
         try:
             return Answer(request.id, done=await self._carry_out(request))
-        except (FaultError, KernelError, OSError) as error:
+        except (FaultError, LabError, KernelError, OSError) as error:
             return Answer(request.id, error=str(error))
         except Exception as error:
             log.exception("fault node=%s %s", self.target.name, request.fault)
@@ -93,7 +94,7 @@ class FaultControl:
     async def _make(self, fault: Fault, argument: str) -> str:
         if fault.name in self.active:
             raise FaultError(f"{fault.name} is active on {self.target.name} already: clear it first")
-        for name in fault.not_during:
+        for name in (*fault.not_during, POWER_OFF):
             if name in self.active:
                 raise FaultError(f"{name} is active on {self.target.name}: clear it first")
         fault.refuse(argument)
@@ -117,9 +118,9 @@ class FaultControl:
             self._requests.put_nowait(Request(END + active.since, CLEAR, name))
 
     async def _clear(self, only: str) -> str:
-        """Undo one fault, or all that are active, the latest first."""
+        """Undo one fault, or all that are active, the latest first; a machine boots when all else is well."""
         done = []
-        for name in [name for name in reversed(self.active) if only in ("", name)]:
+        for name in sorted((name for name in reversed(self.active) if only in ("", name)), key=POWER_OFF.__eq__):
             undo = ACTIONS[name].undo
             if undo is not None:
                 done.append(await undo(self.target))

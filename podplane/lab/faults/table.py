@@ -10,7 +10,18 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from podplane.lab.faults.arguments import ONE_WAY, UNSEEN, FaultError, any_text, loss_of, mtu_of, port_of, seconds_of
+from podplane.lab.faults.arguments import (
+    NEW_IP,
+    NEW_MAC,
+    ONE_WAY,
+    UNSEEN,
+    FaultError,
+    any_text,
+    loss_of,
+    mtu_of,
+    port_of,
+    seconds_of,
+)
 
 CLEAR = "clear"
 """In a request, in place of a fault: undo all active ones."""
@@ -61,6 +72,8 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 CUT_API, UPLINK_DOWN, STOP_AGENT, MTU = "cut-api", "uplink-down", "stop-agent", "mtu"
+STOP_NAME_SERVER, POWER_OFF = "stop-name-server", "power-off"
+"""While the power is off, nothing else can be done to a node."""
 REPAIRED = "`kubectl describe node {node}` has a Repaired event"
 FAULTS: tuple[Fault, ...] = (
     Fault(
@@ -136,13 +149,24 @@ FAULTS: tuple[Fault, ...] = (
         flags={UNSEEN: "With --mtu: only the port at the switch does; nothing on the node says so."},
     ),
     Fault(
+        POWER_OFF,
+        "The node and its pods are gone at once, and nobody is told.",
+        "`kubectl get node {node}` says NotReady after 40 seconds; its pods are not reached",
+        undo="the machine boots, and its pods start again",
+        not_during=(CUT_API, UPLINK_DOWN, STOP_AGENT, STOP_NAME_SERVER, MTU),
+        flags={
+            NEW_MAC: "With --power-off: when it boots, its eth0 has another MAC.",
+            NEW_IP: "With --power-off: when it boots, the node has other addresses.",
+        },
+    ),
+    Fault(
         "uplink-remade",
         "The node's eth0 is deleted, and made again as another interface.",
         "`{check}` passes, once the routes are back",
         not_during=(UPLINK_DOWN, MTU),
     ),
     Fault(
-        "stop-name-server",
+        STOP_NAME_SERVER,
         "The node has no name server; its pods are led to those of other nodes.",
         "`{exec} POD -- getent hosts kubernetes.default` has an answer, from another node",
         undo="its name server answers again",

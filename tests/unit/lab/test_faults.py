@@ -18,9 +18,10 @@ from podplane.kubeapi.errors import ApiError
 from podplane.kubeapi.messages import Request as HttpRequest
 from podplane.kubeapi.messages import Response
 from podplane.lab.api_connection import ApiConnection, copy_of, differences, objects_of
+from podplane.lab.errors import LabError
 from podplane.lab.faults import messages
 from podplane.lab.faults.actions import ACTIONS
-from podplane.lab.faults.arguments import FaultError, Loss, Narrow, Port, loss_of, mtu_of, port_of, seconds_of
+from podplane.lab.faults.arguments import Boot, FaultError, Loss, Narrow, Port, loss_of, mtu_of, port_of, seconds_of
 from podplane.lab.faults.control import FaultControl
 from podplane.lab.faults.messages import Active, Answer, Request
 from podplane.lab.faults.table import BY_NAME, CLEAR, FAULTS
@@ -231,6 +232,15 @@ class FakeTarget:
     def resume_agent(self) -> None:
         self.log.append("go on")
 
+    async def power_off(self, boot: Boot) -> None:
+        self.log.append(f"off, {boot.new_mac:d}{boot.new_ip:d}")
+
+    async def power_on(self) -> str:
+        if self.error:
+            raise self.error
+        self.log.append("on")
+        return "192.168.1.13"
+
     async def cut_api(self) -> None:
         self.log.append("cut")
 
@@ -311,6 +321,24 @@ async def test_a_fault_is_made_answered_and_undone() -> None:
     assert not rig.active
     assert (await rig.ask("6", CLEAR)).done == "No fault is active on node1."
     assert rig.target.log == ["restart", "cut", "reconnect"]
+    rig.task.cancel()
+
+
+async def test_a_node_without_power_boots_when_nothing_else_is_wrong_and_can_do_nothing_before() -> None:
+    rig = Rig()
+    assert (await rig.ask("1", "uplink-down", "x")).error == "--uplink-down takes no value"
+    assert (await rig.ask("2", "power-off", "--new-mac")).done == "node1 is without power, and its pods are gone."
+    assert [str(one) for one in rig.active] == ["power-off --new-mac"]
+    assert (await rig.ask("3", "restart-agent")).error == "power-off is active on node1: clear it first"
+    rig.target.error = LabError("the agent of node1 is not ready")
+    assert (await rig.ask("4", CLEAR)).error == "the agent of node1 is not ready"
+    assert [str(one) for one in rig.active] == ["power-off --new-mac"], "it is tried again by another request"
+    rig.target.error = None
+    rig.control.active = {"power-off": rig.control.active["power-off"], "stop-agent": Active("stop-agent", "x")}
+    assert (await rig.ask("5", CLEAR)).done == "The agent of node1 goes on. node1 has booted, at 192.168.1.13."
+    assert rig.target.log == ["off, 10", "go on", "on"] and not rig.active
+    await rig.ask("6", "cut-api")
+    assert (await rig.ask("7", "power-off")).error == "cut-api is active on node1: clear it first"
     rig.task.cancel()
 
 

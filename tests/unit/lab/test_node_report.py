@@ -18,6 +18,7 @@ from podplane.lab import control_plane
 from podplane.lab.lab import Lab
 from podplane.lab.node_report import allocatable, architecture, capacity, images, labels, node_info
 from podplane.lab.spec import LabSpec
+from podplane.lab.underlay import usual_place
 from podplane.model.objects import Node
 from podplane.model.quantity import parse
 from podplane.runtime.images import IMAGES
@@ -101,7 +102,7 @@ def test_each_image_is_there_once_with_its_names() -> None:
 
 def test_a_node_fits_its_kind(tmp_path: Path) -> None:
     nodes: Resource = next(row for row in RESOURCES if row.id == "nodes")
-    node = control_plane.node(1, plan(), tmp_path, NOW, "host-gw")
+    node = control_plane.node(usual_place(plan(), 1), tmp_path, NOW, "host-gw")
     findings = nodes.read(node)
     assert (findings.unknown, findings.wrong, findings.causes) == ([], [], [])
     assert list(nodes.check(node, None)) == []
@@ -118,7 +119,7 @@ def test_a_node_fits_its_kind(tmp_path: Path) -> None:
 
 async def test_the_five_conditions_and_the_scheduler(tmp_path: Path) -> None:
     cluster = await Cluster(1).begin()
-    reported = control_plane.node(1, plan(), tmp_path, NOW, "host-gw")
+    reported = control_plane.node(usual_place(plan(), 1), tmp_path, NOW, "host-gw")
     await cluster("PATCH", "/api/v1/nodes/node1", {"metadata": {"labels": reported["metadata"]["labels"]}})
     await cluster("PATCH", "/api/v1/nodes/node1/status", {"status": reported["status"]})
     await cluster.beat("node1")
@@ -156,11 +157,11 @@ async def placed(cluster: Cluster, name: str, arch: str, storage: str) -> str:
 async def test_a_node_of_a_former_run_learns_what_its_machine_is_now(tmp_path: Path) -> None:
     cluster = await Cluster(1).begin()
     client = Client(cluster.server.call, "secret")
-    old = control_plane.node(2, plan(), tmp_path, NOW, "host-gw")
+    old = control_plane.node(usual_place(plan(), 2), tmp_path, NOW, "host-gw")
     old["metadata"]["labels"] = {"kubernetes.io/hostname": "node2", "mine": "too"}
     old["status"]["capacity"] = {"cpu": "1", "example.com/dongle": "4"}
     await Lab._register(client, old)
-    wanted = control_plane.node(2, plan(), tmp_path, "2026-02-02T00:00:00Z", "host-gw")
+    wanted = control_plane.node(usual_place(plan(), 2), tmp_path, "2026-02-02T00:00:00Z", "host-gw")
     await Lab._register(client, wanted)
     node = await cluster("GET", "/api/v1/nodes/node2")
     assert node["metadata"]["labels"] == {**labels("node2"), "mine": "too"}

@@ -19,7 +19,7 @@ NODES = ("192.168.1.0/24,fd00:192:168:1::/64", "fd00:192:168:1::/64,192.168.1.0/
 def test_addresses_and_gateways_are_of_one_network(cluster: str, node: str) -> None:
     plan = LabSpec(cluster_cidr=cluster, node_cidr=node).plan()
     networks = [*plan.node, *plan.outside]
-    values = [*underlay.switch(plan), *underlay.uplink(plan, 2)]
+    values = [*underlay.switch(plan), *underlay.uplink(plan, underlay.usual_place(plan, 2))]
     addresses = [v for v in values if isinstance(v, Address)]
     assert {a.ip.version for a in addresses} == set(plan.versions)
     for address in addresses:
@@ -38,7 +38,7 @@ def test_only_the_gateway_asks_for_neighbours_and_for_none_but_load_balancers(cl
     plan = LabSpec(cluster_cidr=cluster).plan()
     for values, links in (
         (underlay.switch(plan), {("", underlay.OUT), (underlay.OUTSIDE, underlay.UPLINK)}),
-        (underlay.uplink(plan, 2), {("", underlay.UPLINK)}),
+        (underlay.uplink(plan, underlay.usual_place(plan, 2)), {("", underlay.UPLINK)}),
     ):
         on_link = {(v.netns, v.link, v.ip.version) for v in values if isinstance(v, Address)}
         asks_nobody = {(v.netns, v.name) for v in values if isinstance(v, Sysctl) and v.value == "0"}
