@@ -19,11 +19,14 @@ import pytest
 
 from podplane.kernel.text import nft as text
 from podplane.model.config import UNDERLAY_MTU
-from podplane.model.service import EndpointPort, ServicePort
+from podplane.model.policy import NetworkPolicy, PolicyMetadata
+from podplane.model.service import EndpointPort, Ingress, LoadBalancerStatus, ServicePort, ServiceStatus
+from podplane.model.view import HostPort
 from podplane.nodes.plan import TABLE
 from podplane.state.network import Link, Route
 from tests.fake_cluster import BOTH, endpoints, node_ip, pod_ip, service
 from tests.kernel.cluster import RealCluster
+from tests.policed import Policed
 
 pytestmark = pytest.mark.kernel
 PORTS = (ServicePort(80, node_port=30080, name="tcp"), ServicePort(80, node_port=30080, name="udp", protocol="UDP"))
@@ -31,7 +34,8 @@ SERVICES = [service(ports=PORTS)]
 BEHIND = (EndpointPort(port=8080, name="tcp"), EndpointPort(port=8080, name="udp", protocol="UDP"))
 SLICES = [msgspec.structs.replace(one, ports=BEHIND) for one in endpoints("web", (1, 1))]
 VIPS = {4: "10.96.0.10", 6: "fd00:10:96::10"}
-NODE_PORT, PORT, FAR = 30080, 8080, {4: "198.18.0.2", 6: "fd00:198:18::2"}
+BALANCED = {4: "192.0.2.240", 6: "fd00:192:2::f0"}
+NODE_PORT, HOST_PORT, PORT, FAR = 30080, 8090, 8080, {4: "198.18.0.2", 6: "fd00:198:18::2"}
 FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 IP_MTU_DISCOVER = {4: (socket.IPPROTO_IP, 10), 6: (socket.IPPROTO_IPV6, 23)}
 IP_MTU = {4: (socket.IPPROTO_IP, 14), 6: (socket.IPPROTO_IPV6, 24)}
@@ -168,8 +172,31 @@ def test_an_uplink_that_comes_to_carry_less_is_followed_and_whoever_sends_more_i
     assert not any(route.mtu for route in routes)
 
 
-def test_a_pod_is_told_that_a_way_behind_its_masquerade_is_narrower() -> None:
-    real = Narrow(SERVICES, SLICES)
+def test_whoever_sends_to_a_pod_from_outside_is_told_what_it_takes() -> None:
+    """Pods of a tunnelled network take less than the network outside."""
+    balanced = ServiceStatus(LoadBalancerStatus(tuple(Ingress(ip=ip) for ip in BALANCED.values())))
+    services = [msgspec.structs.replace(SERVICES[0], status=balanced)]
+    real = Tunnelled(services, SLICES, {(1, 1): (HostPort(HOST_PORT, PORT, "UDP"),)})
+    for version, ip in BALANCED.items():
+        real.in_("outside", f"ip route add {ip} via {node_ip(1, version)}")
+    expected = dict.fromkeys(BOTH, 1450)
+    assert by_versions(lambda v: path_mtu(real, "outside", str(node_ip(1, v)), NODE_PORT)) == expected
+    assert by_versions(lambda v: path_mtu(real, "outside", BALANCED[v], 80)) == expected
+    assert by_versions(lambda v: path_mtu(real, "outside", str(node_ip(1, v)), HOST_PORT)) == expected
+
+
+class Isolated(Policed, Narrow):
+    """Nothing is let in to the pods of namespace a, which pod 1 of each node is in."""
+
+    def __init__(self) -> None:
+        super().__init__(SERVICES, SLICES)
+        self.begin()
+        self.put(NetworkPolicy(PolicyMetadata("closed", "a"), ingress=()))
+
+
+@pytest.mark.parametrize("kind", [lambda: Narrow(SERVICES, SLICES), Isolated], ids=["open", "isolated"])
+def test_a_pod_is_told_that_a_way_behind_its_masquerade_is_narrower(kind: Callable[[], Narrow]) -> None:
+    real = kind()
     real.in_(
         "outside",
         "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1; ip link add far type bridge; ip link set far mtu 1300 up;"
