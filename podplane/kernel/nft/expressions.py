@@ -114,6 +114,7 @@ ADDED: dict[str, dict[int, int | None]] = {
     "bitwise": {6: 0},
     "log": {3: 0, 4: None, 5: 4, 6: 0},
     "dynset": {9: 0},
+    "exthdr": {5: 0},
 }
 """Attributes that the kernel dumps though we never send them, and the value that they have then; None for any."""
 BY_NAME = {name: (kind, fields) for kind, (name, fields) in TABLE.items()}
