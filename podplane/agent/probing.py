@@ -10,10 +10,10 @@ agents of the process, and cost nothing while nothing is due.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
+import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from podplane.agent.agent import Agent
 from podplane.agent.kernel import Echo
@@ -22,18 +22,20 @@ from podplane.agent.planner import RecordEvent
 from podplane.agent.poller import Poller
 from podplane.model.answers import PeerProblem, PeerWay
 from podplane.model.objects import Node
-from podplane.model.paths import Path
+from podplane.model.paths import OVERLAY, Path
 from podplane.probes import choice
 from podplane.probes.problems import problems
-from podplane.probes.table import INTERVAL_SECONDS, State, Table
+from podplane.probes.table import INTERVAL_SECONDS, Plan, State, Table
 from podplane.probes.withdrawal import Surroundings, Suspect, withdrawn
 from podplane.routes.targets import carried_in, paths
 
 log = logging.getLogger(__name__)
 FIRST_SECONDS = 1.0
 """After a start the first probes wait for so long: the peers may be starting, too."""
-SUSPECTS = 64
-"""So many peers that are not ready are watched besides the others."""
+SUSPECTS, TURN_SECONDS = 64, 2.0
+"""So many peers that are not ready are watched at one time besides the others; of more each so many for so long, in turn."""
+NODES_AT_PACE = 100
+"""In a cluster of more nodes those peers are probed the more seldom."""
 NODE_SECONDS = 2e-4
 """Peers are not chosen more often than every so many seconds for each node of the cluster."""
 JUDGE_SECONDS = 1.0
@@ -77,6 +79,7 @@ class Probing:
         self._chosen: tuple[str, ...] = ()
         self._choose_at = 0.0
         self._are_chosen = False
+        self._turn, self._turn_at = 0, math.inf
         self._first_at = clock() + FIRST_SECONDS + choice.phase(self._view.node_name, INTERVAL_SECONDS)
 
     # What it is told.
@@ -94,9 +97,12 @@ class Probing:
         name = one.metadata.name
         if old is None or new is None:
             self._are_chosen = False
+        was = name in self._not_ready
         if name != self._view.node_name:
             self._note_readiness(name, old, new)
-        self._is_dirty = True
+        is_watched = name == self._view.node_name or self.table.of(name) or name in self._chosen
+        if is_watched or not self._are_chosen or was != (name in self._not_ready):
+            self._is_dirty = True
 
     def _note_readiness(self, name: str, old: Node | None, new: Node | None) -> None:
         if new is None or new.is_ready:
@@ -134,7 +140,7 @@ class Probing:
     def look(self) -> None:
         """Send what is due, take what was answered, and judge."""
         now = self._clock()
-        if self._is_dirty or self._agent.config is not self._config:
+        if self._is_dirty or self._agent.config is not self._config or now >= self._turn_at:
             self._choose(now)
         if self.table.waiting and self._echo is not None:
             for answer in self._echo.receive():
@@ -155,24 +161,33 @@ class Probing:
             self._chosen = choice.watched(self._view.node_name, nodes.keys())
             self._are_chosen = True
         self._is_dirty, self._config = False, self._agent.config
-        wanted: dict[Path, float] = {}
-        first = max(now, self._first_at)
-        for name in self._chosen if own is not None else ():
-            wanted.update(dict.fromkeys(self._paths(name), first))
-        suspects = list(self._suspects()) if own is not None else []
-        for name in suspects:
-            wanted.update(dict.fromkeys(self._paths(name), now))
+        suspects = self._suspects(now) if own is not None else ()
         known = {row.path.peer for row in self.table.rows}
-        self.table.set(wanted, now)
+        self.table.set(self._wanted(self._chosen if own is not None else (), suspects, now), now)
         for name in suspects:
             if name not in known:
                 self.table.hasten(name, now)
 
-    def _suspects(self) -> Iterable[str]:
-        """Those that are not judged yet come first."""
+    def _wanted(self, chosen: Iterable[str], suspects: Iterable[str], now: float) -> dict[Path, Plan]:
+        """Of suspects the ways to their pods decide. All nodes of the cluster probe them: the more seldom, the more nodes there are."""
+        pace = max(1.0, len(self._view.nodes) / NODES_AT_PACE)
+        found = {path: Plan(now, pace) for name in suspects for path in self._paths(name) if path.layer == OVERLAY}
+        return found | {path: Plan(max(now, self._first_at)) for name in chosen for path in self._paths(name)}
+
+    def _suspects(self, now: float) -> Sequence[str]:
+        """Peers that may be withdrawn, or are; of very many some, in turn."""
         withdrawn = self._view.withdrawn
-        waiting = (name for name in self._not_ready if name not in withdrawn)
-        return itertools.islice(itertools.chain(waiting, withdrawn), SUSPECTS)
+        found = [*withdrawn, *(name for name in self._not_ready if name not in withdrawn and self._was_well(name))]
+        if len(found) <= SUSPECTS:
+            self._turn_at = math.inf
+            return found
+        self._turn_at = now + TURN_SECONDS
+        first, self._turn = self._turn, (self._turn + SUSPECTS) % len(found)
+        return (found[first:] + found[:first])[:SUSPECTS]
+
+    def _was_well(self, name: str) -> bool:
+        node = self._view.nodes.get(name)
+        return name in self._was_ready or self.table.has_answered(name) or (node is not None and node.is_silent)
 
     def _paths(self, name: str) -> tuple[Path, ...]:
         peer, own = self._view.nodes.get(name), self._view.node
@@ -204,7 +219,7 @@ class Probing:
             name=name,
             is_ready=node.is_ready,
             pods=self.table.pods_of(name),
-            was_well=has_answered or name in self._was_ready or node.is_silent,
+            was_well=self._was_well(name),
             has_answered=has_answered,
         )
 

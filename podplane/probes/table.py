@@ -15,6 +15,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 import msgspec
 
@@ -44,6 +45,13 @@ class State(enum.Enum):
     UNKNOWN, REACHED, LOST = "unknown", "reached", "lost"
 
 
+class Plan(NamedTuple):
+    """When a way is tried first, and how many times as long the intervals between its probes are."""
+
+    first_at: float
+    pace: float = 1.0
+
+
 class Row(msgspec.Struct, eq=False):
     """One way. `latency` is the smoothed time of a round trip in seconds, None before the first answer; `lost` has a bit for each of the
     last `sent` probes (WINDOW at most): was it lost? `since`: when the state began."""
@@ -60,6 +68,7 @@ class Row(msgspec.Struct, eq=False):
     sequence: int = -1
     """Of the probe that is on its way; -1: none is."""
     is_hasty: bool = False
+    pace: float = 1.0
 
     @property
     def loss(self) -> float:
@@ -120,14 +129,14 @@ class Table:
         """Those of one peer."""
         return self._of_peer.get(peer, ())
 
-    def set(self, paths: Mapping[Path, float], now: float) -> None:
-        """Have these ways, each of which is tried first at the time that it has here; those that were there stay as they are."""
+    def set(self, paths: Mapping[Path, Plan], now: float) -> None:
+        """Have these ways; those that were there stay as they are, but for their pace."""
         for path, row in list(self._rows.items()):
             if path not in paths:
                 self._end_probe(row)
                 del self._rows[path]
-        for path, first in paths.items():
-            self._rows.setdefault(path, Row(path, first, now))
+        for path, plan in paths.items():
+            self._rows.setdefault(path, Row(path, plan.first_at, now)).pace = plan.pace
         self.changes += 1
         self._of_peer = {}
         for row in self._rows.values():
@@ -186,7 +195,7 @@ class Table:
         if row.state is not State.LOST and row.lost_in_a_row >= LOST_AFTER:
             row.state, row.since, row.is_hasty = State.LOST, now, False
             self.changes += 1
-        row.due_at = now + LOST_INTERVAL_SECONDS if row.state is State.LOST else now
+        row.due_at = now + LOST_INTERVAL_SECONDS * row.pace if row.state is State.LOST else now
         if row.path.layer == OVERLAY:
             for below in self.of(row.path.peer):
                 if below.path.layer == UNDERLAY and below.sequence < 0:
@@ -196,7 +205,7 @@ class Table:
         """From an answer by this way to the next probe."""
         others = (one for one in self.of(row.path.peer) if one.path.layer == OVERLAY)
         is_resting = row.path.layer == UNDERLAY and all(one.state is State.REACHED and not one.lost_in_a_row for one in others)
-        return RESTING_SECONDS if is_resting else INTERVAL_SECONDS
+        return (RESTING_SECONDS if is_resting else INTERVAL_SECONDS) * row.pace
 
     def answered(self, sequence: int, ip: str, seconds: float, now: float) -> bool:
         """The answer to a probe came from this address, so long after it was sent. False for one that nobody waits for."""

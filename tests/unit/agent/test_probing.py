@@ -255,6 +255,22 @@ async def test_in_a_large_cluster_a_node_watches_some_and_those_that_are_not_rea
     assert rig.kinds(far) == {"unicast"} and not rig.probing.table.of(f"node{far}")
 
 
+async def test_nodes_that_are_about_to_begin_are_not_probed_by_the_whole_cluster_nor_are_dead_ones_often() -> None:
+    rig = ProbingRig()
+    await rig.begin(*(with_ready(n, "True") for n in range(1, 201)))
+    await rig.pass_(START)
+    far = [n for n in range(2, 201) if not rig.probing.table.of(f"node{n}")][:2]
+    rig.put(with_ready(201, "False"))
+    rig.net.dead = {far[0]}
+    rig.put(with_ready(far[0], "Unknown"), with_ready(far[1], "Unknown"))
+    rig.net.asked.clear()
+    await rig.pass_(30)
+    assert not rig.probing.table.of("node201") or "node201" in rig.probing._chosen
+    dead, silent = (rig.net.asked.count(f"10.244.{n}.1") for n in far)
+    assert rig.kinds(far[0]) == {"unreachable"} and rig.kinds(far[1]) == {"unicast"}
+    assert dead <= 4 + 30 / 3 and silent <= 1 + 30 / 8, "half as often as those that are watched"
+
+
 async def test_however_many_nodes_are_not_ready_a_node_probes_only_so_many() -> None:
     rig = ProbingRig()
     await rig.begin(*(with_ready(n, "True" if n < 140 else "Unknown") for n in range(1, 240)))

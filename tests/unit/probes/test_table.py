@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podplane.model.paths import OVERLAY, UNDERLAY, Path
-from podplane.probes.table import INTERVAL_SECONDS, RESTING_SECONDS, WINDOW, Row, State, Table, combined
+from podplane.probes.table import INTERVAL_SECONDS, RESTING_SECONDS, WINDOW, Plan, Row, State, Table, combined
 
 PODS = Path("node2", OVERLAY, "10.244.2.1", "vxlan", "192.168.1.11")
 PODS6 = Path("node2", OVERLAY, "fd00:10:244:2::1", "vxlan", "192.168.1.11")
@@ -25,7 +25,7 @@ class Net:
 
     def __init__(self, *paths: Path) -> None:
         self.table, self.now = Table(), 0.0
-        self.table.set(dict.fromkeys(paths, 0.0), 0.0)
+        self.table.set(dict.fromkeys(paths, Plan(0.0)), 0.0)
         self.answers: Answers = lambda path, now: True
         self.seconds = 0.001
         self.sent: list[tuple[float, Path]] = []
@@ -132,7 +132,7 @@ def test_a_long_way_is_never_lost_for_its_length_alone() -> None:
 
 def test_only_the_address_that_was_asked_may_answer_and_once() -> None:
     table = Table()
-    table.set({PODS: 0.0}, 0.0)
+    table.set({PODS: Plan(0.0)}, 0.0)
     ((sequence, _),) = table.due(0.0)
     assert not table.answered(sequence, "10.244.2.9", 0.001, 0.1)
     assert not table.answered(sequence + 1, PODS.ip, 0.001, 0.1)
@@ -142,13 +142,13 @@ def test_only_the_address_that_was_asked_may_answer_and_once() -> None:
 
 def test_ways_that_go_are_forgotten_and_what_they_are_answered_is_nobodys() -> None:
     table = Table()
-    table.set({PODS: 0.0, OTHER: 0.0}, 0.0)
+    table.set({PODS: Plan(0.0), OTHER: Plan(0.0)}, 0.0)
     sent = dict(table.due(0.0))
-    table.set({OTHER: 0.0}, 0.1)
+    table.set({OTHER: Plan(0.0)}, 0.1)
     assert table.waiting == 1 and [row.path for row in table.rows] == [OTHER]
     for sequence, path in sent.items():
         assert table.answered(sequence, path.ip, 0.001, 0.2) == (path == OTHER)
-    table.set({OTHER: 0.3, PODS: 0.3}, 0.3)
+    table.set({OTHER: Plan(0.3), PODS: Plan(0.3)}, 0.3)
     assert {row.path: row.state for row in table.rows} == {OTHER: State.REACHED, PODS: State.UNKNOWN}
 
 
@@ -176,7 +176,7 @@ def test_it_counts_what_is_on_its_way_whatever_happens(steps: list[tuple[str, fl
             case "hasten":
                 table.hasten("node2", now)
             case "set":
-                table.set(dict.fromkeys([PODS, BELOW, OTHER][: int(seconds) + 1], now), now)
+                table.set(dict.fromkeys([PODS, BELOW, OTHER][: int(seconds) + 1], Plan(now)), now)
         assert table.waiting == sum(row.sequence >= 0 for row in table.rows)
         assert all(0 <= row.loss <= 1 and row.sent <= WINDOW for row in table.rows)
         assert all(row.due_at >= table.due_at for row in table.rows) or step == "answer"
