@@ -209,7 +209,7 @@ def _plan_node(view: View, key: NodeKey, settings: Settings, memory: None, taken
 
 def _own_network(view: View, node: Node, settings: Settings) -> Fragment:
     network = settings.network
-    return nodes.plan(node, network, settings.nodes, ways.pod_mtu(node, network), ways.devices(network))
+    return nodes.plan(node, network, settings.nodes, ways.pod_mtu(node, network), ways.devices(network), ways.outer(network))
 
 
 def _host_ports_on_node(view: View, node: Node, settings: tuple[NetworkConfig, HostPortSettings]) -> Fragment:

@@ -33,11 +33,14 @@ from podplane.state.network import Address, Link, Route, Sysctl
 from podplane.state.nft import DROP, Chain, Element, Hook, Set, Table, label
 from podplane.state.nft_nat import is_invalid
 from podplane.state.nft_rules import (
+    Row,
     clamp_segments,
     counter,
     destination_in,
+    destination_not_in,
     destination_not_in_set,
     family,
+    input_is,
     jump,
     masquerade,
     opens_connection,
@@ -80,10 +83,18 @@ SYSCTLS: dict[str, str] = {
 (ip-sysctl); with the kernel's 0, by addresses alone, all connections between two nodes take the same one."""
 
 
-def plan(node: Node, config: NetworkConfig, own: NodeSettings, mtu: int = 0, tunnels: Iterable[str] = ()) -> Fragment:
+def plan(
+    node: Node,
+    config: NetworkConfig,
+    own: NodeSettings,
+    mtu: int = 0,
+    tunnels: Iterable[str] = (),
+    outer: Iterable[Row] = (),
+) -> Fragment:
     """All kernel objects that this node needs whatever pods it has; nothing while it has no blocks.
 
-    `mtu` is that of pods, in bytes; 0: the uplink's. `tunnels` are the links through which other nodes' pods are reached.
+    `mtu` is that of pods, in bytes; 0: the uplink's. `tunnels` are the links through which other nodes' pods are reached, and `outer`
+    matches the packets in which those of pods travel between nodes.
     """
     blocks = [ipaddress.ip_network(block) for block in node.spec.pod_cidrs]
     if not blocks:
@@ -100,6 +111,7 @@ def plan(node: Node, config: NetworkConfig, own: NodeSettings, mtu: int = 0, tun
         values += node_elements(node, (block.version for block in blocks))
     if tunnels:
         values += _into_tunnels(blocks, config, tunnels)
+        values += _sent_by_nodes_alone(blocks, config, outer)
     return fragment(values)
 
 
@@ -178,6 +190,41 @@ def _into_tunnels(blocks: list[IPNetwork], config: NetworkConfig, tunnels: Itera
     return [
         Table(family=family_name, table=table),
         Chain(family=family_name, table=table, name="tunnels", hook=hook, rules=rules, comment=comment),
+    ]
+
+
+def _sent_by_nodes_alone(blocks: list[IPNetwork], config: NetworkConfig, outer: Iterable[Row]) -> list[Value]:
+    """No pod sends a node what only nodes send each other: the packet in it could have any sender, and would go past policies. Two pods may
+    have a tunnel of their own between them. What was sent to a Service has its endpoint's address here, so it can't go round that."""
+    family_name, table = TABLE
+    inside = {v: [n for n in map(ipaddress.ip_network, config.cluster_cidrs) if n.version == v] for v in (4, 6)}
+    ends: dict[str, list[Row]] = {
+        "input": [()],
+        "forward": [
+            (*family(version), *(part for cidr in inside[version] for part in destination_not_in(cidr)))
+            for version in {block.version: None for block in blocks}
+        ],
+    }
+    return [
+        Chain(
+            family=family_name,
+            table=table,
+            name=f"outer-{hook}",
+            hook=Hook("filter", hook, FILTER_PRIORITY),
+            rules=tuple(
+                rule(
+                    match,
+                    input_is(config.bridge),
+                    row,
+                    counter(),
+                    verdict(DROP),
+                    comment="pods: what only nodes send each other",
+                )
+                for match in outer
+                for row in rows
+            ),
+        )
+        for hook, rows in ends.items()
     ]
 
 

@@ -13,6 +13,7 @@ from podplane.model.config import NetworkConfig
 from podplane.model.objects import Node
 from podplane.routes import underlay
 from podplane.state.links import LEAST_MTU
+from podplane.state.nft_rules import Row
 from podplane.state.ownership import Ownership
 from podplane.state.value import Fragment, network_of
 
@@ -28,8 +29,8 @@ class Backend:
     one. `owns(settings)` are the marks of all that these plans put into the kernel. `is_direct(peer, node, settings)`: the network between
     both carries packets with addresses of pods. `why_not(peer, node, settings)` says why pods of the peer are not reached, or some of their
     addresses; "" where they are. `carried_in(settings)` is what its packets are to the network between nodes, as the rules of a firewall
-    name it ("UDP port 4789"); "" where they are those of pods. `tunnel` is the name of another backend, by which peers are reached that
-    are not on a link with the node.
+    name it ("UDP port 4789"); "" where they are those of pods, and `outer(settings)` matches them in nf_tables. `tunnel` is the name of
+    another backend, by which peers are reached that are not on a link with the node.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Backend:
     is_direct: Callable[[Node, Node, NetworkConfig], bool] = lambda peer, node, settings: False
     why_not: Callable[[Node, Node, NetworkConfig], str] = lambda peer, node, settings: ""
     carried_in: Callable[[NetworkConfig], str] = lambda settings: ""
+    outer: Callable[[NetworkConfig], Row] = lambda settings: ()
     tunnel: str = ""
 
     def room(self, node: Node, settings: NetworkConfig) -> int:

@@ -53,6 +53,7 @@ def _with(name: str, tunnel: Backend) -> Backend:
         depends_on=underlay.place,
         owns=tunnel.owns,
         carried_in=tunnel.carried_in,
+        outer=tunnel.outer,
         is_direct=lambda peer, node, settings: way(peer, node, settings) is host_gw.BACKEND,
         tunnel=tunnel.name,
     )

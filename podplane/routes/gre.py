@@ -20,6 +20,8 @@ from podplane.model.objects import Node
 from podplane.routes import tunnels, underlay
 from podplane.routes.backend import Backend
 from podplane.state.network import Encap, Gre, Link, Route
+from podplane.state.nft_rules import GRE as IPPROTO_GRE
+from podplane.state.nft_rules import protocol_is
 from podplane.state.ownership import Ownership, link_alias
 from podplane.state.value import Fragment, IPAddress, Value, fragment
 
@@ -73,4 +75,5 @@ BACKEND = Backend(
     depends_on=underlay.place,
     owns=_owns,
     carried_in=lambda settings: "IP protocol 47 (GRE)",
+    outer=lambda settings: protocol_is(IPPROTO_GRE),
 )

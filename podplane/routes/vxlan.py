@@ -22,6 +22,7 @@ from podplane.routes import tunnels, underlay
 from podplane.routes.backend import Backend
 from podplane.state.mac import link_local_of
 from podplane.state.network import Fdb, Link, Neighbour, Route, Vxlan
+from podplane.state.nft_rules import udp_port_is
 from podplane.state.ownership import Ownership, link_alias
 from podplane.state.value import Fragment, IPAddress, IPNetwork, Value, fragment, network_of
 
@@ -95,4 +96,5 @@ BACKEND = Backend(
     depends_on=underlay.place,
     owns=_owns,
     carried_in=lambda settings: f"UDP port {settings.vxlan_port}",
+    outer=lambda settings: udp_port_is(settings.vxlan_port),
 )

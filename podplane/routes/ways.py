@@ -14,6 +14,7 @@ from podplane.model.objects import Node
 from podplane.routes.backend import Backend
 from podplane.routes.table import backend
 from podplane.state.links import carries
+from podplane.state.nft_rules import Row
 from podplane.state.value import Fragment
 
 
@@ -79,6 +80,11 @@ def too_narrow(node: Node, config: NetworkConfig) -> str:
 def devices(config: NetworkConfig) -> tuple[str, ...]:
     """Names of the links through which pods of other nodes are reached."""
     return tuple(name for way in of(config) for name in way.devices)
+
+
+def outer(config: NetworkConfig) -> tuple[Row, ...]:
+    """What matches the packets in which those of pods travel between nodes, by each of the backends that encapsulate."""
+    return tuple(dict.fromkeys(row for way in of(config) if (row := way.outer(config))))
 
 
 def plan_node(node: Node, config: NetworkConfig) -> Fragment:

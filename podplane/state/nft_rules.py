@@ -29,8 +29,10 @@ from podplane.state.value import IPNetwork
 Row = tuple[Expression, ...]
 LINK_HEADER, NETWORK_HEADER, TRANSPORT_HEADER = 0, 1, 2
 META_NFPROTO, META_OIFNAME, META_IIFNAME, META_PROTOCOL, META_PKTTYPE, META_L4PROTO = 15, 7, 6, 1, 19, 16
-ICMP6 = 58
-"""IPPROTO_ICMPV6."""
+UDP, GRE, ICMP6 = 17, 47, 58
+"""IPPROTO_*."""
+DESTINATION_PORT_OFFSET = 2
+"""Of TCP, UDP and SCTP."""
 ETHERTYPE = {4: b"\x08\x00", 6: b"\x86\xdd"}
 PACKET_HOST, PACKET_OTHERHOST = 0, 3
 NFPROTO = {4: 2, 6: 10}
@@ -90,6 +92,17 @@ def icmp6_type_is(kind: int) -> Row:
     """`icmpv6 type 135`, with `meta l4proto ipv6-icmp` before it."""
     load = Payload(dreg=1, base=TRANSPORT_HEADER, offset=0, length=1)
     return (Meta(key=META_L4PROTO, dreg=1), Cmp(data=bytes((ICMP6,))), load, Cmp(data=bytes((kind,))))
+
+
+def protocol_is(number: int) -> Row:
+    """`meta l4proto gre`."""
+    return (Meta(key=META_L4PROTO, dreg=1), Cmp(data=bytes((number,))))
+
+
+def udp_port_is(port: int) -> Row:
+    """`udp dport 4789`."""
+    load = Payload(dreg=1, base=TRANSPORT_HEADER, offset=DESTINATION_PORT_OFFSET, length=2)
+    return (*protocol_is(UDP), load, Cmp(data=port.to_bytes(2, "big")))
 
 
 def sender(version: int) -> Row:

@@ -12,7 +12,7 @@ import msgspec
 
 from podplane.state.value import IPAddress
 
-PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132, "icmp": 1, "icmpv6": 58}
+PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132, "gre": 47, "icmp": 1, "icmpv6": 58}
 NAMES = {number: name for name, number in PROTOCOLS.items()}
 WITH_PORTS = frozenset({"tcp", "udp", "sctp"})
 ICMP = frozenset({"icmp", "icmpv6"})
@@ -108,7 +108,8 @@ def checksum(content: bytes) -> int:
 
 
 def transport_header(packet: Packet) -> bytes:
-    """The header of TCP (20 bytes), UDP (8), SCTP (12) or an ICMP echo (8), checksums zero; nothing for another protocol."""
+    """The header of TCP (20 bytes), UDP (8), SCTP (12), GRE without key (4) or an ICMP echo (8), checksums zero; nothing for another
+    protocol."""
     ports = (packet.source_port, packet.destination_port)
     match packet.protocol:
         case "tcp":
@@ -117,6 +118,8 @@ def transport_header(packet: Packet) -> bytes:
             return struct.pack(">HHHH", *ports, 8 + packet.payload_length, 0)
         case "sctp":
             return struct.pack(">HHII", *ports, 0, 0)
+        case "gre":
+            return struct.pack(">HH", 0, ETHERTYPE[packet.version])
         case "icmp" | "icmpv6":
             return struct.pack(">BBHHH", packet.destination_port, 0, 0, packet.source_port, 1)
     return b""

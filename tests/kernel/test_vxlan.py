@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import socket
+import struct
 import subprocess
 
 import pytest
@@ -17,6 +18,7 @@ from podplane.kernel.opener import KernelOpener
 from podplane.routes.vxlan import device_mac
 from podplane.state.network import Link, Peer, Sysctl
 from podplane.state.operations import Operation
+from podplane.trace.packet import checksum
 from tests.fake_cluster import uplink, uplink_mac
 from tests.plans import agent_settings, node
 from tests.unit.agent.rig import DUAL, caches_of
@@ -110,6 +112,39 @@ def test_a_pod_that_talks_to_another_nodes_own_address_is_seen_with_its_nodes() 
     two = made()
     addresses = {"192.168.1.11": "192.168.1.10", "fd00:192:168:1::11": "fd00:192:168:1::10"}
     assert {ip: exchange(two.pod, two.theirs, ip) for ip in addresses} == addresses
+
+
+def inner(source: str, destination: str, payload: bytes) -> bytes:
+    """A UDP datagram to a port of this test in an IPv4 packet from any address."""
+    datagram = struct.pack(">HHHH", PORT, PORT, 8 + len(payload), 0) + payload
+    ends = socket.inet_aton(source) + socket.inet_aton(destination)
+    header = struct.pack(">BBHHHBB", 0x45, 0, 20 + len(datagram), 1, 0, 64, socket.IPPROTO_UDP)
+    return header + checksum(header + b"\0\0" + ends).to_bytes(2, "big") + ends + datagram
+
+
+def forged(mac: str, source: str, destination: str, payload: bytes) -> bytes:
+    """What VXLAN carries in UDP (RFC 7348) to the device with this MAC."""
+    frame = bytes.fromhex(mac.replace(":", "")) + bytes(6) + b"\x08\0" + inner(source, destination, payload)
+    return struct.pack(">II", 1 << 27, 1 << 8) + frame
+
+
+@pytest.mark.parametrize("node", ["192.168.1.10", "192.168.1.11"])
+def test_a_pod_sends_no_packet_into_the_tunnel_of_a_node(node: str) -> None:
+    two = made()
+    own, theirs = ("10.244.1.1", "10.244.2.9", device_mac("node1")), ("10.244.2.5", "10.244.1.9", device_mac("node2"))
+    (destination, source, mac), there = (own, CurrentNamespace()) if node == "192.168.1.10" else (theirs, two.theirs)
+
+    def send(sender: Namespace, to: tuple[str, int], packet: bytes) -> None:
+        with sender.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as out:
+            out.sendto(packet, to)
+
+    with there.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as received:
+        received.bind((destination, PORT))
+        received.settimeout(3)
+        nodes = [one for one in (CurrentNamespace(), two.theirs) if one is not there]
+        for sender, payload in ((two.pod, b"forged"), (nodes[0], b"of a node")):
+            send(sender, (node, 8472), forged(mac, source, destination, payload))
+        assert received.recv(100) == b"of a node", "the first one that came"
 
 
 def shell(script: str) -> str:

@@ -31,7 +31,7 @@ NETWORK_BYTES = {(4, 8): "ip ttl", (6, 7): "ip6 hoplimit", (6, 6): "ip6 nexthdr"
 """Bytes of headers, by IP version and offset."""
 NEXT_HEADERS = {"ip6 nexthdr": {0: "ip"}}
 """What nft calls values of these (of hop-by-hop options, by /etc/protocols)."""
-L4_NAMES = {1: "icmp", 6: "tcp", 17: "udp", 58: "ipv6-icmp", 132: "sctp"}
+L4_NAMES = {1: "icmp", 6: "tcp", 17: "udp", 47: "gre", 58: "ipv6-icmp", 132: "sctp"}
 IS_TCP, TCP_FLAGS = "meta l4proto tcp", nft.Payload(dreg=1, base=2, offset=13, length=1)
 FLAG_NAMES = ("fin", "syn", "rst", "psh", "ack", "urg", "ecn", "cwr")
 DYNSET = {0: "add", 1: "update", 2: "delete"}
