@@ -17,6 +17,7 @@ from typing import TypeVar
 import msgspec
 import pytest
 
+from podplane.kernel.door import Kernel
 from podplane.kernel.text import nft as text
 from podplane.model.config import UNDERLAY_MTU
 from podplane.model.policy import NetworkPolicy, PolicyMetadata
@@ -24,6 +25,7 @@ from podplane.model.service import EndpointPort, Ingress, LoadBalancerStatus, Se
 from podplane.model.view import HostPort
 from podplane.nodes.plan import TABLE
 from podplane.state.network import Link, Route
+from podplane.state.nft import NftValue
 from tests.fake_cluster import BOTH, endpoints, node_ip, pod_ip, service
 from tests.kernel.cluster import RealCluster
 from tests.policed import Policed
@@ -217,17 +219,18 @@ def test_segments_fit_a_way_that_is_narrower_than_a_pod_knows() -> None:
     assert transfer(real, "node1-pod1", (str(pod_ip(2, 1, 4)), PORT), "node2-pod1", (str(pod_ip(2, 1, 4)), PORT))[1] == 0
 
 
-def test_the_rules_for_segments_are_listed_as_they_are() -> None:
+def test_the_rules_for_segments_are_read_back_and_listed_as_they_are() -> None:
+    real = Narrow(SERVICES, SLICES)
+    wanted = [
+        one for one in real.agents[1].ledger.desired.values() if isinstance(one, NftValue) and (one.family, one.table) == TABLE
+    ]
+    found = Kernel(real.namespaces["node1"], real.opener).read(real.agents[1].watcher.ownership)
+    assert [found[one.identity] for one in wanted] == wanted
     if shutil.which("nft") is None:
         pytest.skip("nft is not installed")
-    real = Narrow(SERVICES, SLICES)
     listed = "".join(real.in_("node1", f"nft list chain {' '.join(TABLE)} {name}") for name in ("forward", "segments"))
-    assert all(
-        line in listed
-        for line in text.tables(real.agents[1].ledger.desired.values()).splitlines()
-        if "syn" in line or "maxseg" in line
-    )
-    assert listed.count("maxseg size set rt mtu") == 4
+    lines = [line for line in text.tables(wanted).splitlines() if "syn" in line or "maxseg" in line]
+    assert len(lines) == 5 and all(line in listed for line in lines)
 
 
 def test_without_room_for_ipv6_all_else_goes_on_and_it_comes_back() -> None:
