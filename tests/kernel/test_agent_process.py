@@ -30,7 +30,7 @@ KUBEADM = {"networking": {"podSubnet": "10.128.0.0/9", "serviceSubnet": "10.96.0
 UPLINK = """
 ip link set lo up
 ip link add eth0 type bridge; ip addr add 192.168.1.10/16 dev eth0; ip link set eth0 up
-ip link add eth1 mtu 1400 type bridge; ip link set eth1 up
+ip link add eth1 mtu 1400 type bridge; ip link set eth1 up; ip route add default via 192.168.0.1 dev eth0
 """
 SECONDS = 60
 
@@ -41,6 +41,7 @@ class Cluster(SimulatedApi):
     def __init__(self) -> None:
         super().__init__(1, 0, peers=1, own_pods=3)
         self.events: list[str] = []
+        self.patches: list[str] = []
         self.changed("nodes", node(0) | {"spec": {}})
 
     async def handle(self, request: Request) -> Answer:
@@ -52,6 +53,8 @@ class Cluster(SimulatedApi):
             event["metadata"]["uid"] = f"event-{len(self.events)}"
             self.events.append(json.dumps(event))
             return Response(201, json.dumps(event).encode())
+        if request.method == "PATCH" and request.path.endswith("/nodes/node1"):
+            self.patches.append((request.body or b"").decode())
         return await super().handle(request)
 
 
@@ -116,8 +119,13 @@ async def life(folder: Path) -> None:
             one.exchange()
             one.close()
         _, late = await here.attach("own-2")
-        assert (attached.mtu, late.mtu) == (1500, 1400)
+        assert (attached.mtu, late.mtu) == (1500, 1400), (
+            "by the link that leads to other nodes, not by that of the default route"
+        )
         await here.network.check(pod)
+        run("ip link set eth1 mtu 1300")
+        await until(lambda: "mtu 1300 " in run("ip -o link show cbr0"))
+        await until(lambda: any('"podplane.dev/underlay-mtu":"1300"' in said for said in here.api.patches))
         run("ip addr del 192.168.1.10/16 dev eth1")
         await until(lambda: any("goes on with uplink eth1" in event for event in here.api.events))
     assert here.conflist.exists(), "pods could neither start nor end without it"
