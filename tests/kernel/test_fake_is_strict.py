@@ -18,7 +18,7 @@ from podplane.kernel.fakes.world import FakeOpener
 from podplane.kernel.namespace import NetworkNamespace, Workers
 from podplane.kernel.opener import KernelOpener
 from podplane.kernel.text import ip as text
-from podplane.state.network import Address, Fdb, Link, Neighbour, Peer, Proxy, Qdisc, Redirect, Route, Rule, Vxlan
+from podplane.state.network import Address, Encap, Fdb, Link, Neighbour, Peer, Proxy, Qdisc, Redirect, Route, Rule, Vxlan
 from podplane.state.operations import Operation, Report
 from podplane.state.ownership import Ownership, link_alias
 from podplane.state.value import Identity, Value
@@ -65,6 +65,12 @@ def versions() -> list[list[Value]]:
     ):
         route = Route(destination=network(destination), gateway=ip(gateway) if gateway else None, link=link, protocol=OURS)
         objects.append([route, changed(route, mtu=1300), changed(route, protocol=THEIRS)])
+    for destination, remote in (("10.4.0.0/16", "192.168.1.{}"), ("fd04::/64", "192.168.1.{}"), ("fd05::/64", "fd00::{}")):
+        into = Route(
+            destination=network(destination), link="cbr0", encap=Encap(remote=ip(remote.format(12)), hops=64), protocol=OURS
+        )
+        other = Encap(remote=ip(remote.format(13)), local=ip(remote.format(10)), id=7, flags=4)
+        objects.append([into, changed(into, encap=other), changed(into, encap=None), changed(into, protocol=THEIRS)])
     objects += [[Fdb(link="ppvx", mac="02:00:00:00:00:09", remote=ip("192.168.1.12"))]]
     objects += [[Fdb(link="ppvx", mac="00:00:00:00:00:00", remote=ip(f"192.168.1.{n}"))] for n in (12, 13)]
     shaper = Qdisc(link="cbr0", rate=1_000_000, burst=16384, limit=65536)

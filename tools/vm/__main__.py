@@ -28,7 +28,12 @@ from tools.vm import initramfs
 from tools.vm.kernel import Kernel, Missing, kernel, program, virtiofsd
 
 SECONDS, MEMORY, PROCESSORS = 900.0, 2048, 2
-TESTS = ("tests/kernel/test_cgroups.py", "tests/kernel/test_cgroups_of_containers.py", "tests/attack/test_user_limits.py")
+TESTS = (
+    "tests/kernel/test_gre.py",
+    "tests/kernel/test_cgroups.py",
+    "tests/kernel/test_cgroups_of_containers.py",
+    "tests/attack/test_user_limits.py",
+)
 """Those for which this kernel has something that others may lack."""
 PYTEST = (".venv/bin/python", "-m", "pytest", "-p", "no:cacheprovider", "--color=no", "-v", "-rs", "--timeout=0")
 SOCKET_SECONDS = 10.0
