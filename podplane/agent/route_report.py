@@ -31,7 +31,8 @@ async def routes(ledger: Ledger) -> list[RouteStatus]:
     described = []
     for number, route in enumerate(sorted(found, key=_order), 1):
         mac = macs.get((route.link, route.gateway), "") if route.gateway is not None else ""
-        described.append(_described(route, ledger, str(remotes.get((route.link, mac), ""))))
+        through = route.encap.remote if route.encap is not None else remotes.get((route.link, mac), "")
+        described.append(_described(route, ledger, str(through)))
         if number % STEP == 0:
             await pause()
     return described

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from podplane.agent.agent import Agent
 from podplane.agent.route_report import routes
 from podplane.kernel.door import Kernel
@@ -35,8 +37,9 @@ async def test_routes_are_in_the_order_of_their_destinations_each_with_who_asked
     assert {(one.through, one.state) for one in found} == {("", "done")}
 
 
-async def test_a_route_through_a_tunnel_names_the_node_at_its_other_end() -> None:
-    found = {one.destination: one for one in await described("vxlan", Rig())}
+@pytest.mark.parametrize("backend", ["vxlan", "gre"])
+async def test_a_route_through_a_tunnel_names_the_node_at_its_other_end(backend: str) -> None:
+    found = {one.destination: one for one in await described(backend, Rig())}
     assert found["10.244.2.0/24"].through == found["fd00:10:244:2::/64"].through == "192.168.1.11"
     assert found["10.244.1.2/32"].through == ""
 
