@@ -90,6 +90,8 @@ UMASK = 0o022
 NO_DEVICES = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
 ROOT, SCRATCH = "root", "scratch"
 """Mount points in the lab's own folder: that of the new root, and that of all that the container writes."""
+MOST_AT_ONCE = 1 << 20
+"""Of a file that is copied."""
 LAST_WORDS = ".last-words"
 """The file there of the container's termination message."""
 
@@ -404,8 +406,9 @@ def _copy(source: str, target: str) -> None:
     try:
         new = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC)
         try:
-            os.fchmod(new, stat.S_IMODE(os.fstat(old).st_mode))
-            while data := os.read(old, 1 << 20):
+            what = os.fstat(old)
+            os.fchmod(new, stat.S_IMODE(what.st_mode))
+            while data := os.read(old, min(what.st_size + 1, MOST_AT_ONCE)):  # a large buffer takes longer than the file
                 while data:
                     data = data[os.write(new, data) :]
         finally:

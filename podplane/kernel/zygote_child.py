@@ -26,7 +26,7 @@ from podplane.kernel.cgroups import Group
 from podplane.kernel.ids import Ids
 from podplane.kernel.sandbox import Sandbox
 from podplane.kernel.volumes import VolumeError
-from podplane.kernel.zygote_messages import MESSAGE_BYTES, NOT_EXECUTABLE, NOT_FOUND, STARTED, WHY_BYTES, Event, Spawn, Words
+from podplane.kernel.zygote_messages import NOT_EXECUTABLE, NOT_FOUND, STARTED, WHY_BYTES, Event, Spawn, Words
 
 MAX_WORD_BYTES = 128 * 1024
 """MAX_ARG_STRLEN of Linux."""
@@ -235,7 +235,8 @@ class Child:
         return own
 
     def _run(self) -> int:
-        words = msgspec.json.decode(os.pread(self._words, MESSAGE_BYTES, 0), type=Words)
+        size = os.fstat(self._words).st_size  # a buffer for the longest words would take longer than all else here
+        words = msgspec.json.decode(os.pread(self._words, size, 0), type=Words)
         if self._program is None:
             self._check(words)
             self._ready()

@@ -142,11 +142,16 @@ class Event(msgspec.Struct, omit_defaults=True):
 Command = Spawn | EndLeft | Signal | MakeSandbox | MakeMounts | Release | Ahead
 
 
+_room = bytearray(MESSAGE_BYTES)
+"""For the message that is being received. One for all: to get as much from the kernel for each, and give it back, takes 12 µs."""
+
+
 def receive(connection: socket.socket) -> tuple[bytes, list[int]]:
-    """One message and the descriptors that came with it, close-on-exec; no bytes when the other end is closed."""
+    """One message and the descriptors that came with it, close-on-exec; no bytes when the other end is closed. For one thread of a
+    process."""
     descriptors = array.array("i")
-    data, ancillary, _, _ = connection.recvmsg(MESSAGE_BYTES, socket.CMSG_LEN(MAX_DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC)
+    size, ancillary, _, _ = connection.recvmsg_into([_room], socket.CMSG_LEN(MAX_DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC)
     for level, kind, content in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             descriptors.frombytes(content[: len(content) - len(content) % 4])
-    return data, list(descriptors)
+    return bytes(memoryview(_room)[:size]), list(descriptors)
