@@ -20,13 +20,14 @@ A file that each pod has in another form (/etc/hosts) is the machine's there, an
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
 import shutil
 import stat
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,6 +81,8 @@ HIDDEN_KERNEL = ("/proc/acpi", "/proc/asound", "/proc/scsi", "/sys/devices/virtu
 """Folders that do (containerd, pkg/oci/spec.go, defaultMaskedPaths): empty too."""
 POD_FILES = {"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"}
 """What a kubelet makes for each pod: of these alone a hostPath shows the machine's own."""
+LATE = frozenset({"etc"})
+"""Folders of / in which nearly every pod has something of its own: made when it is known for which pod."""
 KEPT = ".kept"
 NEW, EMPTY, DEVICES_FOLDER = ".new", ".empty", ".dev"
 """Folders on a container's tmpfs beside the upper layers, which have the names of folders of /: the new root, what is over hidden
@@ -232,32 +235,78 @@ class Entered(NamedTuple):
     last_words: list[int]
 
 
-def enter(root: Root) -> Entered:
-    """Make the file system and enter it; the caller has a mount namespace of its own, and the network namespace of the pod.
+class Begun(NamedTuple):
+    """A part of a file system that is the same for many: what they have in common, and the machine of which it was made."""
+
+    alike: tuple[object, ...]
+    there: Machine
+
+    def fits(self, root: Root, places: Iterable[str]) -> bool:
+        """Is this the beginning of that file system, in which something is to be mounted at these places?"""
+        closed = [f"/{name}" for name in self.there.layers if name not in LATE and (root.homes or name not in HOMES)]
+        is_open = not any(is_below(path, folder) for path in places for folder in closed)
+        return is_open and self == Begun(_alike(root), machine())
+
+
+def _alike(root: Root) -> tuple[object, ...]:
+    return root.folder, root.homes, root.size, root.layers
+
+
+def begin(root: Root) -> Begun:
+    """Make what file systems like this one have in common, while it is not known yet for whom: the caller has a mount namespace of its own,
+    which is that of the container later. OSError says what can't be had."""
+    with _umask():
+        _begin(root)
+        _overlays(root, (), lambda name: name not in LATE)
+    return Begun(_alike(root), machine())
+
+
+def enter(root: Root, begun: Begun | None = None) -> Entered:
+    """Make the file system and enter it; the caller has a mount namespace of its own, and the network namespace of the pod. `begun`: what
+    it has made of it.
 
     It is not yet in the pod's user namespace, which is going to lock these mounts. OSError says what can't be had.
     """
-    umask = os.umask(UMASK)
+    with _umask():
+        return _enter(root, begun)
+
+
+@contextlib.contextmanager
+def _umask() -> Iterator[None]:
+    before = os.umask(UMASK)
     try:
-        return _enter(root)
+        yield
     finally:
-        os.umask(umask)
+        os.umask(before)
 
 
-def _enter(root: Root) -> Entered:
+def _begin(root: Root) -> None:
+    """What the container writes on, its root, and what is in there but for the machine's folders."""
     base, scratch = f"{root.folder}/{ROOT}", f"{root.folder}/{SCRATCH}"
     syscalls.mount("tmpfs", scratch, "tmpfs", MS_NOSUID | MS_NODEV, tmpfs_options(root.size, "755"))
     os.mkdir(f"{scratch}/{NEW}", 0o755)
     syscalls.mount(f"{scratch}/{NEW}", base, None, MS_BIND)
+    _fill(base, scratch)
+
+
+def _enter(root: Root, begun: Begun | None) -> Entered:
+    base, scratch = f"{root.folder}/{ROOT}", f"{root.folder}/{SCRATCH}"
     made = {"/", *(f"/{name}" for name in machine().layers if root.homes or name not in HOMES)}
     own = [_Target(bind) for bind in own_binds(root.hidden, root.layers)]
-    words, last = [], []
+    targets = [_Target(bind) for bind in root.binds]
+    last_words = os.path.realpath(root.last_words or "/")
+    is_begun = begun is not None and begun.fits(root, (*(target.path for target in (*own, *targets)), last_words))
+    if begun is not None and not is_begun:
+        for place in (base, scratch):
+            syscalls.unmount(place)
+    if not is_begun:
+        _begin(root)
+    words = []
     if root.last_words:
         words = [os.open(f"{scratch}/{LAST_WORDS}", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)]
         os.fchmod(words[0], 0o666)  # whoever a container's processes are
-        last = [Bind(f"{scratch}/{LAST_WORDS}", root.last_words)]
-    targets = [_Target(bind) for bind in (*root.binds, *last)]
-    _fill(base, scratch, [*own, *targets], root)
+        targets.append(_Target(Bind(f"{scratch}/{LAST_WORDS}", root.last_words)))
+    _overlays(root, [*own, *targets], lambda name: name in LATE or not is_begun)
     old = f".{os.urandom(8).hex()}"  # no mount path of a pod, and no link in its volumes, can lead there
     os.mkdir(f"{base}/{old}")
     os.chdir(base)
@@ -426,21 +475,26 @@ def _make(path: str, is_folder: bool) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o644))
 
 
-def _fill(base: str, scratch: str, targets: Sequence[_Target], root: Root) -> None:
-    """Put the entries of the machine's / into the new root."""
-    there, prepared = machine(), layers.prepared(root.layers)
+def _fill(base: str, scratch: str) -> None:
+    """Put the links and empty folders of the machine's / into the new root, and devices."""
+    there = machine()
     for name, link in there.links:
         os.symlink(link, f"{base}/{name}")
     for name, mode in there.empty:
         _folder(f"{base}/{name}", mode)
-    for name in there.layers:
+    _devices(f"{base}/dev", f"{scratch}/{DEVICES_FOLDER}", there.devices)
+
+
+def _overlays(root: Root, targets: Sequence[_Target], is_wanted: Callable[[str], bool]) -> None:
+    """Put folders of the machine's / into the new root, and in their upper layers what these targets need there."""
+    base, scratch, prepared = f"{root.folder}/{ROOT}", f"{root.folder}/{SCRATCH}", layers.prepared(root.layers)
+    for name in filter(is_wanted, machine().layers):
         if name in HOMES and not root.homes:
             _folder(f"{base}/{name}", HOMES[name])
             continue
         os.mkdir(f"{base}/{name}", 0o755)
         lower = f"{root.layers}/{name}" if name in prepared else f"/{name}"
         _overlay(name, lower, f"{base}/{name}", scratch, [target for target in targets if target.top == name])
-    _devices(f"{base}/dev", f"{scratch}/{DEVICES_FOLDER}", there.devices)
 
 
 def _folder(path: str, mode: int) -> None:

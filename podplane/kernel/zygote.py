@@ -41,6 +41,7 @@ from podplane.kernel import (
     volumes,
     zygote_spare,
 )
+from podplane.kernel.rootfs import Root
 from podplane.kernel.sandbox import Sandbox
 from podplane.kernel.zygote_child import Child, InContainer, InLab, InSandbox, Place, Program, Share
 from podplane.kernel.zygote_messages import (
@@ -115,7 +116,10 @@ class Zygote:
         """The groups that it is in, with all that it starts."""
         self._contained: set[int] = set()
         self._shares: dict[int, Share] = {}
-        self._spares = Spares(self._make_spare)
+        self._selector = selectors.DefaultSelector()
+        self._spares = Spares(self._make_spare, self._selector)
+        self._alike: Root | None = None
+        """What the file systems of most containers are like."""
         self._own_mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         self._users = ids.of_pods()
         self._limits = user_limits.of_pods(self._users)
@@ -143,18 +147,19 @@ class Zygote:
         gc.collect()
         gc.freeze()
         gc.disable()  # in the children too: those that serve keep no cycles
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._connection, selectors.EVENT_READ)
-            selector.register(self._wake, selectors.EVENT_READ)
-            while True:
-                ready = selector.select(self._spares.patience)
-                if not ready:
-                    self._spares.add()
-                for key, _ in ready:
-                    if key.fileobj is self._wake:
-                        self._reap()
-                    elif not self._serve_one():
-                        return
+        self._selector.register(self._connection, selectors.EVENT_READ)
+        self._selector.register(self._wake, selectors.EVENT_READ)
+        while True:
+            ready = self._selector.select(self._spares.patience)
+            if not ready:
+                self._spares.add()
+            for key, _ in ready:
+                if key.fileobj is self._wake:
+                    self._reap()
+                elif key.fileobj is not self._connection:
+                    self._spares.got_ready()
+                elif not self._serve_one():
+                    return
 
     def _reap(self) -> None:
         try:
@@ -212,6 +217,7 @@ class Zygote:
 
     def _make_ahead(self, command: Ahead) -> None:
         self._move_to(command.common)
+        self._alike = command.root
         if command.root is not None:
             rootfs.learn(command.root)
         if command.rights.is_filtered:
@@ -312,7 +318,8 @@ class Zygote:
             frozenset(self._common),
             self._connection,
             self._programs,
-            lambda namespaces: InSandbox(namespaces, -1, self._users, self._limits),
+            lambda namespaces, begun: InSandbox(namespaces, -1, self._users, self._limits, begun),
+            lambda: InSandbox.begin(self._users, self._alike) if self._alike is not None else None,
         )
 
     def _fork(self, container: int) -> int:

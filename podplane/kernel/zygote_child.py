@@ -24,6 +24,7 @@ import msgspec
 from podplane.kernel import cgroups, ids, process_title, rights, rootfs, sandbox, syscalls, terminals, user_limits
 from podplane.kernel.cgroups import Group
 from podplane.kernel.ids import Ids
+from podplane.kernel.rootfs import Begun, Root
 from podplane.kernel.sandbox import Sandbox
 from podplane.kernel.volumes import VolumeError
 from podplane.kernel.zygote_messages import NOT_EXECUTABLE, NOT_FOUND, STARTED, WHY_BYTES, Event, Spawn, Words
@@ -89,23 +90,32 @@ class InLab(msgspec.Struct, frozen=True):
 
 class InSandbox(msgspec.Struct, frozen=True):
     """A new container of a pod; `mounts` is its pod's mount namespace, -1 for that of the lab; `limits` are sysctls of each pod
-    (`user_limits`)."""
+    (`user_limits`); `begun` is what the process has made of its file system already, in a mount namespace of its own."""
 
     sandbox: Sandbox
     mounts: int
     users: Ids
     limits: Mapping[str, str]
+    begun: Begun | None = None
     is_contained: bool = True
+
+    @staticmethod
+    def begin(users: Ids, root: Root) -> Begun:
+        """Before it is known which container of which pod it is: have a mount namespace, with the beginning of a file system like this."""
+        ids.create_as_first(users)
+        syscalls.unshare(syscalls.CLONE_NEWNS)
+        return rootfs.begin(root)
 
     def enter(self, command: Spawn) -> list[int]:
         """Its mounts are made before it enters the pod's user namespace, which locks them."""
-        ids.create_as_first(self.users)
         sandbox.enter_before_mounts(self.sandbox)
-        if self.mounts >= 0:
-            syscalls.setns(self.mounts, syscalls.CLONE_NEWNS)
-        syscalls.unshare(syscalls.CLONE_NEWNS)
+        if self.begun is None:
+            ids.create_as_first(self.users)
+            if self.mounts >= 0:
+                syscalls.setns(self.mounts, syscalls.CLONE_NEWNS)
+            syscalls.unshare(syscalls.CLONE_NEWNS)
         if command.root is not None:
-            sysctls, last_words = rootfs.enter(command.root)
+            sysctls, last_words = rootfs.enter(command.root, self.begun)
         else:
             rootfs.mount_kernel()
             sysctls, last_words = rootfs.open_sysctls(), []

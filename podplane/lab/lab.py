@@ -86,12 +86,12 @@ from podplane.lab.underlay import Place
 from podplane.model.config import UNDERLAY_MAC
 from podplane.model.objects import Node
 from podplane.model.phases import ENDED
-from podplane.model.pod import Pod
+from podplane.model.pod import Container, Pod
 from podplane.model.service import Service
 from podplane.nameserver.control import Begin
 from podplane.pods.bridge import gateway_of
 from podplane.policy.index import Change
-from podplane.runtime import image_files, sandboxes, security
+from podplane.runtime import image_files, limits, sandboxes, security
 from podplane.runtime.kubelet import Kubelet, open_null
 from podplane.runtime.node import PodSandbox
 from podplane.runtime.pod import PATH, PodWorker
@@ -181,6 +181,7 @@ class Lab:
         except OSError as error:
             raise LabError(sandboxes.no_namespace(error)) from None
         api = self._api(fabric.underlay.namespace)
+        rootfs.prepare(str(self._folder.run))
         self._make_ahead(pods_per_node)
         self._serve, self._call, self._relieve = api.handle, api.call, api.relieve
         manager = self._manager(api)
@@ -198,7 +199,6 @@ class Lab:
         await self._informers.sync()
         self._record_event = ObjectEvents(Recorder(watcher, "podplane", utc_now), caches)
         self._publisher = Publisher(client, self._origin, caches.services.objects)
-        rootfs.prepare(str(self._folder.run))
         image_files.prepare(self._folder.run, *self._localhost)
         self._reporter.step("nodes", total=self.spec.nodes)
         self._host_sandboxes: dict[str, PodSandbox] = {**dict(zip(fabric.nodes, nodes, strict=True)), underlay.OUTSIDE: outside}
@@ -308,7 +308,8 @@ class Lab:
             self._make_containers_ahead(count)
 
     def _make_containers_ahead(self, count: int) -> None:
-        root = Root(str(self._folder.run), hidden=self._hidden, homes=self.spec.mount_home, layers=self._layers)
+        size = limits.layer(Container(name=""))
+        root = Root(str(self._folder.run), hidden=self._hidden, homes=self.spec.mount_home, size=size, layers=self._layers)
         self._processes.make_ahead(count, self._groups.common, root, security.usual())
 
     def _manager(self, api: ApiServer) -> Manager:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from podplane.kernel.rights import Rights
+from podplane.kernel.rootfs import Bind, Root
+from tests.kernel.test_rootfs import FOLDER, lab_folder
 from tests.kernel.test_zygote import Machine, alive, contained, ends, until
 
 pytestmark = pytest.mark.kernel
@@ -91,3 +95,58 @@ async def test_those_that_nobody_needs_any_more_end(machine: Machine) -> None:
     process = machine.start("sleep", "1000", sandbox=machine.processes.make_sandbox().id)
     await process.started()
     assert process.pid == last
+
+
+async def begun(machine: Machine, root: Root) -> int:
+    """One that waits, with the beginning of such a file system, and no other."""
+    machine.processes.make_ahead(0, (), None, Rights())
+    await until(lambda: len(waiting(machine)) == 0)
+    machine.processes.make_ahead(1, (), root, Rights())
+    await until(lambda: len(waiting(machine)) == 1)
+    pid = waiting(machine)[0]
+    await until(lambda: "overlay" in Path(f"/proc/{pid}/mounts").read_text())
+    return pid
+
+
+async def listed(machine: Machine, root: Root, pid: int) -> list[str]:
+    """What a container says of its mounts and of what lies in /, which is this process, or any other with 0."""
+    script = "cut -d' ' -f2-3 /proc/mounts | sort; ls -lA --time-style=+ / | grep -v ' proc$'; cat /etc/hosts; echo $(cat /usr/own/key)"
+    process, reader = machine.talker(script, root=root, sandbox=machine.processes.make_sandbox().id)
+    said = (await reader.read()).decode().splitlines()
+    await process.exited
+    assert (process.pid == pid) is bool(pid)
+    return said
+
+
+@contained
+async def test_a_file_system_that_was_begun_is_as_any_other(machine: Machine) -> None:
+    folder = lab_folder()
+    (folder / "hosts").write_text("127.0.0.1\tlocalhost\n")
+    (folder / "volume").mkdir()
+    (folder / "volume" / "key").write_text("value\n")
+    alike = Root(FOLDER, last_words="/dev/termination-log")
+    hosts = Bind(f"{FOLDER}/hosts", "/etc/hosts", copied=True)
+    volumes = [Bind(f"{FOLDER}/volume", target, read_only=True) for target in ("/run/secrets/own", "/etc/some/where", "/data")]
+    root = msgspec.structs.replace(alike, binds=[hosts, *volumes])
+    plain = await listed(machine, root, 0)
+    assert "127.0.0.1\tlocalhost" in plain
+    assert await listed(machine, root, await begun(machine, alike)) == plain
+
+
+@pytest.mark.parametrize("other", ["bind", "size"])
+def test_what_does_not_fit_is_made_anew(other: str) -> None:
+    contained(partial(made_anew, other=other))()
+
+
+async def made_anew(machine: Machine, other: str) -> None:
+    folder = lab_folder()
+    (folder / "volume").mkdir()
+    (folder / "volume" / "key").write_text("value\n")
+    alike = Root(FOLDER)
+    pid = await begun(machine, alike)
+    binds = [Bind(f"{FOLDER}/volume", "/usr/own", read_only=True)] if other == "bind" else []
+    root = msgspec.structs.replace(alike, binds=binds, size=1 << 20 if other == "size" else 0)
+    said = await listed(machine, root, pid)
+    assert (said[-1] == "value") is (other == "bind")
+    assert sum(line.startswith("/usr overlay") for line in said) == 1
+    assert await listed(machine, root, 0) == said
