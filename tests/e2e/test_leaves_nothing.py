@@ -166,7 +166,9 @@ def test_a_container_is_killed_and_comes_back(podplane: Podplane) -> None:
     def restarted() -> bool:
         pod = podplane.api.get("pods", "default", "echo-node1-1")
         status = pod["status"]["containerStatuses"][0]
-        return bool(status["restartCount"] >= 1 and status["ready"])  # of the children one waited, and may be the next container by then
+        return bool(
+            status["restartCount"] >= 1 and status["ready"]
+        )  # of the children one waited, and may be the next container by then
 
     assert settles(restarted)
     assert json.loads(podplane("check", "--json", code=None).stdout)["promises"][0]["ok"]
