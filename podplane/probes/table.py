@@ -1,12 +1,12 @@
 """What a node knows of the ways to its peers: reached or lost, how long an answer takes, and how many of the last probes had none.
 
-    a probe is sent ── answered ──► the next one INTERVAL seconds after it
-                    └─ no answer within its patience: lost, and the next one at once, with less patience
+    a probe is sent ── answered ──► the next one INTERVAL_SECONDS after it, of the IP versions of a peer in turn
+                    └─ no answer within its patience: lost, and the next one at once, with less patience; so are other ways to the peer
 
     UNKNOWN ── answered ──► REACHED ── LOST_AFTER lost in a row ──► LOST ── BACK_AFTER answered in a row ──► REACHED
        └────── LOST_AFTER lost in a row ─────────────────────────────┘
 
-So a way that is lost is known to be within INTERVAL_SECONDS + 3, and one packet that is lost changes nothing. An answer that comes late is
+So a peer that is lost is known to be within INTERVAL_SECONDS + 2, and one packet that is lost changes nothing. An answer that comes late is
 an answer all the same. Times are seconds of the caller's clock; nothing here sends or reads.
 """
 
@@ -21,11 +21,12 @@ import msgspec
 
 from podplane.model.paths import OVERLAY, UNDERLAY, Path
 
-INTERVAL_SECONDS, RESTING_SECONDS = 4.0, 16.0
-"""From a probe that was answered to the next one; to the peer's own address while all is well with what it carries."""
+INTERVAL_SECONDS, RESTING_SECONDS = 6.0, 60.0
+"""From a probe of a peer's pods that was answered to the next one, of its IP versions in turn; and to the next one of its own address,
+while all is well with what that carries."""
 LOST_INTERVAL_SECONDS = 1.0
 """From a probe of a lost way to the next one."""
-PATIENCE_SECONDS, LESS_SECONDS, LEAST_SECONDS = 1.0, 0.4, 0.15
+PATIENCE_SECONDS, LESS_SECONDS, LEAST_SECONDS = 0.8, 0.3, 0.15
 """So long an answer is waited for: usually; after one that did not come; of a way that is to be judged soon."""
 AGAIN_SECONDS = 0.2
 """From an answer of a way that is taken for lost to the next probe."""
@@ -196,16 +197,23 @@ class Table:
             row.state, row.since, row.is_hasty = State.LOST, now, False
             self.changes += 1
         row.due_at = now + LOST_INTERVAL_SECONDS * row.pace if row.state is State.LOST else now
-        if row.path.layer == OVERLAY:
-            for below in self.of(row.path.peer):
-                if below.path.layer == UNDERLAY and below.sequence < 0:
-                    below.due_at = min(below.due_at, now)
+        if row.path.layer == OVERLAY and row.lost_in_a_row == 1:
+            for other in self.of(row.path.peer):
+                if other.sequence < 0:
+                    other.due_at = min(other.due_at, now)
 
-    def _interval(self, row: Row) -> float:
-        """From an answer by this way to the next probe."""
-        others = (one for one in self.of(row.path.peer) if one.path.layer == OVERLAY)
-        is_resting = row.path.layer == UNDERLAY and all(one.state is State.REACHED and not one.lost_in_a_row for one in others)
-        return (RESTING_SECONDS if is_resting else INTERVAL_SECONDS) * row.pace
+    def _next_at(self, row: Row, sent_at: float) -> float:
+        """When a way that is reached is probed next."""
+        ways = [one for one in self.of(row.path.peer) if one.path.layer == OVERLAY]
+        is_well = all(one.state is State.REACHED and not one.lost_in_a_row for one in ways)
+        interval = INTERVAL_SECONDS * row.pace
+        if not is_well:
+            return sent_at + interval
+        if row.path.layer == UNDERLAY:
+            return sent_at + RESTING_SECONDS * row.pace
+        due_at = sent_at + interval * len(ways)
+        is_taken = any(one is not row and abs(one.due_at - due_at) < interval / 2 for one in ways)
+        return due_at - interval if is_taken else due_at
 
     def answered(self, sequence: int, ip: str, seconds: float, now: float) -> bool:
         """The answer to a probe came from this address, so long after it was sent. False for one that nobody waits for."""
@@ -226,7 +234,7 @@ class Table:
             row.lost = row.sent = 0  # what is counted is how it is since it is reached
             self.changes += 1
         if not is_late:
-            row.due_at = sent.at + self._interval(row) if row.state is State.REACHED else now + AGAIN_SECONDS
+            row.due_at = self._next_at(row, sent.at) if row.state is State.REACHED else now + AGAIN_SECONDS
             self.due_at = min(self.due_at, row.due_at)
         return True
 

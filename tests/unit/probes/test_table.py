@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -50,25 +51,39 @@ class Net:
 
 def test_a_way_that_is_answered_is_reached_and_tried_every_few_seconds() -> None:
     net = Net(PODS, BELOW)
-    net.run(40)
+    net.run(200)
     assert net.row().state is State.REACHED and net.row().latency == pytest.approx(0.001) and net.row().loss == 0
-    assert sum(path == PODS for _, path in net.sent) == pytest.approx(40 / INTERVAL_SECONDS, abs=2)
-    assert sum(path == BELOW for _, path in net.sent) == pytest.approx(40 / RESTING_SECONDS, abs=2)
+    assert sum(path == PODS for _, path in net.sent) == pytest.approx(200 / INTERVAL_SECONDS, abs=2)
+    assert sum(path == BELOW for _, path in net.sent) == pytest.approx(200 / RESTING_SECONDS, abs=2)
     assert net.table.waiting <= 2
 
 
-def test_a_way_that_is_lost_is_known_to_be_within_seven_seconds_and_what_is_below_is_judged_then() -> None:
-    for before in (10.0, 11.3, 12.6, 13.9):
+def test_ip_versions_are_tried_in_turn_and_one_that_is_lost_is_known_to_be_within_fourteen_seconds() -> None:
+    net = Net(PODS, PODS6, BELOW)
+    net.run(70)
+    times = [at for at, path in net.sent if path != BELOW]
+    gaps = [after - before for before, after in itertools.pairwise(times)][2:]
+    assert max(gaps) < INTERVAL_SECONDS + 2 * STEP and len(times) == pytest.approx(70 / INTERVAL_SECONDS, abs=3)
+    for before in range(12):
+        net = Net(PODS, PODS6, BELOW)
+        net.run(30 + before)
+        net.answers = lambda path, now: path != PODS6
+        net.run(14.2)
+        assert net.row(PODS6).state is State.LOST and net.row(PODS).state is State.REACHED
+
+
+def test_a_peer_that_is_lost_is_known_to_be_within_eight_seconds_and_so_is_what_is_below() -> None:
+    for before in (20.0, 21.3, 22.6, 23.9, 25.1):
         net = Net(PODS, BELOW)
         net.run(before)
         net.answers = lambda path, now: path == BELOW
-        net.run(7)
+        net.run(8.2)
         assert net.row().state is State.LOST and net.table.pods_of("node2") is State.LOST
         assert net.table.below(net.row()) is State.REACHED
         net = Net(PODS, BELOW)
         net.run(before)
         net.answers = lambda path, now: False
-        net.run(9)
+        net.run(10)
         assert net.row().state is net.table.below(net.row()) is State.LOST
 
 
