@@ -63,6 +63,7 @@ from podplane.policy.counts import counted, in_force
 from podplane.policy.feature import PolicyMemory
 from podplane.policy.tables import TABLE as POLICY_TABLE
 from podplane.routes.table import BY_NAME, backend
+from podplane.routes.usable import usable
 from podplane.routes.withdrawal import found_withdrawn
 from podplane.servers.durations import Durations
 from podplane.services import lifetime
@@ -147,7 +148,10 @@ class Agent:
         """`_wanted` has the MTU of the settings, `config` that which the uplink carries, where it is less."""
         self._mtu_changed = mtu_changed
         self.view = View(node_name, caches.nodes.objects, caches.services.objects, caches.slices_by_service)
-        self.view.policies = caches.policy_index
+        self.view.policies, self.view.claims = caches.policy_index, caches.claims
+        self._usable: tuple[Node, NetworkConfig, Node] | None = None
+        """The node's own object, settings, and what of it counts."""
+        self.view.as_usable = self._as_usable
         self._own_node = OwnNode(self.view, record_event)
         self._name_servers = settings.dns.ips
         caches.add_name_servers(self._name_servers)
@@ -266,11 +270,21 @@ class Agent:
     def _plan_with(self, old: Node | None, new: Node | None) -> None:
         """A Node is planned with otherwise, from now on or no longer."""
         if new is not None and new.metadata.name == self.view.node_name:
-            self.network.blocks_changed(new.spec.pod_cidrs)
+            self.network.blocks_changed(self._as_usable(new).spec.pod_cidrs)
             if old is not None and old.spec.pod_cidrs != new.spec.pod_cidrs:
                 self._own_node.check_addresses()
         if self.planner.changed(Node, old, new):
             self._wake.set()
+
+    def _as_usable(self, node: Node) -> Node:
+        """What of a Node counts here. That of the own one does not depend on others, and is asked for all the time."""
+        if self._usable is not None and self._usable[0] is node and self._usable[1] is self.config:
+            return self._usable[2]
+        name, own, claims = node.metadata.name, self.view.node_name, self.view.claims
+        found = usable(node, self.config, claims.lost(name, own) if claims is not None else {}).node
+        if name == own:
+            self._usable = node, self.config, found
+        return found
 
     def _emptied(self) -> None:
         """No pod is attached any more."""
@@ -330,7 +344,7 @@ class Agent:
         """Read the cluster from these caches from now on. `changed` tells what differs in them; policies are planned anew."""
         view, own = self.view, self.view.node
         view.nodes, view.services, view.slices = caches.nodes.objects, caches.services.objects, caches.slices_by_service
-        view.policies = caches.policy_index
+        view.policies, view.claims = caches.policy_index, caches.claims
         self._parties.caches = caches
         caches.add_name_servers(self._name_servers)
         self._own_node.resume(own)

@@ -25,6 +25,7 @@ from podplane.policy.index import NOTHING, Change, PolicyIndex
 from podplane.policy.name_servers import PATH as NAME_SERVERS
 from podplane.policy.name_servers import name_servers
 from podplane.routes import cluster_settings
+from podplane.routes.claims import Claims
 
 NODES, SERVICES, PODS, NAMESPACES, CONFIG_MAPS = "nodes", "services", "pods", "namespaces", "configmaps"
 SLICES = "endpointslices.discovery.k8s.io"
@@ -69,7 +70,10 @@ class Caches:
         """`get(address)` → the pods that have it, by path: those that ended, and those on their node's network, too."""
         self.nodes_by_ip = self.nodes.index(node_ips)
         self.arrivals, self.ahead = Arrivals(self.pods), AskedAhead(self.pods)
+        self.claims = Claims()
+        """Of nodes: which addresses and blocks of theirs count."""
         self._policies_changed: list[Changed] = []
+        self._follow_claims()
         self._fill_index()
         self.informers: Mapping[str, Informer[Any]] = {}
         """What keeps them current, by resource; nothing for caches of a test."""
@@ -95,6 +99,11 @@ class Caches:
     def every(self) -> Iterable[Cache[Any]]:
         """All caches."""
         return (*(cache for _, cache in self.by_kind()), self.namespaces, self.policies, self.cluster_policies, self.pods)
+
+    def _follow_claims(self) -> None:
+        for path, one in self.nodes.objects.items():
+            self.claims.put(path, one)
+        self.nodes.subscribe(lambda old, new: self.claims.put((new or old).metadata.name, new))  # type: ignore[union-attr]  # one is there
 
     def _fill_index(self) -> None:
         index = self.policy_index

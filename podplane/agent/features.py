@@ -45,6 +45,7 @@ from podplane.policy.feature import PolicyMemory
 from podplane.policy.index import Change
 from podplane.policy.restart import after_start
 from podplane.routes import ways
+from podplane.routes.usable import Usable, is_teller, usable
 from podplane.routes.withdrawal import withdrawn
 from podplane.services import announce, lifetime, tables
 from podplane.services.elements import hairpin
@@ -91,6 +92,10 @@ def _peers(old: Node | None, new: Node | None, view: View) -> Iterable[Key]:
     if _own_node(old, new, view):
         return map(PeerKey, [name for name in view.nodes if name != view.node_name])
     name = _concerns(old, new) or _takes_others(old, new)
+    node = new or old
+    touched = view.claims.touched(node.metadata.name) if view.claims is not None and node is not None else ()
+    if touched and node is not None:
+        return map(PeerKey, (node.metadata.name, *touched))
     return (PeerKey(name),) if name else ()
 
 
@@ -204,7 +209,8 @@ def _plan_node(view: View, key: NodeKey, settings: Settings, memory: None, taken
     parts = (feature.on_node(view, node, feature.settings(settings)) for feature in FEATURES)
     why_not = ways.too_narrow(node, settings.network)
     fragment = {identity: value for part in parts for identity, value in part.items()}
-    return Plan(fragment=fragment, effects=(Warn(why_not),) if why_not else ())
+    own = usable(view.registered or node, settings.network, view.claims.lost(key.path, key.path) if view.claims else {})
+    return Plan(fragment=fragment, effects=(*_left_out(own, view), *([Warn(why_not)] if why_not else [])))
 
 
 def _own_network(view: View, node: Node, settings: Settings) -> Fragment:
@@ -234,12 +240,21 @@ def _plan_peer(view: View, key: PeerKey, settings: tuple[NetworkConfig, NodeSett
         memory.remove(key.path)
     if peer is None or node is None or key.path == view.node_name:
         return NOTHING
-    why_not = ways.why_not(peer, node, settings[0])
-    reasons = [f"{key.path}: {why}: it is left out" for why in peer.senseless] if peer.senseless else []
+    counted = usable(peer, settings[0], view.claims.lost(key.path, view.node_name) if view.claims else {})
+    peer = counted.node
     planned = memory.plan(peer, node, view.versions, *settings)
     if key.path in view.withdrawn:
         planned = withdrawn(planned, peer)
-    return Plan(fragment=planned, effects=tuple(map(Warn, (*reasons, *((why_not,) if why_not else ())))))
+    why_not = ways.why_not(peer, node, settings[0])
+    effects = [*_left_out(counted, view), *([Warn(why_not)] if why_not else [])]
+    return Plan(fragment=planned, effects=tuple(effects)) if effects else Plan(fragment=planned)
+
+
+def _left_out(counted: Usable, view: View) -> Iterable[Warn]:
+    """What of a Node does not count is told in the status of each node, and by an event of some of them."""
+    if counted.reasons:
+        name = counted.node.metadata.name
+        yield Warn(counted.sentence, is_event=is_teller(view.node_name, name, view.nodes.keys()))
 
 
 def _plan_attachment(view: View, key: AttachmentKey, config: NetworkConfig, memory: None, taken: Taken) -> Plan:

@@ -340,7 +340,8 @@ class Planner:
             if isinstance(effect, Warn):
                 if effect.about is None and not effect.is_doubt:
                     self._unmet.setdefault(key, effect.reason)
-                self._record_event(key if effect.about is None else of_policy(effect.about), effect.reason)
+                if effect.is_event:
+                    self._record_event(key if effect.about is None else of_policy(effect.about), effect.reason)
             else:
                 self._effects((effect,))
         return changed

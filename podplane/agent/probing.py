@@ -193,10 +193,7 @@ class Probing:
         peer, own = self._view.nodes.get(name), self._view.node
         if peer is None or own is None:
             return ()
-        try:
-            return paths(peer, own, self._config)
-        except ValueError:  # addresses or blocks that make no sense: nothing is planned for it either
-            return ()
+        return paths(self._view.as_usable(peer), own, self._config)
 
     def _judge(self, now: float) -> None:
         """Withdraw routes, or take that back."""

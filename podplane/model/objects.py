@@ -77,6 +77,12 @@ def _internal_ips(addresses: tuple[NodeAddress, ...]) -> tuple[str, ...]:
     return tuple(one.address for one in addresses if one.type == "InternalIP" and not why_no_address(one.address))
 
 
+@functools.lru_cache(KEPT)
+def _senseless(addresses: tuple[NodeAddress, ...]) -> tuple[str, ...]:
+    texts = dict.fromkeys(one.address for one in addresses if one.type == "InternalIP" and why_no_address(one.address))
+    return tuple(f"the address {text!r} {why_no_address(text)}" for text in texts)
+
+
 class NodeCondition(Model, frozen=True):
     """One entry of Node.status.conditions, without its times."""
 
@@ -128,9 +134,8 @@ class Node(Model, frozen=True):
     @property
     def senseless(self) -> tuple[str, ...]:
         """What of its blocks and own addresses makes no sense, and why: `the block 0.0.0.0/0 holds every address`."""
-        own = (a.address for a in self.status.addresses if a.type == "InternalIP" and why_no_address(a.address))
-        addresses = [f"the address {text!r} {why_no_address(text)}" for text in dict.fromkeys(own)]
-        return (*(f"the block {text} {why_no_block(text)}" for text in self.spec.senseless_cidrs), *addresses)
+        blocks = [f"the block {text} {why_no_block(text)}" for text in self.spec.senseless_cidrs]
+        return (*blocks, *_senseless(self.status.addresses))
 
     @property
     def is_ready(self) -> bool:

@@ -122,6 +122,16 @@ class Policies(Protocol):
         """The opposite of `use`."""
 
 
+class Claims(Protocol):
+    """Which addresses and blocks of Nodes count where several Nodes claim them (`routes.claims`)."""
+
+    def touched(self, name: str, /) -> Collection[str]:
+        """Other Nodes of which something else may count since the last change of this one."""
+
+    def lost(self, name: str, own: str = "", /) -> Mapping[str, str]:
+        """The claims of a Node that do not count on the node `own`, and why."""
+
+
 class View(msgspec.Struct):
     """A façade over the caches of the process and what is attached to this node; kept current by the agent, only read by
     planners."""
@@ -144,6 +154,10 @@ class View(msgspec.Struct):
     """The sandboxes by the path of their pod, then by container id and interface name."""
     withdrawn: frozenset[str] = frozenset()
     """Names of peers that are not ready and do not answer: their routes are withdrawn."""
+    claims: Claims | None = None
+    """None where nobody looks for Nodes that claim the same."""
+    as_usable: Callable[[Node], Node] = lambda node: node
+    """A Node without what of it does not count (`routes.usable`)."""
     former: Node | None = None
     """This node's own object as it was when it was deleted, while pods are attached."""
 
@@ -155,14 +169,17 @@ class View(msgspec.Struct):
     @property
     def node(self) -> Node | None:
         """This node's own object as plans go by it: once it is known, and, while it is deleted, as long as pods are attached."""
-        return self.nodes.get(self.node_name, self.former)
+        found = self.nodes.get(self.node_name, self.former)
+        return None if found is None else self.as_usable(found)
 
     @property
     def why_no_pods(self) -> str:
         """Why no pod can be attached to this node, and what to do; "" when pods can."""
         if self.registered is None:
             return f"there is no Node {self.node_name} now: pods are attached once it is registered"
-        if not self.registered.spec.pod_cidrs:
+        if not self.as_usable(self.registered).spec.pod_cidrs:
+            if self.registered.spec.pod_cidrs or self.registered.spec.senseless_cidrs:
+                return f"no pod block of node {self.node_name} can be one: `kubectl describe node {self.node_name}` says why"
             return f"node {self.node_name} has no pod block yet: it gets one when the cluster has room"
         return ""
 

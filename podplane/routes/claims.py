@@ -146,7 +146,9 @@ class Claims:
         if other.node == claim.node:
             return claim.is_block and not other.is_block
         if own in (other.node, claim.node):
-            return other.node == own
+            return other.node == own and not any(
+                self._beats(one, other, counts) for one in self._others(other) if one.node == own
+            )
         return self._ranks[other.node] < self._ranks[claim.node] and self._counts(other, counts)
 
     def _counts(self, claim: Claim, counts: dict[Claim, bool]) -> bool:
@@ -156,7 +158,8 @@ class Claims:
 
     def _others(self, claim: Claim) -> list[Claim]:
         """Those that overlap it. Those with precedence come first: so `_counts` looks at few of them, one within the other."""
-        return sorted((one for one in self._overlapping(claim) if one is not claim), key=lambda one: self._ranks[one.node])
+        others = [one for one in self._overlapping(claim) if one is not claim]
+        return sorted(others, key=lambda one: (self._ranks[one.node], one.length, one.start, one.is_block))
 
     def _overlapping(self, claim: Claim) -> Iterable[Claim]:
         return self._places[claim.version].overlapping(claim.start, claim.length)

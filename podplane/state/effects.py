@@ -35,12 +35,13 @@ class Forget(msgspec.Struct, frozen=True):
 class Warn(msgspec.Struct, frozen=True):
     """Tell the users of the object that was planned what is not done for it, and why; or those of the policy that it is `about`.
 
-    A doubt is about what may be done all the same.
+    A doubt is about what may be done all the same. Without `is_event` other nodes write the event.
     """
 
     reason: str
     about: Policy | None = None
     is_doubt: bool = False
+    is_event: bool = True
 
 
 class Announce(msgspec.Struct, frozen=True):

@@ -152,22 +152,6 @@ def test_one_plan_of_a_peer_is_shared_by_all_nodes_for_which_it_is_the_same(monk
     assert len(plans) == 0
 
 
-async def test_two_nodes_with_one_address_are_named_in_words() -> None:
-    rig, told = Rig(), []
-    both = [node(2, DUAL), msgspec.structs.replace(node(3, DUAL), status=node(2, DUAL).status)]
-    agent = Agent(
-        "node1",
-        rig.settings,
-        Kernel(rig.host, rig.opener),
-        caches_of(node(1, DUAL), *both),
-        record_event=lambda key, message, reason="": told.append((key.path, message)),
-    )
-    await agent.start()
-    ((peer, message),) = told
-    assert peer == "node3" and message.endswith("is of node/node2 already") and "192.168.1.11" in message
-    assert "(" not in message, "no value as Python writes it"
-
-
 def taking(mtu: str, number: int = 2, versions: tuple[int, ...] = DUAL) -> Node:
     """A node that says which packets it takes."""
     one = node(number, versions)
