@@ -138,7 +138,7 @@ class Claims:
 
     def _why_lost(self, claim: Claim, own: str) -> str:
         counts: dict[Claim, bool] = {}
-        others = self._others(claim)
+        others = self._others(claim, own)
         return next((_sentence(claim, one) for one in others if self._beats(one, claim, counts, own)), "")
 
     def _beats(self, other: Claim, claim: Claim, counts: dict[Claim, bool], own: str = "") -> bool:
@@ -156,10 +156,10 @@ class Claims:
             counts[claim] = not any(self._beats(one, claim, counts) for one in self._others(claim))
         return counts[claim]
 
-    def _others(self, claim: Claim) -> list[Claim]:
+    def _others(self, claim: Claim, own: str = "") -> list[Claim]:
         """Those that overlap it. Those with precedence come first: so `_counts` looks at few of them, one within the other."""
         others = [one for one in self._overlapping(claim) if one is not claim]
-        return sorted(others, key=lambda one: (self._ranks[one.node], one.length, one.start, one.is_block))
+        return sorted(others, key=lambda one: (one.node != own, self._ranks[one.node], one.length, one.start, one.is_block))
 
     def _overlapping(self, claim: Claim) -> Iterable[Claim]:
         return self._places[claim.version].overlapping(claim.start, claim.length)
