@@ -17,6 +17,7 @@ from typing import TypeVar
 import msgspec
 import pytest
 
+from podplane.agent.agent import Agent
 from podplane.kernel.door import Kernel
 from podplane.kernel.text import nft as text
 from podplane.model.config import UNDERLAY_MTU
@@ -154,6 +155,12 @@ def by_versions(function: Callable[[int], T]) -> dict[int, T]:
     return {version: function(version) for version in BOTH}
 
 
+async def said_by_the_cluster(agent: Agent, mtu: int) -> None:
+    """The ConfigMap says that packets between nodes have so many bytes at most."""
+    await agent.set_routes(msgspec.structs.replace(agent.config, mtu=mtu))
+    await agent.reconcile()
+
+
 @pytest.mark.parametrize(("kind", "overhead"), [(Narrow, 0), (Tunnelled, 50)])
 def test_an_uplink_that_comes_to_carry_less_is_followed_and_whoever_sends_more_is_told_through_services(
     kind: type[Narrow], overhead: int
@@ -173,6 +180,8 @@ def test_an_uplink_that_comes_to_carry_less_is_followed_and_whoever_sends_more_i
     )
     routes = [one for one in real.agents[2].ledger.desired.values() if isinstance(one, Route)]
     assert not any(route.mtu for route in routes)
+    asyncio.run(said_by_the_cluster(real.agents[2], 1350))
+    assert real.mtu("node2-pod1") == 1350 - overhead
 
 
 def test_whoever_sends_to_a_pod_from_outside_is_told_what_it_takes() -> None:
