@@ -6,15 +6,33 @@ Every method raises ApiError when the API refuses, when it does not answer, and 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from http import HTTPStatus
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
 from podplane.kubeapi import requests
-from podplane.kubeapi.errors import UNDECODABLE, ApiError, checked, not_the_api
+from podplane.kubeapi.errors import UNDECODABLE, ApiError, NotFound, checked, not_the_api
 from podplane.kubeapi.messages import JSON, STRATEGIC_PATCH, Answer, Handler, Request, Response, Stream
 from podplane.kubeapi.requests import ALL, Selection
+
+GROUPS = "/apis/"
+T = TypeVar("T")
+
+
+class _Version(msgspec.Struct, rename="camel"):
+    group_version: str
+
+
+class _Group(msgspec.Struct):
+    versions: list[_Version]
+
+
+class _Groups(msgspec.Struct, tag_field="kind", tag="APIGroupList"):
+    """meta/v1 APIGroupList, as far as it is read."""
+
+    groups: list[_Group]
 
 
 class Contact(NamedTuple):
@@ -68,11 +86,34 @@ class Client:
 
         `continuation` is `metadata.continue` of the page before. Gone when that is too old: begin again.
         """
-        return await self._whole(requests.page(self._token, resource, selection, limit, continuation))
+        with_it = requests.page(self._token, resource, selection, limit, continuation)
+        return await self._of_resource(resource, self._whole(with_it))
 
     async def get(self, resource: str, namespace: str, name: str) -> dict[str, Any]:
         """One object."""
-        return await self._object(requests.get(self._token, resource, namespace, name))
+        return await self._of_resource(resource, self._object(requests.get(self._token, resource, namespace, name)))
+
+    async def _of_resource(self, resource: str, answer: Awaitable[T]) -> T:
+        """The answer. A kind that kube-apiserver does not serve is not found in plain text, as by any server on the way: its discovery says
+        whether it is that. NotFound then."""
+        try:
+            return await answer
+        except ApiError as error:
+            if error.code != HTTPStatus.NOT_FOUND or error.reason or await self._serves(resource):
+                raise
+            raise NotFound(error.code, "NotFound", f"the API does not serve {resource}") from None
+
+    async def _serves(self, resource: str) -> bool:
+        """Does the API say that it serves this resource? ApiError when it says nothing of that."""
+        base = requests.path_of(resource).rpartition("/")[0]
+        group_version = base.removeprefix(GROUPS)
+        body = await self._whole(requests.plain(self._token, GROUPS.rstrip("/")))
+        try:
+            groups = msgspec.json.decode(body, type=_Groups).groups
+        except UNDECODABLE:
+            raise not_the_api(body) from None
+        known = {one.group_version for group in groups for one in group.versions}
+        return base == requests.CORE or group_version in known
 
     async def patch(
         self, resource: str, namespace: str, name: str, body: Mapping[str, Any], *, uid: str, subresource: str = ""

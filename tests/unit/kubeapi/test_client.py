@@ -103,3 +103,46 @@ async def test_a_cache_is_what_a_list_is_after_any_restart_of_the_watch() -> Non
     await api("DELETE", f"{PODS}/p1", {"gracePeriodSeconds": 0})
     await informer.sync()
     assert sorted(informer.objects) == ["default/p0", "default/p2"]
+
+
+GROUPS = {"kind": "APIGroupList", "groups": [{"name": "apps", "versions": [{"groupVersion": "apps/v1"}]}]}
+UNKNOWN = Response(404, b"404 page not found\n")
+POLICIES = "clusternetworkpolicies.policy.networking.k8s.io"
+
+
+async def test_what_the_api_does_not_serve_is_not_found() -> None:
+    """kube-apiserver answers for a kind of a CustomResourceDefinition that is not there in plain text."""
+    paths = []
+
+    async def handle(request: Request) -> Answer:
+        paths.append(request.path)
+        return Response(200, json.dumps(GROUPS).encode()) if request.path == "/apis" else UNKNOWN
+
+    client = Client(handle, "t")
+    with pytest.raises(NotFound, match=f"the API does not serve {POLICIES}"):
+        await client.list(POLICIES)
+    assert paths == ["/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies", "/apis"]
+    with pytest.raises(NotFound, match="does not serve"):
+        await client.get("network-attachment-definitions.k8s.cni.cncf.io", "default", "one")
+
+
+@pytest.mark.parametrize("resource", ["nodes", "deployments.apps"])
+async def test_a_page_that_is_not_found_though_the_api_serves_it_is_no_missing_kind(resource: str) -> None:
+    async def handle(request: Request) -> Answer:
+        return Response(200, json.dumps(GROUPS).encode()) if request.path == "/apis" else UNKNOWN
+
+    with pytest.raises(ApiError) as raised:
+        await Client(handle, "t").list(resource)
+    assert not isinstance(raised.value, NotFound)
+
+
+@pytest.mark.parametrize("discovery", [UNKNOWN, Response(200, b"<html>"), Response(200, b'{"kind": "Status"}')])
+async def test_who_answers_nothing_but_that_is_not_the_api(discovery: Response) -> None:
+    """A server on the way that knows no path: were it believed, policies of the cluster would be forgotten."""
+
+    async def handle(request: Request) -> Answer:
+        return discovery if request.path == "/apis" else UNKNOWN
+
+    with pytest.raises(ApiError) as raised:
+        await Client(handle, "t").list(POLICIES)
+    assert not isinstance(raised.value, NotFound)
