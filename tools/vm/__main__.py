@@ -15,6 +15,7 @@ import codecs
 import contextlib
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
@@ -52,6 +53,7 @@ def main(words: list[str]) -> int:
     if os.geteuid() != 0:
         print("virtual machines of tests are root's: virtiofsd shows files of all users", file=sys.stderr)
         return NOT_IN_TIME
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(NOT_IN_TIME))  # so that the virtual machine ends, too
     try:
         return run(options.command or [*PYTEST, *TESTS], options.seconds, options.memory)
     except Missing as error:
