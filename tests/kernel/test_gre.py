@@ -227,7 +227,7 @@ def links() -> dict[str, str]:
 
 def test_a_device_that_is_taken_away_comes_back_and_the_kernels_own_stay_as_they_are() -> None:
     async def all_of_it(pair: Pair) -> None:
-        shell("ip link add probe type gre; ip link del probe")  # which loads the modules
+        shell("ip link add probe type gre external; ip link del probe")  # which loads the modules
         before = links()
         assert "gre0" in before
         await pair.start()
@@ -253,7 +253,8 @@ def test_somebody_elses_external_device_is_named_and_stays_until_they_remove_it(
     async def all_of_it(pair: Pair) -> None:
         shell("ip link add theirs type gre external")
         await pair.start()
-        (why,) = [why for why in pair.told if "podplane-gre4" in why]
+        await pair.look()
+        (why, *_) = [why for why in pair.told if "podplane-gre4" in why]
         assert "the kernel has one external device of type gre at most: remove the other one (ip -d link show type gre)" in why
         assert "theirs" in links() and not pair.agents[0].has_backend("gre")
         shell("ip link delete theirs")
