@@ -25,11 +25,12 @@ from podplane.model.cluster_policy import ClusterNetworkPolicy, Policy
 from podplane.model.objects import Node
 from podplane.model.pod_info import NamespaceInfo, PodInfo
 from podplane.model.policy import NetworkPolicy
+from podplane.model.words import CommandLine, command_line
 from podplane.policy.cut_off import told
 from podplane.policy.difference import differences
 from podplane.policy.edits import Edit, tried
 from podplane.policy.lint import Linter
-from podplane.policy.told import COMMAND, DELETE_COMMAND, Told
+from podplane.policy.told import Told
 from podplane.policy.told import told as told_flows
 from podplane.policy.world import CLUSTER_POLICIES, NAMESPACES, NODES, PODS, POLICIES, RESOURCES, SERVICES, World
 
@@ -46,11 +47,9 @@ TICKS = 32
 """The clock is read once in so many steps."""
 TOO_LARGE = (
     f"the cluster is too large to find out within {DRY_RUN_SECONDS:.0f} s which flows this would change; "
-    "{command} shows all of them"
+    "`{command}` shows all of them"
 )
-NOT_CHECKED = (
-    f"not checked for mistakes, as the cluster is not read within {APPLY_SECONDS:.1f} s; `podplane policy lint` does it"
-)
+NOT_CHECKED = f"not checked for mistakes, as the cluster is not read within {APPLY_SECONDS:.1f} s; `{{command}}` does it"
 Tick = Callable[[], None]
 Ask = Callable[[Sequence[Node], float], Awaitable[Asked]]
 
@@ -70,9 +69,16 @@ class TooLongError(Exception):
 class PolicyAdvice:
     """What there is to say about writes; see the head of the module."""
 
-    def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic, ask: Ask | None = None) -> None:
-        """`ask` asks nodes which flows they saw lately; None: they are not asked."""
+    def __init__(
+        self,
+        store: Store,
+        clock: Callable[[], float] = time.monotonic,
+        ask: Ask | None = None,
+        command: CommandLine = command_line,
+    ) -> None:
+        """`ask` asks nodes which flows they saw lately; None: they are not asked. `command` is how users are told to call podplane."""
         self._store = store
+        self._command = command
         self._ask = ask
         self._clock = clock
         self._world: World | None = None
@@ -95,13 +101,17 @@ class PolicyAdvice:
             return []
         end = self._clock() + (DRY_RUN_SECONDS if dry_run else APPLY_SECONDS)
         world = self._begin()
-        command = DELETE_COMMAND if change.resource in KINDS and change.new is None else COMMAND
+        command = self._command(
+            "policy diff", "--delete -f FILE" if change.resource in KINDS and change.new is None else "-f FILE"
+        )
         try:
             flows, mistakes = await asyncio.to_thread(self._answer, world, change, end, dry_run)
             return [*await self._sentences(world, flows, command, end), *mistakes]
         except TooLongError:
-            too_large = TOO_LARGE.format(command=command)
-            return [too_large if dry_run else f"{change.resource.partition('.')[0]} {_path(change)} is {NOT_CHECKED}"]
+            if dry_run:
+                return [TOO_LARGE.format(command=command)]
+            not_checked = NOT_CHECKED.format(command=self._command("policy lint"))
+            return [f"{change.resource.partition('.')[0]} {_path(change)} is {not_checked}"]
         except Exception:
             log.exception("warnings about policies failed")
             return []
@@ -160,7 +170,7 @@ class PolicyAdvice:
             after = self._linter.no_dns(policy, first=False)
         if text := told({pod: why for pod, why in after.items() if pod not in before}):
             texts.append(text)
-        more = [f"{len(texts) - SHOWN} more; `podplane policy lint` shows them"] if len(texts) > SHOWN else []
+        more = [f"{len(texts) - SHOWN} more; `{self._command('policy lint')}` shows them"] if len(texts) > SHOWN else []
         return [f"{policy.full_text}: {text}" for text in (*texts[:SHOWN], *more)]
 
     def _read(self, world: World, tick: Callable[[], None]) -> None:

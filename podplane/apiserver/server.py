@@ -59,6 +59,7 @@ from podplane.apiserver.watch import Hub
 from podplane.apiserver.writing import Writer, is_served, no_subresource
 from podplane.kubeapi.messages import Answer, Request, Response, Stream
 from podplane.kubeapi.streams import NodeStreams
+from podplane.model.words import CommandLine, command_line
 
 log = logging.getLogger(__name__)
 Object = dict[str, Any]
@@ -95,8 +96,11 @@ class ApiServer:
         errors: Unforeseen | None = None,
         authorize: Authorize = allow_known,
         now: Callable[[], datetime.datetime] = utc_now,
+        command: CommandLine = command_line,
     ) -> None:
+        """`command` is how users are told to call podplane."""
         self._tokens = tokens
+        self._command = command
         self._node_token = secrets.token_urlsafe(TOKEN_BYTES)
         tokens.add_for_nodes(self._node_token, node_client())
         self._authorize = authorize
@@ -113,7 +117,7 @@ class ApiServer:
         self._reader = Reader(self._records, now)
         self._deleter = Deleter(self._records, self._registry, now)
         self._writer = Writer(self._records, self._reader, self._deleter, admission, now)
-        self._advice = PolicyAdvice(store, ask=NodesAsked(lambda: self.streams, self._node_token))
+        self._advice = PolicyAdvice(store, ask=NodesAsked(lambda: self.streams, self._node_token), command=command)
         self._records.observe(self._advice.observe)
         self._deleter.tell = self._tell_of_owner
         self._beside = Beside()
@@ -210,7 +214,8 @@ class ApiServer:
         token = token.strip() if scheme.lower() == "bearer" else offered
         user = self._tokens.user(token) if token else None
         if user is None:
-            raise Problem("Unauthorized", "Unauthorized: a valid bearer token is needed; `podplane kubeconfig` has one")
+            has_one = f"`{self._command('kubeconfig')}` has one"
+            raise Problem("Unauthorized", f"Unauthorized: a valid bearer token is needed; {has_one}")
         return user
 
     def _target(self, request: Request) -> Target | None:

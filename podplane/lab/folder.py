@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from podplane.lab.errors import LabError
+from podplane.model.words import command_line
 
 if TYPE_CHECKING:
     from podplane.kubeapi.access import Access
@@ -259,8 +260,7 @@ class Folder:
 
     def command(self, verb: str, rest: str = "") -> str:
         """The command line of a verb for this lab."""
-        words = ["podplane", verb, *(["--name", self.name] if self.name != DEFAULT_NAME else []), rest]
-        return " ".join(filter(None, words))
+        return command_line(verb, rest, self.name if self.name != DEFAULT_NAME else "")
 
     def undo_faults(self, node: str) -> str:
         """The command line that undoes the faults of a node."""

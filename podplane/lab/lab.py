@@ -290,7 +290,15 @@ class Lab:
         is_first = not store.all("namespaces")
         admission = Admission(store, self.plan.cluster)
         streams, audit = Streams(self._worker, self._null, gateway), AuditLog(self._folder.audit)
-        api = ApiServer(store, admission, self._tokens, streams=streams, audit=audit, errors=self._unforeseen)
+        api = ApiServer(
+            store,
+            admission,
+            self._tokens,
+            streams=streams,
+            audit=audit,
+            errors=self._unforeseen,
+            command=self._folder.command,
+        )
         with api.transaction():
             api.bootstrap()
             for path, manifest in control_plane.bootstrap(self.plan, is_first=is_first):
@@ -507,6 +515,7 @@ class Lab:
             layers=self._layers,
             groups=self._groups,
             host_paths=self.spec.host_paths,
+            up=self._folder.command("up"),
         )
 
     def _start_outside(self, outside: Namespace) -> None:

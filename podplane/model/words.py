@@ -1,10 +1,22 @@
-"""Numbers and names in sentences: `1 node`, `2 nodes`, `a, b and c`; and how long something lasted."""
+"""Numbers and names in sentences: `1 node`, `2 nodes`, `a, b and c`; how long something lasted; and command lines that users are shown."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+
+
+class CommandLine(Protocol):
+    """How a lab's user calls podplane: the words of a command, and what comes after them."""
+
+    def __call__(self, verb: str, rest: str = "") -> str: ...
+
+
+def command_line(verb: str, rest: str = "", lab: str = "") -> str:
+    """`podplane policy diff --name two -f FILE`: a command for a lab; "" is the one that commands mean without a name."""
+    return " ".join(filter(None, ("podplane", verb, f"--name {lab}" if lab else "", rest)))
 
 
 def counted(count: int, one: str, many: str = "") -> str:

@@ -7,14 +7,14 @@ from itertools import islice
 from typing import NamedTuple
 
 from podplane.model.answers import SeenFlow
-from podplane.model.words import counted
+from podplane.model.words import command_line, counted
 from podplane.policy.difference import Difference
 from podplane.policy.gap import Gap, gap
 from podplane.policy.seen_pairs import Ages, ages
 
 SHOWN, SHOWN_CHARACTERS = 5, 500
 """Flows that a sentence names: so many at most, and as many as so many characters take."""
-COMMAND, DELETE_COMMAND = "`podplane policy diff -f FILE`", "`podplane policy diff --delete -f FILE`"
+ALL = command_line("policy diff", "-f FILE")
 """What shows all of them."""
 NOW_SECONDS = 120.0
 """A connection of TCP is tracked for so long after its end."""
@@ -78,15 +78,15 @@ class Told(NamedTuple):
         who = "and" if self.number == 1 else f"{len(self.ages):,} of them"
         return text + (f", {who} {SEEN[self.word]} in the last {KEPT[self.word]}" if self.ages else "")
 
-    def sentence(self, command: str = COMMAND) -> str:
-        """How many there are, and the first of them; `command` shows all."""
+    def sentence(self, command: str = ALL) -> str:
+        """How many there are, and the first of them; the command line `command` shows all."""
         shown: list[str] = []
         for flow in islice(self.lines(), SHOWN):
             if shown and sum(map(len, shown)) + len(flow) > SHOWN_CHARACTERS:
                 break
             shown.append(flow)
         more = self.number - len(shown)
-        return f"{self.head}: {', '.join(shown)}" + (f" and {more:,} more ({command} shows all)" if more else "")
+        return f"{self.head}: {', '.join(shown)}" + (f" and {more:,} more (`{command}` shows all)" if more else "")
 
 
 def told(found: Sequence[Difference], *, each: bool = False) -> list[Told]:

@@ -28,12 +28,13 @@ MAX_STEPS = 4096
 
 class HostPaths(msgspec.Struct, frozen=True):
     """What `up` allowed, which are real paths of folders, and what containers do not see beside `rootfs.HIDDEN_FOLDERS`; `layers`: where
-    `kernel.layers` has the allowed folders for pods of other ids, if anywhere."""
+    `kernel.layers` has the allowed folders for pods of other ids, if anywhere. `up` is the command line that starts the lab."""
 
     allowed: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
     shows_homes: bool = False
     layers: str = ""
+    up: str = "podplane up"
 
     def check(self, volume: HostPath) -> None:
         """Make what is to be made of an allowed one. ConfigError unless the machine has what its type wants, and containers see it."""
@@ -49,7 +50,7 @@ class HostPaths(msgspec.Struct, frozen=True):
         """ConfigError when containers do not see what the machine has there; it does not depend on whether there is anything."""
         if why := self._hides(path) or self._hides(os.path.realpath(path)):
             folder = path if kind in FOLDERS else os.path.dirname(path)
-            raise ConfigError(f"hostPath {path}: {why}; `podplane up {OPTION} {folder}` gives what is there")
+            raise ConfigError(f"hostPath {path}: {why}; `{self.up} {OPTION} {folder}` gives what is there")
         if not ids.of_pods().are_the_labs and (closed := _closed_above(path)):
             raise ConfigError(f"hostPath {path}: pods may not look into {closed} of the machine")
 

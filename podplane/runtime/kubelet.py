@@ -52,6 +52,7 @@ class Kubelet(msgspec.Struct, eq=False):
     shows_processes: bool = False
     layers: str = ""
     host_paths: Sequence[str] = ()
+    up: str = "podplane up"
     groups: Groups = Groups()  # it is immutable
     clock: Callable[[], float] = time.monotonic
     is_off: bool = False

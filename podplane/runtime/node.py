@@ -103,6 +103,10 @@ class Node(Protocol):
         """Folders of the machine that hostPaths give as they are."""
 
     @property
+    def up(self) -> str:
+        """The command line that starts the lab, for hints."""
+
+    @property
     def groups(self) -> Groups:
         """The control groups of the lab, if it may use some."""
 

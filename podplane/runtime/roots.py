@@ -80,4 +80,4 @@ def target(node: Node, pod: Pod, container: Container, runs: Iterable[ContainerR
 
 def host_paths(node: Node) -> HostPaths:
     """Which folders of the machine its pods may have, and which they do not see."""
-    return HostPaths(tuple(node.host_paths), tuple(node.hidden), node.shows_homes, node.layers)
+    return HostPaths(tuple(node.host_paths), tuple(node.hidden), node.shows_homes, node.layers, node.up)

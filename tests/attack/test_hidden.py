@@ -98,7 +98,7 @@ def test_a_host_path_is_the_machines_if_it_was_allowed_and_refused_if_it_is_hidd
     said: dict[str, str] = {}
     for _ in lab.api.poll("pods", "default", lambda pods: len(_said(pods, said)) >= len(paths), 10):
         pass
-    hidden = "pods do not see this folder of the machine (docs/security.md); `podplane up --allow-host-paths"
+    hidden = f"pods do not see this folder of the machine (docs/security.md); `{lab.folder.command('up')} --allow-host-paths"
     assert {name: said[name] for name in paths} == {
         "made": "",
         "etc": "",

@@ -213,6 +213,7 @@ def test_the_api_wants_the_token(lab: Podplane) -> None:
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(f"https://{access.address}/api/v1/pods", timeout=5, context=access.context())
     assert refused.value.code == 401
+    assert f"`{lab.folder.command('kubeconfig')}` has one" in json.loads(refused.value.read())["message"]
     secret = [lab.folder.path / "run.json", lab.folder.kubeconfig, lab.folder.audit, *lab.folder.pki.iterdir()]
     assert [path.name for path in secret if path.stat().st_mode & 0o077] == []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ from podplane.kubeapi.streams import StreamError
 from podplane.model.answers import Party, SeenFlow, SeenFlows
 from podplane.model.config import AGENT_PORT
 from podplane.model.objects import Metadata, Node, NodeAddress, NodeStatus
+from podplane.model.words import command_line
 from podplane.policy import told as told_module
 from tests.unit.apiserver.test_server import PODS, Api
 from tests.unit.virtual_time import virtual
@@ -172,7 +174,7 @@ async def test_an_answer_does_not_wait_for_a_cluster_that_is_too_large(api: Api,
     advice = PolicyAdvice(api.store, lambda: next(now))
     change = Change(policy_advice.POLICIES, None, {"metadata": {"name": "deny", "namespace": "default"}, "spec": {}})
     answers = [await advice.of(change, dry_run=True) for _ in range(40)]
-    assert answers[0] == [policy_advice.TOO_LARGE.format(command=told_module.COMMAND)]
+    assert answers[0] == [policy_advice.TOO_LARGE.format(command="podplane policy diff -f FILE")]
     read = advice._world
     assert read is not None
     assert {pod.metadata.name for pod in read.pods()} == {"client", "web"}
@@ -219,9 +221,10 @@ async def test_of_a_policy_that_goes_all_flows_are_shown_by_the_command_for_that
     monkeypatch.setattr(policy_advice, "TICKS", 1)
     monkeypatch.setattr(policy_advice, "DRY_RUN_SECONDS", 0.0)
     gone = Change(policy_advice.POLICIES, {**DENY, "metadata": {"name": "deny", "namespace": "default"}}, None)
-    (said,) = await PolicyAdvice(api.store).of(gone, dry_run=True)
+    named = partial(command_line, lab="two")
+    (said,) = await PolicyAdvice(api.store, command=named).of(gone, dry_run=True)
     assert said.startswith("the cluster is too large") and said.endswith(
-        "`podplane policy diff --delete -f FILE` shows all of them"
+        "`podplane policy diff --name two --delete -f FILE` shows all of them"
     )
 
 
