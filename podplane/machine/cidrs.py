@@ -31,7 +31,7 @@ WIDEST = {4: 8, 6: 32}
 """No network of pods is wider: blocks that have no narrower one in common are of several."""
 HIDDEN = (403, 404)
 """What is not there, or may not be seen."""
-BLOCKS = "the blocks of Nodes"
+BLOCKS, RANGES_FROM = "the blocks of Nodes", "ServiceCIDRs"
 FILE = "networks.json"
 log = logging.getLogger(__name__)
 
@@ -93,11 +93,18 @@ class _Kept(msgspec.Struct, frozen=True):
 async def find(client: Client, nodes: Iterable[Node]) -> Cidrs:
     """What the cluster says now. ApiError when it does not answer."""
     kubeadm = of_kubeadm(await _kubeadm_config(client))
-    service, service_from = await _ranges(client), "ServiceCIDRs"
+    service, service_from = await _ranges(client), RANGES_FROM
     if not service:
         service, service_from = kubeadm.service, kubeadm.service_from
     cluster = kubeadm.cluster or covering(block for node in nodes for block in node.spec.pod_cidrs)
     return Cidrs(cluster, service, kubeadm.cluster_from or BLOCKS, service_from)
+
+
+async def with_ranges(client: Client, known: Cidrs) -> Cidrs:
+    """What is known, with the networks of Services that the cluster has now. ApiError when it does not answer; where it has no
+    ServiceCIDR, or shows none, those that are known stay."""
+    ranges = await _ranges(client)
+    return msgspec.structs.replace(known, service=ranges, service_from=RANGES_FROM) if ranges else known
 
 
 async def _kubeadm_config(client: Client) -> Mapping[str, Any]:

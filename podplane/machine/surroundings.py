@@ -1,6 +1,7 @@
 """What an agent's settings are made of beside its configuration, on this machine and in its cluster; and the agent that follows them.
 
     the Node's addresses, links of the machine, blocks of Nodes ── one changed ──► look ──► settings differ ──► the agent starts anew
+    ServiceCIDRs ── once a minute ─────────────────────────────────────────────────┘
 
 An agent that starts anew in the same process writes what differs, and no packet of others is lost. What can't be found any more (no link
 has the Node's address, say) leaves the agent as it is, and is told.
@@ -33,7 +34,7 @@ SETTLE_SECONDS = 1.0
 BETWEEN_SECONDS = 5.0
 """From one start anew to the next look: a link may come and go all the time."""
 LOOK_SECONDS = 60.0
-"""Between two looks without a change."""
+"""Between two looks without a change, and between two questions for ServiceCIDRs."""
 RETRY_SECONDS = 5.0
 """From one try to find out the networks of the cluster to the next."""
 
@@ -62,6 +63,8 @@ class Surroundings:
         self._cidrs = Cidrs()
         self._is_kept = False
         """Are these what an agent before this one found?"""
+        self._asked_at = -LOOK_SECONDS
+        """When the networks of Services were asked for last, in seconds of the loop's clock."""
         self._settings: Settings | None = None
         self._warned: list[str] = []
         self._changed = asyncio.Event()
@@ -103,7 +106,19 @@ class Surroundings:
     async def _ask_for_cidrs(self) -> None:
         self._cidrs = await cidrs.find(self._client, self._cluster.caches.nodes.objects.values())
         self._is_kept = False
+        self._asked_at = asyncio.get_running_loop().time()
         self._kept.save(self._cidrs)
+
+    async def _ask_for_ranges(self) -> None:
+        """The networks of Services again, but once in a while: a cluster may get more of them at any time (KEP-1880)."""
+        now = asyncio.get_running_loop().time()
+        if self._configuration.names_services or now - self._asked_at < LOOK_SECONDS:
+            return
+        self._asked_at = now
+        found = await cidrs.with_ranges(self._client, self._cidrs)
+        if found != self._cidrs:
+            self._cidrs = found
+            self._kept.save(found)
 
     def _made(self, found: Uplink, node: Node) -> Settings:
         warnings = self._configuration.warnings(found, node.spec.pod_cidrs)
@@ -160,9 +175,8 @@ class Surroundings:
         node = self._cluster.caches.nodes.objects.get(self._cluster.node_name)
         if node is None or not node.internal_ips:
             return told
-        if self._is_kept:
-            with contextlib.suppress(ApiError):  # it is asked again at the next look
-                await self._ask_for_cidrs()
+        with contextlib.suppress(ApiError):  # it is asked again at a later look
+            await (self._ask_for_cidrs() if self._is_kept else self._ask_for_ranges())
         blocks = [block for one in self._cluster.caches.nodes.objects.values() for block in one.spec.pod_cidrs]
         if (
             wider := await asyncio.to_thread(self._wider, blocks)

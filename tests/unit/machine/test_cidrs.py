@@ -32,6 +32,8 @@ class FakeApi(Client):
 
     def __init__(self, config_map: dict[str, Any] | ApiError, ranges: list[dict[str, Any]] | ApiError) -> None:
         self._config_map, self._ranges = config_map, ranges
+        self.asked = 0
+        """So often for the networks of Services."""
 
     async def get(self, resource: str, namespace: str, name: str) -> dict[str, Any]:
         assert (resource, namespace, name) == ("configmaps", "kube-system", "kubeadm-config")
@@ -41,6 +43,7 @@ class FakeApi(Client):
 
     async def list(self, resource: str, *_: Any, **__: Any) -> bytes:
         assert resource == "servicecidrs.networking.k8s.io"
+        self.asked += 1
         if isinstance(self._ranges, ApiError):
             raise self._ranges
         return msgspec.json.encode({"items": self._ranges})

@@ -22,7 +22,7 @@ from podplane.state.network import Address, Link
 from podplane.state.value import Value, address_of
 from tests.plans import node
 from tests.unit.agent.rig import caches_of
-from tests.unit.machine.test_cidrs import AWAY, KUBEADM, MISSING, FakeApi
+from tests.unit.machine.test_cidrs import AWAY, FORBIDDEN, KUBEADM, MISSING, FakeApi
 
 V4 = (4,)
 WHOSE = Whose("node1", "cluster", "boot", "models")
@@ -224,6 +224,38 @@ async def test_while_the_api_is_away_what_was_found_last_counts(tmp_path: Path) 
     rig.tested.changed()
     await until(lambda: bool(rig.restarts))
     assert rig.restarts[0].network.cluster_cidrs == ("10.244.0.0/22",), "it is back, and says something else"
+    following.cancel()
+
+
+async def test_networks_of_services_that_a_cluster_gets_later_count_and_none_is_lost_when_they_can_not_be_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(surroundings, "LOOK_SECONDS", 0.001)
+    api = FakeApi({"data": {"ClusterConfiguration": KUBEADM}}, [{"spec": {"cidrs": ["10.96.0.0/12"]}}])
+    rig = Rig(tmp_path, api)
+    await rig.tested.settings()
+    following = asyncio.create_task(rig.tested.follow(rig.restart))
+    api._ranges = [{"spec": {"cidrs": ["10.96.0.0/12"]}}, {"spec": {"cidrs": ["10.112.0.0/16"]}}]
+    await until(lambda: bool(rig.restarts))
+    assert rig.restarts[0].network.service_cidrs == ("10.96.0.0/12", "10.112.0.0/16")
+    assert (kept := KeptCidrs(tmp_path, WHOSE).load()) is not None and kept.service == rig.restarts[0].network.service_cidrs
+    for hidden in (FORBIDDEN, MISSING, AWAY, []):
+        asked, api._ranges = api.asked, hidden
+        await until(lambda asked=asked: api.asked > asked + 2)  # type: ignore[misc]  # bound now
+    assert len(rig.restarts) == 1
+    following.cancel()
+
+
+async def test_networks_of_services_are_asked_for_once_in_a_while_only(tmp_path: Path) -> None:
+    api = FakeApi({"data": {"ClusterConfiguration": KUBEADM}}, [])
+    rig = Rig(tmp_path, api)
+    await rig.tested.settings()
+    following = asyncio.create_task(rig.tested.follow(rig.restart))
+    for number in range(3):
+        rig.links = {f"eth{number + 1}": ("192.168.1.10", 1500)}
+        rig.tested.changed()
+        await until(lambda number=number: len(rig.restarts) > number)  # type: ignore[misc]  # bound now
+    assert api.asked == 1
     following.cancel()
 
 
