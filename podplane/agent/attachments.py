@@ -24,6 +24,7 @@ from podplane.agent.watcher import Watcher
 from podplane.agent.writer import Interrupted, Writer
 from podplane.cni.network import Attached, Attachment, NetworkError, TryAgainError
 from podplane.ipam.pool import Exhausted
+from podplane.kernel.errors import KernelError
 from podplane.model import host_ports
 from podplane.model.bandwidth import why_refused
 from podplane.model.view import BridgeNetwork, Sandbox, View
@@ -31,7 +32,7 @@ from podplane.pods.plan import gateway_for, gateway_mac, veth_name
 from podplane.policy import tables
 from podplane.state.ledger import SET, Ledger
 from podplane.state.mac import asked_mac, interface_mac
-from podplane.state.network import Link, Sysctl
+from podplane.state.network import Address, Link, Sysctl
 from podplane.state.nft_members import MEMBERS
 from podplane.state.operations import Failure
 from podplane.state.value import Identity, IPAddress, Value, address_of
@@ -47,6 +48,8 @@ MOST_FAULTS = 4
 PEER_KEYS = (PolicyPeersKey, PolicyNameServersKey, PolicySetKey)
 OF_PODS = (*tables.MAPS.values(), tables.TO_NODE, *tables.BELOW_ADMIN.values(), "self", "own")
 """Sets whose elements are those of pods of the node; others have elements of peers."""
+LOOKED_AT = "looked-at"
+"""The namespace of an attachment that is not admitted yet."""
 AttachedPod = tuple[Attachment, tuple[str, ...]]
 """An attachment and its addresses."""
 
@@ -165,18 +168,44 @@ class Attachments:
             await pause()
 
     def _each_once(self, attached: Iterable[AttachedPod]) -> list[AttachedPod]:
-        """Without those whose addresses a later one has, too: no agent attaches so, but a damaged record may say it."""
+        """Each address once: no agent attaches otherwise, but a damaged record may say it. Of two that are said to have one the kernel
+        tells which it is; where it does not, it is the later one."""
         owners: dict[tuple[BridgeNetwork | None, IPAddress], tuple[str, str]] = {}
         found: dict[tuple[str, str], AttachedPod] = {}
-        for request, ips in attached:
-            for ip in map(address_of, ips):
-                earlier = owners.get((request.further, ip), request.id)
-                owners[request.further, ip] = request.id
-                if earlier != request.id and found.pop(earlier, None) is not None:
-                    log.warning("resume %s: %s is had by %s, too, and it is detached", self._name_of(earlier), ip, request.who)
-                    self._record.detached(earlier)
-            found[request.id] = request, ips
+        for one in attached:
+            request, ips = one
+            places = [(request.further, address_of(ip)) for ip in ips]
+            rivals = {
+                id_: place[1] for place in places if (id_ := owners.get(place, request.id)) != request.id and id_ in found
+            }
+            evidence = self._evidence(one) if rivals else 0
+            if better := [rival for rival in rivals if self._evidence(found[rival]) > evidence]:
+                self._pass_over(request, rivals[better[0]], found[better[0]][0])
+                continue
+            for rival, ip in rivals.items():
+                self._pass_over(found.pop(rival)[0], ip, request)
+            owners |= dict.fromkeys(places, request.id)
+            found[request.id] = one
         return list(found.values())
+
+    def _evidence(self, one: AttachedPod) -> int:
+        """How much of an attachment that a record names is in the kernel, which was read: its link, and its addresses behind that."""
+        request, ips = one
+        if self._ledger.deviations.get(Link(name=veth_name(*request.id)).identity) is None:
+            return 0
+        self._kernel.attach(LOOKED_AT, request.netns)
+        try:
+            values = self._kernel.read_namespace(LOOKED_AT).values()
+        except (KernelError, OSError):  # it can't be entered
+            return 1
+        finally:
+            self._kernel.detach(LOOKED_AT)
+        there = {value.ip for value in values if isinstance(value, Address) and value.link == request.ifname}
+        return 2 if there.issuperset(map(address_of, ips)) else 1
+
+    def _pass_over(self, request: Attachment, ip: IPAddress, other: Attachment) -> None:
+        log.warning("resume %s: %s is had by %s, too, and it is detached", container_of(request.id), ip, other.who)
+        self._record.detached(request.id)
 
     async def add(self, request: Attachment) -> Attached:
         """Attach a pod: addresses, links and routes are in place when this returns. NetworkError says why not.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 
 import pytest
 
@@ -121,3 +122,24 @@ async def test_of_two_that_are_said_to_have_one_address_the_later_one_has_it(cap
     assert [request.id for request, _ in rig.agent.network.attached] == [second.id, third.id]
     assert "container a: fd00:10:244:1::2 is had by pod default/b, too" in caplog.text
     assert record.said == [("detached", "a", 0)]
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize("is_real", [True, False])
+async def test_a_damaged_record_takes_no_address_from_the_pod_that_has_it(
+    caplog: pytest.LogCaptureFixture, is_first: bool, is_real: bool
+) -> None:
+    """Whether it is of no pod at all, or of one that has other addresses."""
+    rig, record = await started()
+    own, other = rig.attachment("a"), rig.attachment("b")
+    ips = (await rig.agent.network.add(own)).ips
+    if is_real:
+        await rig.agent.network.add(other)
+    record.said.clear()
+    rig.new_agent()
+    said = [(own, ips), (other, ips)]
+    await rig.start(attached=said if is_first else said[::-1])
+    assert [request.id for request, _ in rig.agent.network.attached] == [own.id]
+    assert [one[:2] for one in record.said] == [("detached", "b")]
+    assert re.search("container b: .* is had by pod default/a, too", caplog.text)
+    await rig.agent.network.check(own)
