@@ -8,10 +8,11 @@ Source: CNI specification 1.1.0, sections 2 to 4.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ import msgspec
 from podplane.cni.additional import Chain, Selection
 from podplane.cni.network import Attached, Attachment, NetworkError
 from podplane.cni.result import Result, attached_by
+from podplane.kernel.errors import KernelError
+from podplane.kernel.namespace import Namespace
+from podplane.kernel.opener import has_link, remove_link
 from podplane.kernel.plugins import call
 
 log = logging.getLogger(__name__)
@@ -45,9 +49,18 @@ class Made(msgspec.Struct):
 class Plugins:
     """Calls those in the folders of `path`; keeps what it called in `folder`."""
 
-    def __init__(self, folder: Path, path: Sequence[str], *, may_enter: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        path: Sequence[str],
+        *,
+        may_enter: bool = True,
+        has_link: Callable[[Namespace, str], bool] = has_link,
+        remove_link: Callable[[Namespace, str], None] = remove_link,
+    ) -> None:
         """`may_enter`: may they, as children of this process, enter pods' network namespaces?"""
         self._may_enter = may_enter
+        self._has_link, self._remove_link = has_link, remove_link
         self._folder = folder
         self._path = tuple(path)
         self._made: dict[str, dict[str, Made]] = {}
@@ -80,8 +93,11 @@ class Plugins:
         asked: dict[str, Any] = {"ips": list(selection.ips), "mac": selection.mac}
         runtime = {name: value for name, value in asked.items() if value}
         made = Made(request.container_id, selection.ifname, args, chain, runtime)
-        if (before := self._made.get(request.container_id, {}).get(selection.ifname)) is not None:
+        before = self._made.get(request.container_id, {}).get(selection.ifname)
+        comes = before is not None or not await asyncio.to_thread(self._has_link, request.netns, selection.ifname)
+        if before is not None:
             await self._undo(before, is_tried=True)
+            await self._remove(request, selection.ifname)
         try:
             self._keep(made)
             for plugin in chain.plugins:
@@ -90,8 +106,18 @@ class Plugins:
             return attached_by(msgspec.convert(made.result, Result), selection.ifname)
         except (NetworkError, OSError, msgspec.ValidationError, StopIteration, ValueError, RecursionError) as error:
             await self._undo(made, is_tried=True)
+            if comes:
+                await self._remove(request, selection.ifname)
             what = "its result has no such interface" if isinstance(error, StopIteration) else error
             raise NetworkError(f"{request.who}: interface {selection.ifname} of {chain.path}: {what}") from None
+
+    async def _remove(self, request: Attachment, ifname: str) -> None:
+        """What its plugins did not undo themselves: `bridge` without its IPAM plugin leaves what it made, and does not make it anew where
+        one of its name is."""
+        try:
+            await asyncio.to_thread(self._remove_link, request.netns, ifname)
+        except (KernelError, OSError) as error:
+            log.warning("undo container=%s interface=%s error=%s", request.container_id, ifname, error)
 
     async def delete(self, container_id: str) -> None:
         """Undo all of a container. NetworkError when a plugin can't undo what it made; it is called again with the next try."""

@@ -9,7 +9,7 @@ from podplane.kernel import netlink, syscalls
 from podplane.kernel.announce import LinkSocket
 from podplane.kernel.conntrack import NETLINK_NETFILTER, Conntrack
 from podplane.kernel.echo import Echo as EchoSockets
-from podplane.kernel.errors import Denied, KernelError, Retry
+from podplane.kernel.errors import Denied, KernelError, Retry, from_errno
 from podplane.kernel.keepalives import KeepAlives
 from podplane.kernel.namespace import Namespace, NetworkNamespace
 from podplane.kernel.nft import KernelTables, Nft
@@ -30,7 +30,7 @@ from podplane.kernel.parts import (
     Tracked,
 )
 from podplane.kernel.passed import Passed
-from podplane.kernel.rtnl import Rtnl, reading
+from podplane.kernel.rtnl import Rtnl, encode, reading
 from podplane.kernel.rtnl.monitor import Monitor as RtnlMonitor
 from podplane.kernel.rtnl.monitor import open_socket
 from podplane.kernel.sock_diag import NETLINK_SOCK_DIAG
@@ -55,6 +55,15 @@ def has_link(namespace: Namespace, name: str) -> bool:
     passed = passed_of(namespace)
     with namespace.run(netlink.Socket, NETLINK_ROUTE) if passed is None else passed.route as one:
         return reading.has_link(one, name)
+
+
+def remove_link(namespace: Namespace, name: str) -> None:
+    """Remove the link of this name, if there is one; it takes some 20 ms. OSError or KernelError when that can't be."""
+    passed = passed_of(namespace)
+    with namespace.run(netlink.Socket, NETLINK_ROUTE) if passed is None else passed.route as one:
+        if index := reading.link_index(one, name):
+            for refused in one.request([encode.delete_link(index, name)]):
+                raise from_errno(f"delete link {name}", refused.errno, refused.text)
 
 
 def leads_into(own: Namespace, link: str, other: Namespace) -> bool | None:

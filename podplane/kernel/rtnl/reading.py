@@ -95,11 +95,17 @@ def _name(socket: Socket, index: int) -> str:
 
 def has_link(socket: Socket, name: str) -> bool:
     """Is there a link of this name?"""
+    return link_index(socket, name) != 0
+
+
+def link_index(socket: Socket, name: str) -> int:
+    """The index of a link; 0 when there is none of this name."""
     try:
-        socket.dump(c.RTM_GETLINK, encode.get_link(name), flags=0)
+        ((_, payload),) = socket.dump(c.RTM_GETLINK, encode.get_link(name), flags=0)
     except OSError:
-        return False
-    return True
+        return 0
+    index: int = c.LINK.unpack_from(payload)[2]
+    return index
 
 
 def namespace_id(socket: Socket, fd: int) -> int | None:

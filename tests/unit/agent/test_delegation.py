@@ -15,6 +15,7 @@ from podplane.agent.delegation import Made, Plugins
 from podplane.cni.additional import Chain, Selection, network
 from podplane.cni.network import Attachment, NetworkError
 from podplane.kernel import plugins as kernel_plugins
+from podplane.kernel.namespace import Namespace
 from podplane.kernel.plugins import call
 from tests.unit.agent.rig import Rig
 
@@ -41,14 +42,30 @@ def chain(*types: str, **more: Any) -> Chain:
     return found
 
 
+class Links(set[str]):
+    """Those in the pod's namespace: no plugin here makes any, so tests put in what one would."""
+
+    def has(self, _: Namespace, name: str) -> bool:
+        return name in self
+
+    def remove(self, _: Namespace, name: str) -> None:
+        self.discard(name)
+
+
 @pytest.fixture
-def made(tmp_path: Path) -> Plugins:
+def links() -> Links:
+    return Links()
+
+
+@pytest.fixture
+def made(tmp_path: Path, links: Links) -> Plugins:
     (tmp_path / "bin").mkdir()
     for name in ("first", "second"):
         program = tmp_path / "bin" / name
         program.write_text(PROGRAM.replace("$RESULT", json.dumps(RESULT).replace('"', '\\"')))
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    return Plugins(tmp_path / "kept", (str(tmp_path / "none"), str(tmp_path / "bin")))
+    path = str(tmp_path / "none"), str(tmp_path / "bin")
+    return Plugins(tmp_path / "kept", path, has_link=links.has, remove_link=links.remove)
 
 
 def calls(tmp_path: Path) -> list[tuple[str, str, dict[str, Any]]]:
@@ -136,6 +153,21 @@ async def test_an_interface_that_was_never_made_keeps_no_pod_though_nothing_can_
     ]
     await made.delete("c")
     assert not list((tmp_path / "kept").iterdir())
+
+
+async def test_an_interface_that_no_plugin_undoes_is_removed_before_it_is_made_anew(made: Plugins, links: Links) -> None:
+    await made.add(chain("first"), SELECTION, request())
+    links.add("net1")
+    assert (await made.add(chain("first"), SELECTION, request())).ips == ("10.9.0.2",) and not links
+
+
+async def test_an_interface_that_was_there_before_is_none_of_a_plugin(made: Plugins, links: Links, tmp_path: Path) -> None:
+    links.add("net1")
+    (tmp_path / "bin" / "fails-ADD").touch()
+    for _ in range(2):
+        with pytest.raises(NetworkError, match="plugin first has failed ADD"):
+            await made.add(chain("first"), SELECTION, request())
+    assert links == {"net1"}
 
 
 async def test_what_an_agent_was_killed_at_before_it_was_made_keeps_no_pod(made: Plugins, tmp_path: Path) -> None:
