@@ -225,6 +225,8 @@ class Attachments:
             raise NetworkError(f"{pod}: interface {request.ifname} is attached to another network: detach it first")
         ips, mac = await self._allocated(request)
         self._keep(dataclasses.replace(request, mac=mac), ips, pod)
+        if request.host_ports:
+            self._view.listeners = await asyncio.to_thread(self._kernel.listening)
         sandbox = self._admit(request, ips, mac)
         try:
             if request.id in self._resumed:

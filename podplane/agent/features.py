@@ -231,7 +231,8 @@ def _plan_host_ports(
     memory: HostPortMemory,
     taken: Taken,
 ) -> Plan:
-    return hostports.plan(key, view.sandboxes.get((key.container_id, key.ifname)), view.node, *settings, memory, taken)
+    sandbox = view.sandboxes.get((key.container_id, key.ifname))
+    return hostports.plan(key, sandbox, view.node, *settings, memory, taken, view.listeners)
 
 
 def _plan_peer(view: View, key: PeerKey, settings: tuple[NetworkConfig, NodeSettings], memory: PeerPlans, taken: Taken) -> Plan:

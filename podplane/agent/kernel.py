@@ -109,6 +109,9 @@ class Kernel(Protocol):
     def read_proxies(self, owner: Ownership) -> dict[Identity, Value]:
         """The proxies of this owner in the node's own namespace."""
 
+    def listening(self) -> frozenset[tuple[str, int, IPAddress]]:
+        """Protocol, port and address of the node's sockets that wait for clients; may be called in another thread than all else."""
+
     def takes_packets(self, name: str) -> bool:
         """Are packets taken for all addresses of an attached namespace? Some milliseconds after they were added they are."""
 

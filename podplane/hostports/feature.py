@@ -9,9 +9,20 @@ packet went: to a pod that is gone, or to the node itself, though a pod has the 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 
-from podplane.hostports.model import CONNECTIONLESS, HostPortClaim, HostPortTable, others, resolve, switched_off, without
+from podplane.hostports.model import (
+    CONNECTIONLESS,
+    HostPortClaim,
+    HostPortTable,
+    Listener,
+    others,
+    reserved,
+    resolve,
+    switched_off,
+    with_listeners,
+    without,
+)
 from podplane.hostports.settings import HostPortSettings
 from podplane.hostports.tables import elements
 from podplane.model.config import NetworkConfig
@@ -79,14 +90,17 @@ def plan(
     settings: HostPortSettings,
     memory: HostPortMemory,
     taken: frozenset[Hashable] = NOTHING_TAKEN,
+    listeners: Collection[Listener] = (),
 ) -> HostPortPlan:
-    """The host ports of one pod interface, without what is `taken` by others; None: it is gone."""
+    """The host ports of one pod interface, without what is `taken` by others; None: it is gone. `listeners` are sockets of the node: a
+    pod's port takes precedence, and its users are told of those that nobody reaches any more."""
     table = EMPTY
     if sandbox is not None and node is not None and node.spec.pod_cidrs:
         versions = tuple(ipaddress.ip_network(block).version for block in node.spec.pod_cidrs)
         own = tuple(map(ipaddress.ip_address, node.ips))
-        found = resolve(sandbox, versions, others(node, config), own) if settings.enabled else switched_off(sandbox)
-        table = without(found, taken)
+        inner = others(node, config)
+        found = resolve(sandbox, versions, inner, own, reserved(config)) if settings.enabled else switched_off(sandbox)
+        table = with_listeners(without(found, taken), listeners, inner)
     addresses = tuple(node_addresses(node)) if node else ()
     return HostPortPlan(
         owner=owner,

@@ -15,8 +15,9 @@ from podplane.state.nft import label
 from podplane.state.nft_nat import PROTOCOLS
 from podplane.state.value import IPAddress, IPNetwork
 
-TAKEN = {AGENT_PORT: "agent", NAME_SERVER_PORT: "name server"}
-"""TCP ports of the node itself: who listens there."""
+Listener = tuple[str, int, IPAddress]
+"""A socket of the node that waits for clients: protocol, port, address."""
+NONE_RESERVED: Mapping[tuple[str, int], str] = {}
 CONNECTIONLESS = ("udp", "sctp")
 """Protocols whose tracked connections outlive the pod: their end is not seen, or seen late."""
 
@@ -53,13 +54,27 @@ def others(node: Node, config: NetworkConfig) -> tuple[IPNetwork, ...]:
     return tuple(map(ipaddress.ip_network, (*node.spec.pod_cidrs, *config.service_cidrs)))
 
 
+def reserved(config: NetworkConfig) -> Mapping[tuple[str, int], str]:
+    """Ports of the node's own addresses without which there is no network of pods: (protocol, port) → whose. The port of VXLAN is whatever
+    the backend is, which may be another one later."""
+    return {
+        ("tcp", AGENT_PORT): "the node's agent listens on it",
+        ("tcp", NAME_SERVER_PORT): "the node's name server listens on it",
+        ("udp", config.vxlan_port): "packets of pods come to it from other nodes (VXLAN)",
+    }
+
+
 def resolve(
-    sandbox: Sandbox, versions: tuple[int, ...], inner: Sequence[IPNetwork] = (), own: Collection[IPAddress] = ()
+    sandbox: Sandbox,
+    versions: tuple[int, ...],
+    inner: Sequence[IPNetwork] = (),
+    own: Collection[IPAddress] = (),
+    reserved: Mapping[tuple[str, int], str] = NONE_RESERVED,
 ) -> HostPortTable:
     """The host ports of a pod interface on a node with these IP versions. Of two equal ports of one pod the first counts.
 
     `inner` are the networks of pods and Services, in which there are no host ports. `own` are addresses of the node: where there are any,
-    another one is doubted.
+    another one is doubted. What is `reserved` is served to no pod.
     """
     ips: dict[int, IPAddress] = {}
     for ip in map(ipaddress.ip_address, sandbox.ips):
@@ -69,6 +84,8 @@ def resolve(
     unserved, doubts = list[str](), list[str]()
     for port in sandbox.host_ports:
         try:
+            if why := reserved.get((port.protocol.lower(), port.host_port)):
+                raise ValueError(why)
             claims = list(_claims(port, ips, inner))
         except ValueError as error:
             unserved.append(f"host port {port.host_port}/{port.protocol.lower()} is not served: {error}")
@@ -98,8 +115,6 @@ def _claims(port: HostPort, ips: Mapping[int, IPAddress], inner: Sequence[IPNetw
     protocol = port.protocol.lower()
     if protocol not in PROTOCOLS:
         raise ValueError(f"{port.protocol} is none of TCP, UDP, SCTP")
-    if protocol == "tcp" and (who := TAKEN.get(port.host_port)):
-        raise ValueError(f"the node's {who} listens on it")
     if not port.host_ip:
         yield from (HostPortClaim(version, protocol, port.host_port) for version in ips)
         return
@@ -119,6 +134,37 @@ def _address(text: str) -> IPAddress:
     if ip.version == 6 and (ip.is_loopback or ip.is_link_local):
         raise ValueError(f"hostIP is {ip}, which is good on one interface only: the kernel can't lead it to a pod")
     return ip
+
+
+def with_listeners(table: HostPortTable, listeners: Collection[Listener], inner: Sequence[IPNetwork]) -> HostPortTable:
+    """The table, which says of which sockets of the node a port takes the clients. Those on addresses in `inner` keep theirs."""
+    by_port: dict[tuple[str, int], list[IPAddress]] = {}
+    for protocol, port, ip in listeners:
+        if not any(ip in network for network in inner):
+            by_port.setdefault((protocol, port), []).append(ip)
+    found: dict[tuple[str, int], set[IPAddress]] = {}
+    for claim in table.targets:
+        for ip in by_port.get((claim.protocol, claim.port), ()):
+            if _takes(claim, ip):
+                found.setdefault((claim.protocol, claim.port), set()).add(ip)
+    doubts = (
+        f"host port {port}/{protocol} leads to the pod: what listens on it on the node ({_words(ips)}) is not reached by it any more"
+        for (protocol, port), ips in found.items()
+    )
+    return msgspec.structs.replace(table, doubts=(*table.doubts, *doubts)) if found else table
+
+
+def _takes(claim: HostPortClaim, ip: IPAddress) -> bool:
+    """Has a socket of this address clients that the pod gets? One of :: may be for IPv4, too; ::1 is left alone."""
+    if ip.version != claim.version and not (ip.version == 6 and ip.is_unspecified):
+        return False
+    if ip.version == 6 and ip.is_loopback:
+        return False
+    return claim.ip is None or ip.is_unspecified or ip == claim.ip
+
+
+def _words(ips: Collection[IPAddress]) -> str:
+    return ", ".join(map(str, sorted(ips, key=lambda ip: (ip.version, ip))))
 
 
 def without(table: HostPortTable, taken: frozenset[object]) -> HostPortTable:

@@ -20,6 +20,7 @@ import msgspec
 from podplane.kernel.errors import Denied, KernelError, NotFound, Retry
 from podplane.kernel.kept import Kept
 from podplane.kernel.namespace import Namespace, is_within_reach
+from podplane.kernel.netlink import DumpInterrupted
 from podplane.kernel.parts import (
     Echo,
     Monitor,
@@ -472,6 +473,20 @@ class Kernel:
             return 0
         try:
             return sockets.end_at_server(connections)
+        finally:
+            sockets.close()
+
+    def listening(self) -> frozenset[tuple[str, int, IPAddress]]:
+        """Protocol, port and address of the node's sockets that wait for clients; nothing where the kernel does not tell. May be called in
+        another thread than all else."""
+        try:
+            sockets = self._opener.sockets(self._namespaces[HOST])
+        except (OSError, ValueError):
+            return frozenset()
+        try:
+            return frozenset(sockets.listening())
+        except (OSError, DumpInterrupted):
+            return frozenset()
         finally:
             sockets.close()
 

@@ -133,6 +133,9 @@ class Sockets(Protocol):
     def end_at_server(self, connections: Iterable[Revoked]) -> int:
         """End these connections at the sockets of their servers; how many those were. KernelError when the kernel can't do it."""
 
+    def listening(self) -> Iterable[tuple[str, int, IPAddress]]:
+        """Protocol (tcp, udp), port and address of the sockets that wait for clients. OSError when that can't be read."""
+
     def close(self) -> None:
         """Let go of the socket."""
 

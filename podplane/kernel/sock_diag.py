@@ -1,30 +1,41 @@
-"""Ends TCP connections at a socket, whatever it waits for: its program gets an error, and the other end a reset (RFC 9293, 3.10.5).
+"""Ends TCP connections at a socket, whatever it waits for: its program gets an error, and the other end a reset (RFC 9293, 3.10.5). And
+lists the sockets that wait for clients.
 
-The kernel does that for whoever has CAP_NET_ADMIN in the user namespace of the socket's network namespace, if it was built with
+The kernel ends connections for whoever has CAP_NET_ADMIN in the user namespace of the socket's network namespace, if it was built with
 CONFIG_INET_DIAG_DESTROY. Sources: include/uapi/linux/inet_diag.h, net/ipv4/inet_diag.c, tcp_abort of net/ipv4/tcp.c.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import ipaddress
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from podplane.kernel.errors import from_errno
 from podplane.kernel.netlink import Message, Socket
 from podplane.state.conntrack import Revoked
+from podplane.state.value import IPAddress
 
 NETLINK_SOCK_DIAG = 4
 SOCK_DIAG_BY_FAMILY, SOCK_DESTROY = 20, 21
 REQUEST = struct.Struct("=BBBxI")
 """struct inet_diag_req_v2 up to its socket: family, protocol, extensions, states."""
+ANY_SOCKET = 48
+"""Bytes of struct inet_diag_sockid, which say nothing in a dump."""
 ANY_COOKIE = b"\xff" * 8
 """INET_DIAG_NOCOOKIE, twice."""
 PORTS, COOKIE = slice(4, 8), slice(44, 52)
 """In struct inet_diag_msg: those of its struct inet_diag_sockid. Its second byte is the state."""
 LISTEN = 10
 """TCP_LISTEN."""
+UNCONNECTED = 7
+"""TCP_CLOSE, which a socket of UDP is in until it is connected."""
+WAITING = {"tcp": (socket.IPPROTO_TCP, LISTEN), "udp": (socket.IPPROTO_UDP, UNCONNECTED)}
+"""Protocols, and the state of their sockets that wait for clients."""
+SOURCE_PORT, SOURCE = struct.Struct(">H"), slice(8, 24)
 GONE = (errno.ENOENT, errno.ESTALE)
 """The connection has ended by itself, or another one is in its place."""
 
@@ -42,6 +53,17 @@ class Sockets:
     def end_at_server(self, connections: Iterable[Revoked]) -> int:
         """End these connections at the sockets of their servers; how many those were. KernelError when the kernel can't do it."""
         return sum(map(self._end, connections))
+
+    def listening(self) -> Iterator[tuple[str, int, IPAddress]]:
+        """Protocol, port and address of the sockets that wait for clients; none of a protocol that the kernel does not list. :: may be for
+        IPv4, too. OSError when there is no answer."""
+        for protocol, (number, state) in WAITING.items():
+            for family in (socket.AF_INET, socket.AF_INET6):
+                query = REQUEST.pack(family, number, 0, 1 << state) + bytes(ANY_SOCKET)
+                with contextlib.suppress(FileNotFoundError):  # udp_diag is a module of its own
+                    for _, found in self._socket.dump(SOCK_DIAG_BY_FAMILY, query):
+                        address = found[SOURCE] if family == socket.AF_INET6 else found[SOURCE][:4]
+                        yield protocol, SOURCE_PORT.unpack_from(found, 4)[0], ipaddress.ip_address(address)
 
     def _end(self, one: Revoked) -> bool:
         cookie = self._cookie(one)

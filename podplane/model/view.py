@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Protocol
 
 import msgspec
@@ -158,6 +159,9 @@ class View(msgspec.Struct):
     """None where nobody looks for Nodes that claim the same."""
     as_usable: Callable[[Node], Node] = lambda node: node
     """A Node without what of it does not count (`routes.usable`)."""
+    listeners: Collection[tuple[str, int, IPv4Address | IPv6Address]] = ()
+    """Sockets of the node that wait for clients, as they were when a pod with host ports was attached last: protocol (tcp, udp), port and
+    address."""
     former: Node | None = None
     """This node's own object as it was when it was deleted, while pods are attached."""
 

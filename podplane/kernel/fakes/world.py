@@ -166,8 +166,12 @@ class FakeConntrack:
 class FakeSockets:
     """Those of a pod's namespace."""
 
-    def __init__(self, ended: list[Revoked]) -> None:
-        self._ended = ended
+    def __init__(self, ended: list[Revoked], waiting: Iterable[tuple[str, int, IPAddress]]) -> None:
+        self._ended, self._waiting = ended, waiting
+
+    def listening(self) -> Iterable[tuple[str, int, IPAddress]]:
+        """As a test has them."""
+        return self._waiting
 
     def end_at_server(self, connections: Iterable[Revoked]) -> int:
         """Remember what was asked."""
@@ -274,6 +278,8 @@ class FakeOpener:
         """Those that were ended at the sockets of their servers."""
         self.probed: list[Sent] = []
         """Those whose servers were asked."""
+        self.listeners: list[tuple[str, int, IPAddress]] = []
+        """The sockets that wait for clients, in whatever namespace, as a test has them."""
         self.announced: list[tuple[str, IPAddress]] = []
 
     def namespace(self, name: str = "") -> FakeNamespace:
@@ -308,7 +314,7 @@ class FakeOpener:
 
     def sockets(self, namespace: Namespace) -> Sockets:
         """The sockets of a namespace, which only remember what they were asked."""
-        return FakeSockets(self.ended)
+        return FakeSockets(self.ended, self.listeners)
 
     def keepalives(self, namespace: Namespace) -> Probes:
         """Probes, which are only remembered."""

@@ -148,3 +148,14 @@ async def test_switching_them_off_removes_what_there_is() -> None:
     rig.new_agent()
     await rig.start(attached=attached)
     assert not own_values(rig) and rig.host.objects.sysctls[LOCALNET] == "0"
+
+
+async def test_whose_port_a_pod_takes_from_the_node_is_told() -> None:
+    rig = Rig()
+    rig.opener.listeners = [("tcp", 22, ipaddress.ip_address("0.0.0.0"))]
+    await rig.start(*cluster(1))
+    await attach(rig, "one", HostPort(22, 80))
+    assert ports(rig) == {22: "pod/default/one"}
+    assert [message for _, _, message in rig.events] == [
+        "host port 22/tcp leads to the pod: what listens on it on the node (0.0.0.0) is not reached by it any more"
+    ]

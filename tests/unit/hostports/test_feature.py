@@ -117,6 +117,7 @@ def test_a_host_ip_counts_for_its_own_family_only(host_ip: str, found: set[objec
         (HostPort(53, 53, "DCCP"), "53/dccp is not served: DCCP is none of TCP, UDP, SCTP"),
         (HostPort(10256, 80), "10256/tcp is not served: the node's agent listens on it"),
         (HostPort(9153, 80), "9153/tcp is not served: the node's name server listens on it"),
+        (HostPort(4789, 80, "UDP"), "4789/udp is not served: packets of pods come to it from other nodes (VXLAN)"),
     ],
 )
 def test_what_can_t_be_served_is_said_and_the_rest_is_served(port: HostPort, why: str) -> None:
@@ -135,6 +136,33 @@ def test_a_host_ip_that_the_node_does_not_name_is_doubted_and_served_if_the_mach
     public = NodeAddress("ExternalIP", "1.2.3.4")
     known = msgspec.structs.replace(NODE, status=NodeStatus(addresses=(*NODE.status.addresses, public)))
     assert not plan("a", pod(1, HostPort(8080, 80, "TCP", "1.2.3.4")), known, CONFIG, ON, HostPortMemory()).effects
+
+
+@pytest.mark.parametrize(
+    ("port", "listeners", "said"),
+    [
+        (HostPort(22, 22), [("tcp", 22, "0.0.0.0"), ("tcp", 22, "::")], "22/tcp leads to the pod: … (0.0.0.0, ::)"),
+        (HostPort(22, 22), [("tcp", 22, "127.0.0.1"), ("tcp", 23, "0.0.0.0")], "22/tcp leads to the pod: … (127.0.0.1)"),
+        (
+            HostPort(53, 53, "UDP"),
+            [("udp", 53, "192.168.1.10"), ("tcp", 53, "::")],
+            "53/udp leads to the pod: … (192.168.1.10)",
+        ),
+        (HostPort(22, 22, "TCP", "192.168.1.10"), [("tcp", 22, "::")], "22/tcp leads to the pod: … (::)"),
+        (HostPort(22, 22, "TCP", "192.168.1.10"), [("tcp", 22, "127.0.0.1")], ""),
+        (HostPort(53, 53, "UDP"), [("udp", 53, "10.244.1.1"), ("udp", 53, "fd00:10:244:1::1"), ("udp", 53, "::1")], ""),
+        (HostPort(22, 22), [], ""),
+    ],
+)
+def test_a_server_of_the_node_whose_clients_a_pod_gets_is_named(
+    port: HostPort, listeners: list[tuple[str, int, str]], said: str
+) -> None:
+    found = [(protocol, number, ip(address)) for protocol, number, address in listeners]
+    made = plan("a", pod(1, port), NODE, CONFIG, ON, HostPortMemory(), listeners=found)
+    what = "what listens on it on the node"
+    expected = f"host port {said.replace('…', what)} is not reached by it any more"
+    assert [one for one in made.effects if isinstance(one, Warn)] == ([Warn(expected, is_doubt=True)] if said else [])
+    assert any(key[0] in ("ports4", "addressed4") for key in elements(made)), "it is served all the same"
 
 
 def test_a_host_ip_of_a_family_that_the_pod_lacks_is_said() -> None:
