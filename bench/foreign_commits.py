@@ -3,7 +3,7 @@
 The agent runs as in production, over the real kernel in a network namespace of its own, among enough Services that reading its tables takes
 a while. The other program is a process of its own with a table of its own, and its messages are packed by `bench.factor`.
 
-`python -m bench.foreign_commits commit` is that program: it commits until its standard input ends, and then prints how often it did.
+`python -m bench.foreign_commits commit` is that program: it commits until its standard input ends, and writes a byte after each commit.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import select
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from bench import factor
 from bench.agents import Cluster, OneAgent, cancelled, make_uplink, pod
@@ -47,29 +48,37 @@ def run(short: bool) -> list[Row]:
 
 
 @contextlib.contextmanager
-def other_program(found: dict[str, float]) -> Iterator[None]:
-    """Another program that commits meanwhile; how often it did a second is in `found` afterwards."""
+def other_program(found: dict[str, float]) -> Iterator[Callable[[], int]]:
+    """Another program that commits meanwhile, and how often it did so far; how often it did a second is in `found` afterwards."""
     command = [sys.executable, "-m", "bench.foreign_commits", "commit"]
-    began = time.monotonic()
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    began, count = time.monotonic(), 0
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+    assert process.stdout is not None
+    os.set_blocking(process.stdout.fileno(), False)
+
+    def committed() -> int:
+        nonlocal count
+        while written := process.stdout.read(1 << 16):  # type: ignore[union-attr]  # it has one
+            count += len(written)
+        return count
+
     try:
-        yield
-        commits, _ = process.communicate(timeout=10)
-        found["commits a second"] = int(commits) / (time.monotonic() - began)
+        yield committed
+        found["commits a second"] = committed() / (time.monotonic() - began)
     finally:
         process.kill()
         process.wait()
 
 
-def commit_until_input_ends() -> int:
-    """Add an element to a map of one's own, again and again; how often."""
+def commit_until_input_ends() -> None:
+    """Add an element to a map of one's own, again and again, and say so each time."""
     netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, factor.NETLINK_NETFILTER)
     factor.send_all(netlink, [factor.map_of_ports(TABLE, MAP)])
     began, count = time.monotonic(), 0
     while not select.select([sys.stdin], [], [], max(0.0, began + count / COMMITS_A_SECOND - time.monotonic()))[0]:
         factor.send_all(netlink, [factor.one_element(TABLE, MAP, count)])
         count += 1
-    return count
+        os.write(1, b".")
 
 
 async def come(agent: OneAgent, requests: list[Attachment], going: asyncio.Queue[Attachment]) -> list[str]:
@@ -113,7 +122,7 @@ async def measure(services: int) -> dict[str, float]:
 def main(words: list[str]) -> None:
     """In the namespace: the figures as JSON; or the other program."""
     if words == ["commit"]:
-        print(commit_until_input_ends())
+        commit_until_input_ends()
     else:
         make_uplink()
         print(json.dumps(asyncio.run(measure(int(words[0])))))
