@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
 import os
@@ -19,6 +20,7 @@ import pytest
 
 from podplane.kubeapi.http import HttpClient
 from podplane.lab.folder import Folder
+from tests.e2e.forks import Forks
 
 UP_OPTIONS = shlex.split(os.environ.get("PODPLANE_TEST_UP_OPTIONS", ""))
 """More options for each `podplane up` of these tests: `--agents-over-https`, say."""
@@ -26,7 +28,11 @@ BY_PROCESSES = () if UP_OPTIONS else ("test_host_ports", "test_services", "test_
 """Modules whose agents are processes when nothing else is asked for, so that both ways are tried in every run; `make test-processes` runs
 all of them so."""
 COMMAND = [sys.executable, "-m", "podplane"]
+SECONDS = 90.0
+"""A command ends within these."""
 _numbers = itertools.count(1)
+forks = functools.cache(Forks)
+"""Of this worker."""
 
 
 class Podplane:
@@ -40,14 +46,17 @@ class Podplane:
 
     def __call__(self, *words: str, code: int | None = 0, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run a command; its exit status must be `code` (None: whatever it is)."""
-        done = subprocess.run(
-            [*self.command, *_with_options(words)],
-            env=self.environment,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=90,
-        )
+        if self.command is COMMAND and forks().serves(words, self.environment, stdin):
+            done = forks().run(words, self.environment, stdin, SECONDS)
+        else:
+            done = subprocess.run(
+                [*self.command, *_with_options(words)],
+                env=self.environment,
+                input=stdin,
+                capture_output=True,
+                text=True,
+                timeout=SECONDS,
+            )
         if code is not None:
             assert done.returncode == code, f"podplane {' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done
