@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,17 +25,20 @@ Object = dict[str, Any]
 TOO_MANY = f"the body is too large: it has more than {MAX_VALUES} values"
 PODS = "/api/v1/namespaces/default/pods"
 EMPTY = field(1, b"")
-BODIES = {
-    "elements": (protobuf.TYPE, message("v1", "Pod", field(2, field(2, b"") * MAX_VALUES))),
-    "again and again": (protobuf.TYPE, message("v1", "Pod", EMPTY * MAX_VALUES)),
-    "entries of a map": (protobuf.TYPE, message("v1", "ConfigMap", field(2, b"") * MAX_VALUES)),
-    "envelope": (protobuf.TYPE, protobuf.MAGIC + EMPTY * (MAX_VALUES + 1)),
-    "packed": (protobuf.TYPE, message("v1", "Pod", field(2, field(14, field(4, b"\1" * MAX_VALUES))))),
-    "raw": (protobuf.TYPE, message("apps/v1", "ControllerRevision", field(2, field(1, b"[" + b"{}," * MAX_VALUES + b"0]")))),
-    "list": ("application/json", b'{"a":[' + b"{}," * MAX_VALUES + b"{}]}"),
-    "fields": ("application/json", json.dumps({f"k{i}": 0 for i in range(MAX_VALUES + 1)}).encode()),
-    "nested": ("application/json", b'{"a":[' + b"[1,2]," * (MAX_VALUES // 3) + b"0]}"),
-    "yaml": ("application/yaml", b"a: [" + b"{}," * 2 * MAX_VALUES + b"0]"),
+MADE: dict[str, Callable[[], tuple[str, bytes]]] = {
+    "elements": lambda: (protobuf.TYPE, message("v1", "Pod", field(2, field(2, b"") * MAX_VALUES))),
+    "again and again": lambda: (protobuf.TYPE, message("v1", "Pod", EMPTY * MAX_VALUES)),
+    "entries of a map": lambda: (protobuf.TYPE, message("v1", "ConfigMap", field(2, b"") * MAX_VALUES)),
+    "envelope": lambda: (protobuf.TYPE, protobuf.MAGIC + EMPTY * (MAX_VALUES + 1)),
+    "packed": lambda: (protobuf.TYPE, message("v1", "Pod", field(2, field(14, field(4, b"\1" * MAX_VALUES))))),
+    "raw": lambda: (
+        protobuf.TYPE,
+        message("apps/v1", "ControllerRevision", field(2, field(1, b"[" + b"{}," * MAX_VALUES + b"0]"))),
+    ),
+    "list": lambda: ("application/json", b'{"a":[' + b"{}," * MAX_VALUES + b"{}]}"),
+    "fields": lambda: ("application/json", json.dumps({f"k{i}": 0 for i in range(MAX_VALUES + 1)}).encode()),
+    "nested": lambda: ("application/json", b'{"a":[' + b"[1,2]," * (MAX_VALUES // 3) + b"0]}"),
+    "yaml": lambda: ("application/yaml", b"a: [" + b"{}," * 2 * MAX_VALUES + b"0]"),
 }
 
 
@@ -42,9 +46,9 @@ def request(method: str, path: str, kind: str, data: bytes) -> Request:
     return Request(method, path, {}, {"authorization": "Bearer secret", "content-type": kind}, data)
 
 
-@pytest.mark.parametrize("name", BODIES)
+@pytest.mark.parametrize("name", MADE)
 async def test_a_body_with_too_many_values(name: str) -> None:
-    kind, data = BODIES[name]
+    kind, data = MADE[name]()
     answer = await Api().server.handle(request("POST", PODS, kind, data))
     assert isinstance(answer, Response)
     assert (answer.status, json.loads(answer.body)["message"]) == (413, TOO_MANY)
