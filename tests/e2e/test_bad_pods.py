@@ -96,9 +96,12 @@ def test_a_process_that_ignores_sigterm_is_killed(kubectl: Kubectl) -> None:
     make(kubectl, "deaf", "sh", "-c", script)
     until(lambda: container(kubectl, "deaf").get("ready") and "ready" in kubectl("logs", "deaf"))
     assert running("86399") == 1
-    kubectl("delete", "pod", "deaf", "--wait=false")
-    assert shown(kubectl, "deaf") == "Terminating"
-    kubectl("wait", "--for=delete", "pod/deaf", "--timeout=20s")
+    seen = kubectl.start("get", "pod", "deaf", "--no-headers", "--watch")
+    assert seen.stdout is not None and "Running" in seen.stdout.readline()
+    kubectl("delete", "pod", "deaf")
+    assert any("Terminating" in line for line in seen.stdout)
+    seen.kill()
+    seen.communicate()
     until(lambda: running("86399") == 0)
 
 

@@ -67,13 +67,13 @@ def namespaces() -> set[str]:
     return found
 
 
-def settles(probe: Callable[[], bool], seconds: float = 10.0) -> bool:
-    """Does it become true in time?"""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+def settles(probe: Callable[[], bool], seconds: float = 60.0) -> bool:
+    """Does it become true? Not each look is cheap: they are the rarer the longer it takes."""
+    begin = time.monotonic()
+    while (waited := time.monotonic() - begin) < seconds:
         if probe():
             return True
-        time.sleep(0.02)
+        time.sleep(min(0.3, max(0.02, waited / 20)))
     return probe()
 
 

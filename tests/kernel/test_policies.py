@@ -11,8 +11,9 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from ipaddress import ip_address
 
 import msgspec
@@ -124,6 +125,18 @@ class Traffic:
         self._receive()
         self._server.close()
 
+    def goes_on(self, count: int, arrive: Sequence[tuple[int, int]]) -> None:
+        """Until each has sent so many; then no more is sent, and what `arrive` have sent may take its time on a busy machine."""
+        _until(lambda: min(self.sent.values()) >= count)
+        self._over.set()
+        self._thread.join()
+
+        def has_arrived() -> bool:
+            self._receive()
+            return all(self.received(one) >= self.sent[one] for one in arrive)
+
+        _until(has_arrived)
+
     def _send(self) -> None:
         while not self._over.wait(0.001):
             for one, place in self._namespaces.items():
@@ -139,6 +152,12 @@ class Traffic:
 
     def received(self, sender: tuple[int, int]) -> int:
         return self._received[str(pod_ip(*sender))]
+
+
+def _until(holds: Callable[[], bool], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.002)
 
 
 def variants() -> Iterator[list[Object]]:
@@ -166,6 +185,7 @@ def test_changes_restarts_and_kills_lose_no_packet_that_is_allowed_and_let_none_
                 real.put(*objects)
             if number % 8 == 7:
                 assert [real.restart(node) for node in (1, 2)] == [0, 0]
+        traffic.goes_on(21, allowed)
     assert min(traffic.sent.values()) > 20
     assert [traffic.received(one) for one in allowed] == [traffic.sent[one] for one in allowed]
     assert [traffic.received(one) for one in denied] == [0]
