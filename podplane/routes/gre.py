@@ -55,8 +55,8 @@ def _plan_peer(peer: Node, node: Node, settings: NetworkConfig) -> Fragment:
     if remote is None:
         return {}
     device, encap = DEVICES[remote.version], Encap(remote=remote, hops=HOPS)
-    blocks, mtu = tunnels.carried(peer, OVERHEAD[remote.version], settings)
-    values: list[Value] = [*underlay.neighbours(peer, node, settings)]
+    blocks, mtu, closed = tunnels.carried(peer, OVERHEAD[remote.version], settings)
+    values: list[Value] = [*underlay.neighbours(peer, node, settings), *closed]
     values += [Route(destination=block, link=device, encap=encap, mtu=mtu, protocol=ROUTE_PROTOCOL) for block in blocks]
     return fragment(values)
 

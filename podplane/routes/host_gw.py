@@ -17,15 +17,13 @@ from podplane.state.value import Fragment, IPAddress, IPNetwork, Value, fragment
 
 
 def _plan_peer(peer: Node, node: Node, settings: NetworkConfig) -> Fragment:
-    """Routes to another node's blocks, and its neighbour entries; IP versions in which it is not on a link with the node, or which can't be
-    sent there, are left out."""
+    """Routes to another node's blocks, and its neighbour entries; IP versions in which it is not on a link with the node are left out."""
     gateways, mtu = underlay.on_link(peer, node, settings), underlay.mtu_to(peer, settings)
+    blocks = [block for block in aggregated(peer.spec.pod_cidrs) if block.version in gateways]
     values: list[Value] = [
-        _route(block, gateways[block.version], mtu, settings)
-        for block in aggregated(peer.spec.pod_cidrs)
-        if block.version in gateways and carries(block.version, mtu)
+        _route(block, gateways[block.version], mtu, settings) for block in blocks if carries(block.version, mtu)
     ]
-    return fragment([*values, *underlay.neighbours(peer, node, settings)])
+    return fragment([*values, *underlay.closed(blocks, mtu), *underlay.neighbours(peer, node, settings)])
 
 
 def _route(block: IPNetwork, gateway: IPAddress, mtu: int, settings: NetworkConfig) -> Route:

@@ -27,7 +27,7 @@ def paths(peer: Node, node: Node, config: NetworkConfig) -> tuple[Path, ...]:
 
 
 def _overlay(peer: Node, node: Node, planned: Fragment) -> Iterator[Path]:
-    links = {value.destination.version: value.link for value in planned.values() if isinstance(value, Route)}
+    links = {value.destination.version: value.link for value in planned.values() if isinstance(value, Route) and value.link}
     theirs, own, remote = underlay.addresses(peer), underlay.addresses(node), underlay.remote(peer, node)
     for version, ip in gateways(peer).items():
         if version not in links:

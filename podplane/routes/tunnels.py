@@ -14,7 +14,7 @@ from podplane.model.objects import Node
 from podplane.routes import underlay
 from podplane.routes.aggregation import aggregated
 from podplane.state.links import carries, router_sysctls
-from podplane.state.network import Address, Link
+from podplane.state.network import Address, Link, Route
 from podplane.state.value import Fragment, IPAddress, IPNetwork, Value, fragment, network_of
 
 
@@ -34,9 +34,11 @@ def _device(link: Link, gateways: Iterable[IPAddress]) -> Iterator[Value]:
         yield Address(link=link.name, ip=ip, prefix_length=ip.max_prefixlen)
 
 
-def carried(peer: Node, overhead: int, settings: NetworkConfig) -> tuple[list[IPNetwork], int]:
+def carried(peer: Node, overhead: int, settings: NetworkConfig) -> tuple[list[IPNetwork], int, list[Route]]:
     """The peer's blocks, adjoining ones as one, of the IP versions for which there is room on the way to it, when each packet is
-    `overhead` bytes larger there; and the MTU of the routes to them, 0 for that of the device."""
+    `overhead` bytes larger there; the MTU of the routes to them, 0 for that of the device; and the routes to other blocks, which lead
+    nowhere."""
     usual, mtu = settings.mtu - overhead, underlay.mtu_to(peer, settings) - overhead
-    blocks = [block for block in aggregated(peer.spec.pod_cidrs) if carries(block.version, mtu)]
-    return blocks, underlay.metric(mtu, usual)
+    every = aggregated(peer.spec.pod_cidrs)
+    blocks = [block for block in every if carries(block.version, mtu)]
+    return blocks, underlay.metric(mtu, usual), list(underlay.closed(every, mtu))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 
 from podplane.model.config import ROUTE_PROTOCOL, UNDERLAY_MAC, UNDERLAY_MTU, NetworkConfig
 from podplane.model.objects import Node
 from podplane.state.links import LEAST_MTU, carries
-from podplane.state.network import Neighbour
+from podplane.state.network import Neighbour, Route
 from podplane.state.value import PARSED, IPAddress, IPNetwork, address_of, network_of
 
 MOST_MTU = 65536
@@ -20,6 +20,14 @@ def mtu_to(peer: Node, config: NetworkConfig) -> int:
     if not (said.isascii() and said.isdigit() and len(said) <= len(str(MOST_MTU)) and int(said) >= LEAST_MTU[4]):
         return config.mtu
     return min(config.mtu, int(said))
+
+
+def closed(blocks: Iterable[IPNetwork], mtu: int) -> Iterator[Route]:
+    """For blocks of an IP version that needs larger packets than so many bytes: what is sent there is refused at once, and leaves by no
+    other route."""
+    for block in blocks:
+        if not carries(block.version, mtu):
+            yield Route(destination=block, kind="unreachable", protocol=ROUTE_PROTOCOL)
 
 
 def metric(mtu: int, usual: int) -> int:

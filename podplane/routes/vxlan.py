@@ -58,9 +58,9 @@ def _plan_peer(peer: Node, node: Node, settings: NetworkConfig) -> Fragment:
     if remote is None:
         return {}
     device, mac = DEVICES[remote.version], device_mac(peer.metadata.name)
-    blocks, mtu = tunnels.carried(peer, OVERHEAD[remote.version], settings)
+    blocks, mtu, closed = tunnels.carried(peer, OVERHEAD[remote.version], settings)
     gateways = _gateways_of(peer, mac, {block.version for block in blocks})
-    values: list[Value] = [*underlay.neighbours(peer, node, settings), Fdb(link=device, mac=mac, remote=remote)]
+    values: list[Value] = [*underlay.neighbours(peer, node, settings), Fdb(link=device, mac=mac, remote=remote), *closed]
     values += [_route(block, gateways[block.version], device, mtu) for block in blocks]
     values += [Neighbour(link=device, ip=ip, mac=mac, protocol=ROUTE_PROTOCOL) for ip in gateways.values()]
     return fragment(values)

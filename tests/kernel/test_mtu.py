@@ -250,6 +250,8 @@ def test_without_room_for_ipv6_all_else_goes_on_and_it_comes_back() -> None:
     size, again = transfer(real, "node2-pod1", (VIPS[4], 80), "node1-pod1", (str(pod_ip(1, 1, 4)), PORT))
     assert size <= 1160 and not again
     beside = (str(pod_ip(1, 1, 6)), PORT)
+    with pytest.raises(OSError, match=r"unreachable|No route"):
+        real.namespaces["node2-pod1"].run(lambda: socket.create_connection(beside, timeout=3))
     assert transfer(real, "node1-pod2", beside, "node1-pod1", beside)[1] == 0, "pods of one node"
     real.in_("node1", f"ip link set eth0 mtu 1500; ip addr add {node_ip(1, 6)}/64 dev eth0 nodad")
     real.to_node1(1500)

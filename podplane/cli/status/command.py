@@ -17,8 +17,8 @@ from podplane.lab.folder import LOG, Folder, labs
 from podplane.model.words import lasting
 
 NOT_RUNNING, NOT_AS_WANTED = 3, 1
-"""Exit status for a lab that doesn't run, as init scripts have it (LSB); for a node that does not answer, or with something refused or
-blocked."""
+"""Exit status for a lab that doesn't run, as init scripts have it (LSB); for a node that does not answer, or with something refused,
+blocked or done without."""
 ALL = "all"
 
 
@@ -30,7 +30,7 @@ def status(folder: Folder, node: str | None, output: str | None) -> None:
     """Say whether a lab runs, and what is in it. Exit status 3 when it doesn't.
 
     With --node: the state of the node's agent. Exit status 1 when it does not answer, and when something
-    on it is refused or blocked.
+    on it is refused, blocked or done without.
     """
     if output and not node:
         raise LabError("-o is for --node: say which node, or all")

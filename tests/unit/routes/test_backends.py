@@ -161,7 +161,13 @@ def taking(mtu: str, number: int = 2, versions: tuple[int, ...] = DUAL) -> Node:
 def mtus(peer: Node, settings: NetworkConfig, way: Backend) -> dict[int, int]:
     """IP version → the MTU of the route to the peer, of those that are planned."""
     planned = way.plan_peer(peer, node(1, DUAL), settings)
-    return {v.destination.version: v.mtu for v in planned.values() if isinstance(v, Route)}
+    return {v.destination.version: v.mtu for v in planned.values() if isinstance(v, Route) and v.kind == "unicast"}
+
+
+def closed(peer: Node, settings: NetworkConfig, way: Backend) -> set[int]:
+    """IP versions in which what is sent to the peer's pods is refused at once."""
+    planned = way.plan_peer(peer, node(1, DUAL), settings)
+    return {v.destination.version for v in planned.values() if isinstance(v, Route) and v.kind == "unreachable"}
 
 
 @pytest.mark.parametrize(("way", "overhead"), [(host_gw.BACKEND, 0), (vxlan.BACKEND, 50), (cross_subnet.AUTO, 0)])
@@ -186,6 +192,7 @@ def test_ipv6_is_not_sent_where_it_does_not_fit_and_all_else_goes_on(way: Backen
         settings = msgspec.structs.replace(config(DUAL), mtu=size, backend=way.name)
         assert mtus(node(2, DUAL), settings, way).keys() == versions
         assert mtus(taking(str(size)), config(DUAL), way).keys() == versions
+        assert closed(node(2, DUAL), settings, way) == closed(taking(str(size)), config(DUAL), way) == {4, 6} - versions
         assert way.pod_mtu(own, settings) == 1280, "or the kernel takes the addresses of IPv6 away"
         assert bool(ways.too_narrow(own, settings)) == (6 not in versions)
     only_ipv4 = msgspec.structs.replace(config((4,)), mtu=least - 1, backend=way.name)
