@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import NamedTuple, NoReturn
 
 import msgspec
@@ -18,6 +18,8 @@ import msgspec
 from podplane.kubeapi.retry import Backoff, FailureLog
 
 log = logging.getLogger(__name__)
+AGAIN_SECONDS = 2.0
+"""A task that has not ended so long after its cancellation is cancelled again."""
 Factory = Callable[[], Awaitable[object]]
 """Starts the work anew each time it is called."""
 
@@ -66,7 +68,7 @@ class Supervisor:
     async def remove(self, name: str) -> None:
         """Cancel a task and wait for its end; nothing happens when there is none of this name."""
         if supervised := self._tasks.pop(name, None):
-            await _end([supervised.task])
+            await end([supervised.task])
 
     async def run(self) -> NoReturn:
         """Wait until cancelled, then end all tasks."""
@@ -80,7 +82,7 @@ class Supervisor:
         """Cancel all tasks and wait for their end; idempotent."""
         tasks = [supervised.task for supervised in self._tasks.values()]
         self._tasks.clear()
-        await _end(tasks)
+        await end(tasks)
 
     def report(self) -> Mapping[str, TaskReport]:
         """Every task, in the order of their starts."""
@@ -115,7 +117,11 @@ async def _ended(factory: Factory) -> BaseException | None:
     return None
 
 
-async def _end(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+async def end(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel these, and wait for their ends. A cancellation may be lost that comes together with what the task waits for (asyncio.wait_for
+    before Python 3.12): then it is cancelled again."""
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=AGAIN_SECONDS)

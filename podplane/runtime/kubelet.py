@@ -18,6 +18,7 @@ from podplane.kernel.namespace import Namespace
 from podplane.kernel.process import Processes
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.events import Recorder
+from podplane.kubeapi.supervise import end
 from podplane.model.pod import Pod
 from podplane.model.service import Service
 from podplane.runtime.node import PodSandbox
@@ -106,10 +107,9 @@ class Kubelet(msgspec.Struct, eq=False):
         """All of its pods are gone at once, with their processes: nothing is detached, nobody is told, and none comes again."""
         self.is_off = True
         workers, tasks = list(self.workers.values()), list(self._tasks.values())
-        for worker, task in zip(workers, tasks, strict=True):
+        for worker in workers:
             worker.is_ending = False  # it would end its pod in order
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(tasks)
         await asyncio.gather(*(worker.lose_power() for worker in workers))
 
     def worker(self, namespace: str, name: str) -> PodWorker | None:

@@ -166,6 +166,24 @@ async def test_one_that_does_not_heed_its_cancellation_does_not_come_back() -> N
 
 
 @virtual
+async def test_one_whose_cancellation_is_lost_is_cancelled_again() -> None:
+    """asyncio.wait_for returns what came together with its cancellation, before Python 3.12."""
+    something = asyncio.Event()
+
+    async def waits() -> None:
+        while True:
+            await asyncio.wait_for(something.wait(), 10**9)
+            something.clear()
+
+    tasks = supervisor()
+    tasks.add("a", waits)
+    await asyncio.sleep(1)
+    something.set()
+    await asyncio.wait_for(tasks.close(), 60)
+    assert len(asyncio.all_tasks()) == 1
+
+
+@virtual
 async def test_a_factory_that_raises_at_once_is_a_failure_too() -> None:
     def broken() -> Awaitable[None]:
         raise KeyError("no such node")
