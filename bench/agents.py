@@ -22,6 +22,8 @@ import msgspec
 from podplane.agent.agent import Agent
 from podplane.agent.caches import Caches
 from podplane.agent.keys import PeerKey
+from podplane.agent.poller import Poller
+from podplane.agent.probing import Probing
 from podplane.agent.settings import Settings
 from podplane.cni.network import Attachment
 from podplane.kernel import netlink
@@ -110,6 +112,13 @@ class OneAgent:
     async def run(self) -> None:
         """Reconcile until cancelled, as in production."""
         await self._agent.run()
+
+    def probing(self, poller: Poller) -> Probing:
+        """Its probes, which are told of changes of nodes from now on."""
+        made = Probing(self._agent, self.kernel.echo, poller, lambda *_: None, lambda: True)
+        made.begin()
+        self._caches.nodes.subscribe(made.changed)
+        return made
 
     def want(self, values: Iterable[Value]) -> None:
         """Want these objects too, as a feature would."""

@@ -41,6 +41,7 @@ from bench import (
     slim_pods,
     start_stop,
     traffic,
+    withdrawal,
     workloads,
 )
 from bench.common import Row
@@ -60,6 +61,7 @@ BENCHES = {
     "services_traffic": services_traffic.run,
     "agent_start": agent_start.run,
     "routes": routes.run,
+    "withdrawal": withdrawal.run,
     "agent_alone": agent_alone.run,
     "cni": cni.run,
     "foreign_commits": foreign_commits.run,

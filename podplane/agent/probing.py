@@ -40,6 +40,7 @@ NODE_SECONDS = 2e-4
 """Peers are not chosen more often than every so many seconds for each node of the cluster."""
 JUDGE_SECONDS = 1.0
 """While some peer is not ready, it is judged so often, for the API may be there again."""
+SOON_SECONDS = 0.01
 AGAIN_SECONDS = 5.0
 """Where echo requests can't be sent, it is tried again so often."""
 WITHDRAWN = "RoutesWithdrawn"
@@ -80,6 +81,8 @@ class Probing:
         self._choose_at = 0.0
         self._are_chosen = False
         self._turn, self._turn_at = 0, math.inf
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._first_at = clock() + FIRST_SECONDS + choice.phase(self._view.node_name, INTERVAL_SECONDS)
 
     # What it is told.
@@ -103,6 +106,8 @@ class Probing:
         is_watched = name == self._view.node_name or self.table.of(name) or name in self._chosen
         if is_watched or not self._are_chosen or was != (name in self._not_ready):
             self._is_dirty = True
+        if was != (name in self._not_ready):
+            self._look_soon()
 
     def _note_readiness(self, name: str, old: Node | None, new: Node | None) -> None:
         if new is None or new.is_ready:
@@ -122,12 +127,28 @@ class Probing:
         """Probe until cancelled."""
         self._echo = await self._opened()
         self._poller.add(self.look)
+        self._loop = asyncio.get_running_loop()
         try:
-            await asyncio.get_running_loop().create_future()
+            await self._loop.create_future()
         finally:
             self._poller.remove(self.look)
+            if self._timer is not None:
+                self._timer.cancel()
+            self._loop = self._timer = None
             self._echo.close()
             self._echo = None
+
+    def _look_soon(self) -> None:
+        """Some peer is to be judged within a second, and looks give way to others on a busy loop: until it is, there is a timer."""
+        if self._loop is not None and self._timer is None:
+            self._timer = self._loop.call_later(SOON_SECONDS, self._look_again)
+
+    def _look_again(self) -> None:
+        self._timer = None
+        self.look()
+        if self.table.is_hasty and self._loop is not None:
+            rest = max(SOON_SECONDS, self.table.due_at - self._clock())
+            self._timer = self._loop.call_later(rest, self._look_again)
 
     async def _opened(self) -> Echo:
         while True:

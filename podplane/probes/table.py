@@ -26,7 +26,7 @@ INTERVAL_SECONDS, RESTING_SECONDS = 6.0, 60.0
 while all is well with what that carries."""
 LOST_INTERVAL_SECONDS = 1.0
 """From a probe of a lost way to the next one."""
-PATIENCE_SECONDS, LESS_SECONDS, LEAST_SECONDS = 0.8, 0.3, 0.15
+PATIENCE_SECONDS, LESS_SECONDS, LEAST_SECONDS = 0.8, 0.3, 0.12
 """So long an answer is waited for: usually; after one that did not come; of a way that is to be judged soon."""
 AGAIN_SECONDS = 0.2
 """From an answer of a way that is taken for lost to the next probe."""
@@ -253,6 +253,11 @@ class Table:
         return combined(row.state for row in self.of(peer) if row.path.layer == OVERLAY)
 
     @property
+    def is_hasty(self) -> bool:
+        """Is some way to be judged soon?"""
+        return any(row.is_hasty for row in self._rows.values())
+
+    @property
     def is_any_reached(self) -> bool:
         """Are pods of any peer reached?"""
         return any(row.state is State.REACHED and row.path.layer == OVERLAY for row in self._rows.values())
@@ -262,9 +267,11 @@ class Table:
         return any(row.latency is not None for row in self.of(peer) if row.path.layer == OVERLAY)
 
     def below(self, row: Row) -> State:
-        """Is the peer's own address reached, that packets of this way are sent to?"""
-        states = (one.state for one in self.of(row.path.peer) if one.path.layer == UNDERLAY and one.path.ip == row.path.below)
-        return next(states, State.UNKNOWN)
+        """Is the peer's own address reached, that packets of this way are sent to? It is not known while it is being lost."""
+        found = (one for one in self.of(row.path.peer) if one.path.layer == UNDERLAY and one.path.ip == row.path.below)
+        below = next(found, None)
+        is_known = below is not None and not (below.state is State.REACHED and below.lost_in_a_row)
+        return below.state if below is not None and is_known else State.UNKNOWN
 
     def lost(self) -> Iterator[Row]:
         """The ways to pods that are lost."""
