@@ -20,8 +20,10 @@ from podplane.lab.errors import LabError
 from podplane.lab.folder import Folder
 from podplane.model.answers import RouteStatus
 from podplane.model.config import AGENT_PORT
+from podplane.model.node_addresses import why_no_block
 from podplane.model.words import listed
 from podplane.routes.withdrawal import UNREACHABLE
+from podplane.state.value import network_of
 
 OF_NODES = "node/"
 MOST = 5
@@ -33,7 +35,7 @@ COLUMNS = ["NODE", "DESTINATION", "VIA", "LINK", "THROUGH", "WANTED-BY", "STATE"
 @lab_name
 @click.option("--node", help="Of this node alone.")
 @click.option("-A", "--all", "everything", is_flag=True, help="Those to the node's own pods and Services, too.")
-@click.option("--stats", is_flag=True, help="How many there are, by link and state.")
+@click.option("--stats", is_flag=True, help="How many there are, by link and state, and to how many blocks of nodes they lead.")
 @click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="For programs.")
 def routes(folder: Folder, node: str | None, everything: bool, stats: bool, output: str | None) -> None:
     """Show the routes that lead to pods of other nodes. Exit status 1 when a node does not answer, has not got a route of its,
@@ -48,10 +50,10 @@ def routes(folder: Folder, node: str | None, everything: bool, stats: bool, outp
     silent = {n: why_silent(nodes[n], a, folder.undo_faults(n)) for n, a in answers.items() if isinstance(a, ApiError)}
     far = unreached.in_lab(folder, client, answers)
     if output:
-        told = {"counts": _counts(found)} if stats else {"routes": found}
+        told = {"counts": _counts(found, nodes)} if stats else {"routes": found}
         click.echo(document_text({**told, "errors": silent, "unreached": msgspec.to_builtins(far)}, output))
     elif any(found.values()):
-        click.echo(table(_table_of(_counts(found)) if stats else [COLUMNS, *_rows(found)]))
+        click.echo(table(_table_of(_counts(found, nodes)) if stats else [COLUMNS, *_rows(found)]))
     elif found:
         click.echo("There is no route to another node.")
     for name, why in silent.items():
@@ -92,15 +94,37 @@ def _rows(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterable[list[str
             yield [node, one["destination"], one["via"], link, one["through"], ",".join(one["wanted_by"]), one["state"]]
 
 
-def _counts(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
-    """Node → how many of its routes lead to a link and are in a state."""
-    counts = {node: Counter((one["link"] or one["kind"], one["state"]) for one in rows) for node, rows in found.items()}
-    return {
-        node: [{"link": link, "state": state, "routes": count} for (link, state), count in sorted(of_node.items())]
-        for node, of_node in counts.items()
-    }
+def _counts(
+    found: Mapping[str, Sequence[Mapping[str, Any]]], nodes: Mapping[str, Mapping[str, Any]]
+) -> dict[str, list[dict[str, Any]]]:
+    """Node → how many of its routes lead to a link and are in a state, and to how many blocks of nodes they lead."""
+    return {node: _counts_of(rows, nodes) for node, rows in found.items()}
+
+
+def _counts_of(rows: Iterable[Mapping[str, Any]], nodes: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    routes, blocks = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    for one in rows:
+        kind = one["link"] or one["kind"], one["state"]
+        routes[kind] += 1
+        wanting = (key.removeprefix(OF_NODES) for key in one["wanted_by"] if key.startswith(OF_NODES))
+        blocks[kind] += sum(_leads_to(one["destination"], nodes.get(name, {})) for name in wanting)
+    return [
+        {"link": link, "state": state, "routes": count, "blocks": blocks[link, state]}
+        for (link, state), count in sorted(routes.items())
+    ]
+
+
+def _leads_to(destination: str, node: Mapping[str, Any]) -> int:
+    """To how many of a node's blocks."""
+    whole = network_of(destination)
+    own = (block for block in node.get("spec", {}).get("podCIDRs", ()) if not why_no_block(block))
+    return sum(one.version == whole.version and one.subnet_of(whole) for one in map(network_of, own))  # type: ignore[arg-type]  # one version
 
 
 def _table_of(counts: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[list[str]]:
-    rows = [[node, one["link"], one["state"], str(one["routes"])] for node, of_node in counts.items() for one in of_node]
-    return [["NODE", "LINK", "STATE", "ROUTES"], *rows]
+    rows = [
+        [node, one["link"], one["state"], str(one["routes"]), str(one["blocks"])]
+        for node, of_node in counts.items()
+        for one in of_node
+    ]
+    return [["NODE", "LINK", "STATE", "ROUTES", "BLOCKS"], *rows]

@@ -94,10 +94,10 @@ def test_routes_name_who_asked_for_them_and_the_tunnel_that_they_lead_through(la
     every = json.loads(lab("routes", "-A", "-o", "json").stdout)["routes"]
     assert {"pod/default/echo-node2-1"} <= {key for one in every["node2"] for key in one["wanted_by"]}
     counts = [line.split() for line in lab("routes", "--stats").stdout.splitlines()[1:]]
-    assert counts == [[node, "podplane-vxlan4", "done", "2"] for node in ("node1", "node2")]
+    assert counts == [[node, "podplane-vxlan4", "done", "2", "2"] for node in ("node1", "node2")]
     said = json.loads(lab("routes", "--stats", "-o", "json", "--node", "node2").stdout)
     assert said == {
-        "counts": {"node2": [{"link": "podplane-vxlan4", "state": "done", "routes": 2}]},
+        "counts": {"node2": [{"link": "podplane-vxlan4", "state": "done", "routes": 2, "blocks": 2}]},
         "errors": {},
         "unreached": {},
     }
@@ -225,7 +225,11 @@ def test_a_node_whose_kernel_refuses_the_new_backend_keeps_the_former_one(podpla
     podplane("up", "--nodes", "2", "--pods-per-node", "1")
     podplane.on_node("node1", "ip link add theirs type vxlan id 1 dstport 4789 local 192.168.1.10 dev eth0")
     changing = podplane.start("backend", "set", "vxlan")
-    until(lambda: any("specified VNI already exists" in one["message"] for one in podplane.api.objects("events")))
+    until(
+        lambda: any(
+            "VNI 1 at UDP port 4789 is taken by the link theirs" in one["message"] for one in podplane.api.objects("events")
+        )
+    )
     assert "eth0" in podplane("routes", "--node", "node1").stdout
     assert "eth0" in podplane("routes", "--node", "node2").stdout, "so its peers do"
     assert "theirs" in podplane.on_node("node1", "ip -o link")

@@ -275,3 +275,33 @@ def test_adjoining_blocks_are_one_route_and_no_packet_is_without_one_when_they_c
         await agent.stop()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("theirs", "why"),
+    [
+        ("id 1 dstport 4789", "VNI 1 at UDP port 4789 is taken by the link theirs, which podplane did not make"),
+        ("id 2 dstport 4789 gbp", "UDP port 4789 is taken by the link theirs, which podplane did not make"),
+        ("", "UDP port 4789 is taken by the socket of a process; see who has it (ss -ulnp 'sport = 4789')"),
+    ],
+)
+def test_who_has_the_vni_or_the_port_is_named_and_keeps_it(theirs: str, why: str) -> None:
+    site = Site()
+
+    async def scenario() -> None:
+        agent = site.agent(caches_of(node(1, ONLY_4), node(2, ONLY_4)))
+        await agent.start()
+        shell(
+            f"ip link add theirs type vxlan local 192.168.1.10 dev eth1 {theirs} && ip link set theirs up" if theirs else "true"
+        )
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            if not theirs:
+                sock.bind(("0.0.0.0", 4789))
+            await agent.set_routes(msgspec.structs.replace(agent.config, backend="vxlan", former_backends=("host-gw",)))
+            await site.settle(agent)
+        assert any(why in one for one in site.told), site.told
+        assert "theirs" in shell("ip -o link") or not theirs
+        assert not agent.has_backend("vxlan") and routed(["10.244.2.0/24"])
+        await agent.stop()
+
+    asyncio.run(scenario())

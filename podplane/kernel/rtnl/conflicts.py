@@ -15,13 +15,13 @@ podplane's priority is podplane's.
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 
 from podplane.kernel.errors import Exists, KernelError, Unsupported
 from podplane.kernel.rtnl.constants import GRE_KINDS
 from podplane.kernel.rtnl.matching import matches
 from podplane.kernel.text import ip
-from podplane.state.network import Link, Neighbour, Proxy, Qdisc, Route, Rule
+from podplane.state.network import Link, Neighbour, Proxy, Qdisc, Route, Rule, Vxlan
 from podplane.state.ownership import is_foreign
 from podplane.state.value import Value
 
@@ -43,10 +43,12 @@ MODULES = {"vxlan": "vxlan", "gre": "ip_gre", "ip6gre": "ip6_gre"}
 """Kind of link → the module that brings it."""
 
 
-def explained(value: Value, error: KernelError) -> KernelError:
-    """The refusal of a value with what is known of it beyond what the kernel says."""
+def explained(value: Value, error: KernelError, links: Callable[[], Iterable[Link]]) -> KernelError:
+    """The refusal of a value with what is known of it beyond what the kernel says; `links` reads those that there are."""
     if not isinstance(value, Link):
         return error
+    if value.vxlan is not None and error.errno in (errno.EEXIST, errno.EADDRINUSE):
+        return _taken(value.name, value.vxlan, error, links())
     if isinstance(error, Unsupported) and value.kind in MODULES:
         hint = f"this kernel lacks the module {MODULES[value.kind]}"
         return Unsupported(error.operation, error.reason, error.errno, hint)
@@ -54,6 +56,24 @@ def explained(value: Value, error: KernelError) -> KernelError:
         hint = f"the kernel has one external device of type {value.kind} at most: remove the other one (ip -d link show type {value.kind})"
         return Exists(error.operation, error.reason, error.errno, hint)
     return error
+
+
+def _taken(name: str, wanted: Vxlan, error: KernelError, links: Iterable[Link]) -> KernelError:
+    """Who has the VNI (vxlan_newlink: EEXIST), or the port: a device with other settings, or some process (vxlan_open: EADDRINUSE)."""
+    others = [one for one in links if one.vxlan is not None and one.vxlan.port == wanted.port and one.name != name]
+    if error.errno == errno.EEXIST:
+        others = [one for one in others if one.vxlan is not None and one.vxlan.vni == wanted.vni]
+    if not others:
+        return error if error.errno == errno.EEXIST else _port_taken(wanted, error)
+    found = others[0]
+    what = f"VNI {wanted.vni} at UDP port {wanted.port}" if error.errno == errno.EEXIST else f"UDP port {wanted.port}"
+    hint = f"remove it (ip link delete {found.name}), or choose another one (vxlan-vni, vxlan-port)"
+    return Exists(error.operation, f"{what} is taken by the link {found.name}, which podplane did not make", error.errno, hint)
+
+
+def _port_taken(wanted: Vxlan, error: KernelError) -> KernelError:
+    hint = f"see who has it (ss -ulnp 'sport = {wanted.port}'), or choose another one (vxlan-port)"
+    return Exists(error.operation, f"UDP port {wanted.port} is taken by the socket of a process", error.errno, hint)
 
 
 def creation_error(wanted: Value, present: Value) -> Exists | None:

@@ -23,6 +23,7 @@ FIRST_INDEX = 1000
 """Indexes that we give begin here, far from those that the kernel counts up from 1."""
 LOOPBACK_INDEX = 1
 """LOOPBACK_IFINDEX: the same in every network namespace."""
+ALL_LINKS = c.LINK.pack(0, 0, 0, 0, 0) + encode.without_statistics()
 MANY = 64
 """So many neighbours are quicker read as a table than one by one."""
 OCCUPIED = c.NUD_PERMANENT | c.NUD_NOARP
@@ -111,6 +112,11 @@ class Present:
                 rows = (value for value in reader(wanted, names) if value is not None)
                 found |= _at(rows, {local_identity(value): value for value in wanted})
         return found
+
+    def links(self) -> list[Link]:
+        """All links."""
+        names = self._links.names()
+        return [decode.link(payload, names) for payload in self._dump(c.RTM_GETLINK, ALL_LINKS)]
 
     def _readers(self) -> dict[type[Value], Callable[[list[Value], Mapping[int, str]], list[Value | None]]]:
         return {

@@ -289,7 +289,7 @@ class Rtnl:
             for key, one in refused.items()
             if one.refusal.errno == errno.EEXIST and operations[key].old is None
         }
-        errors = {key: explained(operations[key].value, one.error) for key, one in refused.items()}
+        errors = {key: explained(operations[key].value, one.error, self._present.links) for key, one in refused.items()}
         if not existing or not rounds:
             return errors
         for operation in existing.values():
