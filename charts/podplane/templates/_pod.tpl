@@ -1,0 +1,85 @@
+{{- define "podplane.image" -}}
+image: {{ printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) | quote }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+{{- end }}
+
+{{- define "podplane.config" -}}
+{{ merge (dict "sysctl_dir" "/host/net" "cni_conf_dir" .Values.cni.confDir) .Values.config | toYaml }}
+{{- end }}
+
+{{- /* On every node, in its network, as root without capabilities that the containers do not add. */ -}}
+{{- define "podplane.pod" -}}
+hostNetwork: true
+dnsPolicy: Default
+enableServiceLinks: false
+priorityClassName: {{ .Values.priorityClassName | quote }}
+terminationGracePeriodSeconds: 20
+tolerations:
+  - operator: Exists
+nodeSelector: {{- toYaml .Values.nodeSelector | nindent 2 }}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  runAsUser: 0
+  runAsGroup: 0
+  seccompProfile:
+    type: RuntimeDefault
+volumes:
+  - name: config
+    configMap:
+      name: podplane-agent
+  - name: run
+    hostPath:
+      path: /run/podplane
+      type: DirectoryOrCreate
+  - name: namespaces
+    hostPath:
+      path: /run/netns
+      type: DirectoryOrCreate
+  - name: sysctls
+    hostPath:
+      path: /proc/sys/net
+      type: Directory
+  - name: programs
+    hostPath:
+      path: {{ .Values.cni.binDir | quote }}
+      type: DirectoryOrCreate
+  - name: networks
+    hostPath:
+      path: {{ .Values.cni.confDir | quote }}
+      type: DirectoryOrCreate
+{{- end }}
+
+{{- define "podplane.agentFiles" -}}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities:
+    drop: [ALL]
+    add: [NET_ADMIN, NET_RAW]
+volumeMounts:
+  - name: config
+    mountPath: /etc/podplane
+    readOnly: true
+  - name: run
+    mountPath: /run/podplane
+  - name: namespaces
+    mountPath: /run/netns
+    mountPropagation: HostToContainer
+  - name: sysctls
+    mountPath: /host/net
+  - name: networks
+    mountPath: {{ .Values.cni.confDir | quote }}
+{{- end }}
+
+{{- define "podplane.pluginFiles" -}}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities:
+    drop: [ALL]
+volumeMounts:
+  - name: programs
+    mountPath: {{ .Values.cni.binDir | quote }}
+{{- end }}

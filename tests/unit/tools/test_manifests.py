@@ -1,0 +1,216 @@
+"""The chart and deploy/podplane.yaml: that one is made of the other, and what it gives the agent."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+import yaml
+
+import podplane
+from podplane.cni import install
+from podplane.machine import capabilities, configuration, rbac
+from podplane.model.config import AGENT_PORT, NetworkConfig
+from podplane.routes import cluster_settings
+from podplane.routes.table import NAMES
+from tools import manifests
+
+needs_helm = pytest.mark.skipif(shutil.which("helm") is None, reason="helm is not on the PATH")
+Object = dict[str, Any]
+
+
+def objects(text: str) -> dict[tuple[str, str], Object]:
+    """By kind and name."""
+    return {(one["kind"], one["metadata"]["name"]): one for one in yaml.safe_load_all(text) if one}
+
+
+def pod_of(found: dict[tuple[str, str], Object]) -> Object:
+    pod: Object = found["DaemonSet", "podplane-agent"]["spec"]["template"]["spec"]
+    return pod
+
+
+@pytest.fixture(scope="module")
+def deployed() -> dict[tuple[str, str], Object]:
+    return objects(manifests.DEPLOY.read_text())
+
+
+def agent(deployed: dict[tuple[str, str], Object]) -> Object:
+    (container,) = pod_of(deployed)["containers"]
+    return dict(container)
+
+
+def test_the_rules_of_the_chart_are_those_that_the_agent_needs() -> None:
+    assert manifests.RULES.read_text() == manifests.rules(), "run python -m tools.manifests"
+
+
+@pytest.mark.parametrize("path", manifests.MADE, ids=lambda path: path.name)
+def test_what_is_deployed_is_made_of_this_chart(path: Path) -> None:
+    assert re.findall(r"# Chart: sha256:(\w+)\n", path.read_text()) == [manifests.digest()], "run python -m tools.manifests"
+
+
+@pytest.mark.parametrize("path", manifests.MADE, ids=lambda path: path.name)
+def test_what_is_deployed_is_what_is_made_of_the_chart_now(path: Path) -> None:
+    assert path.read_text() == manifests.deployed(path), "without helm that is about the rules of the agent alone"
+
+
+def test_without_helm_only_the_rules_can_be_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(manifests, "rules", lambda: "kind: Other\n")
+    former = manifests.DEPLOY.read_text()
+    found = manifests.deployed(manifests.DEPLOY)
+    assert "kind: Other\n---\n# Source" in found and former.endswith(found[found.index(manifests.RENDERED) :])
+    monkeypatch.setattr(manifests, "digest", lambda: "0")
+    with pytest.raises(LookupError, match="helm"):
+        manifests.deployed(manifests.DEPLOY)
+
+
+def test_who_uninstalls_has_what_the_agent_had_and_nothing_of_the_api(deployed: dict[tuple[str, str], Object]) -> None:
+    (daemon_set,) = objects(manifests.UNINSTALL.read_text()).values()
+    pod, agents = daemon_set["spec"]["template"]["spec"], pod_of(deployed)
+    assert pod["automountServiceAccountToken"] is False and "serviceAccountName" not in pod
+    assert pod["volumes"] == agents["volumes"]
+    former, plugin = pod["initContainers"]
+    assert former["args"] == ["agent", agent(deployed)["args"][1], "uninstall"]
+    for one, other in ((former, agent(deployed)), (plugin, agents["initContainers"][0])):
+        assert {key: one[key] for key in ("image", "securityContext", "volumeMounts")} == {
+            key: other[key] for key in ("image", "securityContext", "volumeMounts")
+        }
+    assert plugin["args"] == ["cni", "uninstall", f"--bin-dir={install.BIN_DIR}"]
+
+
+@needs_helm
+def test_uninstalling_replaces_the_agents() -> None:
+    found = objects(manifests.rendered("--set=uninstall=true"))
+    assert ("DaemonSet", "podplane-uninstall") in found and ("DaemonSet", "podplane-agent") not in found
+    assert ("ConfigMap", "podplane-agent") in found, "it says where things are"
+
+
+def test_the_deployment_has_the_rules_of_the_agent(deployed: dict[tuple[str, str], Object]) -> None:
+    for one in rbac.manifests():
+        namespace = one["metadata"].get("namespace", "")
+        assert one in [found for found in yaml.safe_load_all(manifests.DEPLOY.read_text()) if found], (one["kind"], namespace)
+    assert pod_of(deployed)["serviceAccountName"] == rbac.ACCOUNT
+
+
+def test_the_agent_has_the_rights_that_it_needs_and_no_others(deployed: dict[tuple[str, str], Object]) -> None:
+    pod = pod_of(deployed)
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert not {"hostPID", "hostIPC"} & pod.keys() and pod["hostNetwork"]
+    rights = {one["name"]: one["securityContext"] for one in (*pod["initContainers"], *pod["containers"])}
+    closed = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True}
+    assert rights["agent"] == closed | {"capabilities": {"drop": ["ALL"], "add": list(capabilities.NEEDED)}}
+    assert rights["plugin"] == closed | {"capabilities": {"drop": ["ALL"]}}
+
+
+def test_the_agent_finds_where_the_machine_s_files_are_mounted(deployed: dict[tuple[str, str], Object]) -> None:
+    content = deployed["ConfigMap", "podplane-agent"]["data"]["config"]
+    found = configuration.parsed(yaml.safe_load(content))
+    pod, container = pod_of(deployed), agent(deployed)
+    paths = {one["name"]: one.get("hostPath", {}).get("path") for one in pod["volumes"]}
+    mounts = {one["mountPath"]: paths[one["name"]] for one in container["volumeMounts"]}
+    assert mounts[found.sysctl_dir] == "/proc/sys/net"
+    assert mounts[found.run_dir] == found.run_dir
+    assert mounts[found.cni_conf_dir] == found.cni_conf_dir == install.CONF_DIR
+    (namespaces,) = [one for one in container["volumeMounts"] if one["mountPath"] == "/run/netns"]
+    assert namespaces["mountPropagation"] == "HostToContainer" and mounts["/run/netns"] == "/run/netns"
+    config = next(PurePosixPath(one.partition("=")[2]) for one in container["args"] if one.startswith("--config="))
+    assert str(config.parent) in mounts and config.name in deployed["ConfigMap", "podplane-agent"]["data"]
+
+
+def test_the_plugin_is_installed_where_engines_look(deployed: dict[tuple[str, str], Object]) -> None:
+    pod = pod_of(deployed)
+    (plugin,) = pod["initContainers"]
+    assert plugin["args"] == ["cni", "install", "--programs-only", f"--bin-dir={install.BIN_DIR}"]
+    (mount,) = plugin["volumeMounts"]
+    assert mount["mountPath"] == install.BIN_DIR
+    assert next(one for one in pod["volumes"] if one["name"] == mount["name"])["hostPath"]["path"] == install.BIN_DIR
+
+
+def test_a_node_that_is_not_ready_gets_an_agent_and_the_port_answers(deployed: dict[tuple[str, str], Object]) -> None:
+    pod, container = pod_of(deployed), agent(deployed)
+    assert pod["tolerations"] == [{"operator": "Exists"}]
+    (port,) = container["ports"]
+    assert port["containerPort"] == port["hostPort"] == AGENT_PORT
+    assert {container[f"{probe}Probe"]["httpGet"]["port"] for probe in ("readiness", "liveness")} == {port["name"]}
+
+
+def test_the_version_of_the_chart_is_that_of_the_package(deployed: dict[tuple[str, str], Object]) -> None:
+    chart = yaml.safe_load((manifests.CHART / "Chart.yaml").read_text())
+    assert chart["version"] == chart["appVersion"] == podplane.__version__
+    images = {one["image"] for one in (*pod_of(deployed)["initContainers"], *pod_of(deployed)["containers"])}
+    assert images == {f"localhost/podplane:{podplane.__version__}"}
+
+
+def test_every_value_has_a_schema_of_its_own() -> None:
+    values = yaml.safe_load((manifests.CHART / "values.yaml").read_text())
+    schema = json.loads((manifests.CHART / "values.schema.json").read_text())
+    closed(schema, values, "")
+
+
+def closed(schema: Object, values: Object, path: str) -> None:
+    """Each key of the values is described, and of such objects no other one is taken."""
+    assert values.keys() <= schema["properties"].keys(), path
+    assert schema["additionalProperties"] is False, path
+    for name, value in values.items():
+        if isinstance(value, dict) and "properties" in schema["properties"][name]:
+            closed(schema["properties"][name], value, f"{path}.{name}")
+
+
+@needs_helm
+def test_an_address_of_the_api_is_what_the_agent_asks() -> None:
+    found = objects(manifests.rendered("--set", "api.host=fd00::10", "--set", "api.port=7443"))
+    environment = {one["name"]: one.get("value") for one in agent(found)["env"]}
+    assert (environment["KUBERNETES_SERVICE_HOST"], environment["KUBERNETES_SERVICE_PORT"]) == ("fd00::10", "7443")
+
+
+@needs_helm
+def test_settings_of_the_agent_are_passed_on_and_start_it_anew() -> None:
+    usual = objects(manifests.rendered())
+    found = objects(manifests.rendered("--set", "config.network.mtu=1400", "--set", "config.log_level=info"))
+    settings = configuration.parsed(yaml.safe_load(found["ConfigMap", "podplane-agent"]["data"]["config"]))
+    assert (settings.network().mtu, settings.log_level, settings.sysctl_dir) == (1400, "info", "/host/net")
+    sums = [one["DaemonSet", "podplane-agent"]["spec"]["template"]["metadata"]["annotations"] for one in (usual, found)]
+    assert sums[0] != sums[1]
+
+
+@needs_helm
+def test_how_nodes_reach_each_other_is_told_to_all_of_them() -> None:
+    assert ("ConfigMap", "podplane-network") not in objects(manifests.rendered())
+    options = ("--set=network.backend=vxlan", "--set=network.vxlan-vni=16777215")
+    data = objects(manifests.rendered(*options))["ConfigMap", "podplane-network"]["data"]
+    assert data == {"backend": "vxlan", "vxlan-vni": "16777215"}
+    cluster_settings.applied(data, NetworkConfig(("10.244.0.0/16",)))
+
+
+def test_the_chart_knows_all_settings_of_the_cluster() -> None:
+    schema = json.loads((manifests.CHART / "values.schema.json").read_text())["properties"]["network"]["properties"]
+    assert schema.keys() == cluster_settings.KEYS.keys()
+    assert tuple(schema[cluster_settings.BACKEND]["enum"]) == NAMES
+
+
+@needs_helm
+@pytest.mark.parametrize(
+    ("option", "word"),
+    [
+        ("aip.host=10.0.0.1", "aip"),
+        ("api.hots=10.0.0.1", "hots"),
+        ("api.host=https://10.0.0.1", "host"),
+        ("network.backend=bgp", "backend"),
+        ("config.sysctl_dir=/proc/sys/net", "sysctl_dir"),
+        ("cni.confDir=net.d", "confDir"),
+        ("maxUnavailable=0", "maxUnavailable"),
+    ],
+)
+def test_a_value_that_can_t_be_is_refused(option: str, word: str) -> None:
+    with pytest.raises(manifests.Refused, match=word):
+        manifests.rendered("--set", option)
+
+
+@needs_helm
+def test_another_namespace_is_refused() -> None:
+    with pytest.raises(manifests.Refused, match="kube-system"):
+        manifests.rendered(namespace="default")

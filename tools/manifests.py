@@ -1,0 +1,105 @@
+"""Writes what of the chart and of deploy/ is made of something else. By hand, after a change of podplane/machine/rbac.py or of the chart.
+
+    podplane/machine/rbac.py ──► charts/podplane/templates/rbac.yaml, and the beginning of deploy/podplane.yaml
+    charts/podplane ── helm template ──► the rest of it, deploy/podplane-uninstall.yaml
+
+    .venv/bin/python -m tools.manifests        # helm 3 or later has to be on the PATH only if the chart changed otherwise
+
+The files in deploy/ say of which chart they are made, by a digest: a test sees that it is that of the chart even where there is no helm.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from podplane.machine import rbac
+
+TOP = Path(__file__).parents[1]
+CHART = TOP / "charts/podplane"
+DEPLOY, UNINSTALL = TOP / "deploy/podplane.yaml", TOP / "deploy/podplane-uninstall.yaml"
+MADE = {
+    DEPLOY: ("--show-only=templates/configmaps.yaml", "--show-only=templates/daemonset.yaml"),
+    UNINSTALL: ("--set=uninstall=true", "--show-only=templates/uninstall.yaml"),
+}
+"""What is made of the chart, with which options of helm."""
+RULES = CHART / "templates/rbac.yaml"
+NAMESPACE, KUBERNETES = "kube-system", "1.36.0"
+HEADER = """# See docs/install.md. Made of charts/podplane, where changes belong.
+# Chart: sha256:{digest}
+"""
+RENDERED = "---\n# Source: podplane/"
+"""Where begins what helm wrote."""
+
+
+class Refused(Exception):
+    """helm does not take the chart or its values; the text is what it says."""
+
+
+def rules() -> str:
+    """The chart's template of what agents may do in the API: it has nothing to fill in."""
+    return "# Made of podplane/machine/rbac.py.\n" + yaml.safe_dump_all(rbac.manifests(), sort_keys=False)
+
+
+def digest() -> str:
+    """Of all files of the chart but that of the rules, and their names."""
+    found = hashlib.sha256()
+    for path in sorted(one for one in CHART.rglob("*") if one.is_file() and one != RULES):
+        found.update(f"{path.relative_to(CHART)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return found.hexdigest()
+
+
+def rendered(*options: str, namespace: str = NAMESPACE) -> str:
+    """What helm makes of the chart. Refused when it takes chart or options for wrong, LookupError when there is no helm."""
+    if (helm := shutil.which("helm")) is None:
+        raise LookupError("helm is not on the PATH")
+    words: Sequence[str] = (
+        helm,
+        "template",
+        "podplane",
+        str(CHART),
+        "--namespace",
+        namespace,
+        "--kube-version",
+        KUBERNETES,
+        *options,
+    )
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Refused(done.stderr.strip())
+    return done.stdout
+
+
+def deployed(target: Path) -> str:
+    """The whole of a file that is made of the chart. LookupError when there is no helm, and the chart is another one than the file's."""
+    head = HEADER.format(digest=digest())
+    try:
+        made = rendered(*MADE[target])
+    except LookupError:
+        former = target.read_text() if target.exists() else ""
+        if not former.startswith(head):
+            raise
+        made = former[former.index(RENDERED) :]
+    return head + (f"---\n{rules()}" if target == DEPLOY else "") + made
+
+
+def main() -> int:
+    """Write all of them: 0; 1 without helm, or where it refuses the chart."""
+    RULES.write_text(rules())
+    for target in MADE:
+        try:
+            target.write_text(deployed(target))
+        except (LookupError, Refused) as error:
+            print(f"{target.relative_to(TOP)} is as it was: {error}", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
