@@ -43,6 +43,7 @@ for one in {own}; do
 done
 for one in /var/lib/containerd /var/lib/containers; do mkdir -p $one; mount -t tmpfs tmpfs $one; done
 mkdir -p /run/lock
+{more}
 mount --make-rshared /
 echo booted
 exec {init} init
@@ -120,12 +121,13 @@ def child_of(process: subprocess.Popen[bytes]) -> int:
 class Machine:
     """One machine, from its boot to `close`. Logs of its programs are in `logs`."""
 
-    def __init__(self, name: str, init: Path, logs: Path) -> None:
+    def __init__(self, name: str, init: Path, logs: Path, more: str = "") -> None:
+        """`more` are further commands of a shell at its boot."""
         self.name, self.logs = name, logs
-        self.group = f"/podplane-test-{os.getpid()}"
+        self.group = f"/podplane-test-{os.getpid()}-{name}"
         """The control group of all containers."""
         words = ["unshare", "--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--mount-proc", "--kill-child"]
-        script = BOOT.format(name=name, own=" ".join(OWN), init=init)
+        script = BOOT.format(name=name, own=" ".join(OWN), init=init, more=more)
         pipe = subprocess.PIPE
         self._process = subprocess.Popen([*words, "--", "sh", "-euc", script], stdin=pipe, stdout=pipe)
         assert self._process.stdout is not None
@@ -133,6 +135,11 @@ class Machine:
         self._pid = child_of(self._process)
         for hierarchy in hierarchies():
             (hierarchy / self.group[1:]).mkdir(exist_ok=True)
+
+    @property
+    def pid(self) -> int:
+        """The first process of the machine, as the host numbers it."""
+        return self._pid
 
     def path(self, name: str) -> str:
         """A file of the machine, as the host names it."""
@@ -152,6 +159,11 @@ class Machine:
         """A program that goes on; what it says is in a log with its name."""
         with (self.logs / f"{Path(words[0]).name}.log").open("ab") as log:
             return Program(subprocess.Popen(self._entered(words), stdin=subprocess.DEVNULL, stdout=log, stderr=log))
+
+    def piped(self, *words: str) -> subprocess.Popen[str]:
+        """A program that goes on until its input is closed; its output comes as text."""
+        pipe = subprocess.PIPE
+        return subprocess.Popen(self._entered(words), stdin=pipe, stdout=pipe, text=True)
 
     def runs(self, name: str) -> bool:
         """Does a program of this name run there?"""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import podplane
 from tools.image import interpreter, oci, packages
-from tools.image.layer import Layer
+from tools.image.layer import LEVEL, Layer
 
 NAME = f"localhost/podplane:{podplane.__version__}"
 PATH = f"{packages.HOME}/bin:/usr/local/bin:/usr/bin:/bin"
@@ -58,6 +58,12 @@ def config() -> dict[str, object]:
     }
 
 
+def write(target: Path, name: str = NAME, level: int = LEVEL) -> tuple[int, int]:
+    """Write the archive: its bytes, compressed at this level of gzip, and unpacked."""
+    tars = [layer.tar() for layer in layers()]
+    return oci.write(target, name, platform.machine(), config(), tars, level), sum(map(len, tars))
+
+
 def main(words: list[str]) -> int:
     """Write the archive, and say how large it is: 0, or 1 without a plugin."""
     parser = argparse.ArgumentParser(prog="python -m tools.image", description="Build podplane's image without a registry.")
@@ -67,9 +73,8 @@ def main(words: list[str]) -> int:
     if problem := packages.build_plugin():
         print(f"the image has no CNI plugin: {problem}", file=sys.stderr)
         return 1
-    tars = [layer.tar() for layer in layers()]
-    sent = oci.write(options.file, options.name, platform.machine(), config(), tars)
-    print(f"{options.file}: {options.name}, {sent / 1e6:.1f} MB compressed, {sum(map(len, tars)) / 1e6:.1f} MB on disk")
+    sent, unpacked = write(options.file, options.name)
+    print(f"{options.file}: {options.name}, {sent / 1e6:.1f} MB compressed, {unpacked / 1e6:.1f} MB on disk")
     return 0
 
 

@@ -76,6 +76,6 @@ class Layer:
         return buffer.getvalue()
 
 
-def compressed(tar: bytes) -> bytes:
-    """By gzip, without a time."""
-    return gzip.compress(tar, LEVEL, mtime=0)
+def compressed(tar: bytes, level: int = LEVEL) -> bytes:
+    """By gzip at this level, without a time."""
+    return gzip.compress(tar, level, mtime=0)

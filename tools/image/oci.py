@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tools.image.layer import compressed
+from tools.image.layer import LEVEL, compressed
 
 ARCHITECTURES = {
     "x86_64": "amd64",
@@ -25,10 +25,10 @@ MEDIA = "application/vnd.oci.image.{}.v1+{}"
 CREATED = "1970-01-01T00:00:00Z"
 
 
-def write(target: Path, name: str, machine: str, config: Mapping[str, Any], tars: Sequence[bytes]) -> int:
+def write(target: Path, name: str, machine: str, config: Mapping[str, Any], tars: Sequence[bytes], level: int = LEVEL) -> int:
     """Write an image of these layers (tar archives) for machines of this kind (`platform.machine()`); the bytes of all layers as they are
     sent, compressed."""
-    layers = [(tar, compressed(tar)) for tar in tars]
+    layers = [(tar, compressed(tar, level)) for tar in tars]
     platform = {"architecture": ARCHITECTURES.get(machine, machine), "os": "linux"}
     root = {"type": "layers", "diff_ids": [_digest(tar) for tar, _ in layers]}
     blobs = [blob for _, blob in layers]

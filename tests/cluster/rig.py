@@ -1,0 +1,269 @@
+"""A Kubernetes cluster on this machine: a control plane and nodes with containerd and kubelet, from programs on the PATH.
+
+    hub: br0 192.168.100.1 ─┬─ cp: etcd, kube-apiserver, kube-controller-manager, kube-scheduler   192.168.100.10
+                            ├─ w1: containerd, kubelet                                            192.168.100.11
+                            └─ w2: …
+
+Each is a machine of namespaces (`tests.engines.machine`): nothing reaches the host's network, and all of it ends with this process. No node
+has a network for pods until somebody brings one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.cluster.authority import Authority
+from tests.engines import image
+from tests.engines.machine import Machine, hierarchies
+
+NEEDED = {
+    "etcd": "Debian's etcd-server",
+    "containerd": "Debian's containerd",
+    "ctr": "Debian's containerd",
+    "runc": "Debian's runc",
+    "kubectl": "built from Kubernetes' source, cmd/kubectl",
+    "kube-apiserver": "built from Kubernetes' source, cmd/kube-apiserver",
+    "kube-controller-manager": "built from Kubernetes' source, cmd/kube-controller-manager",
+    "kube-scheduler": "built from Kubernetes' source, cmd/kube-scheduler",
+    "kubelet": "built from Kubernetes' source, cmd/kubelet",
+}
+"""Programs, and where they come from."""
+HUB, CONTROL, PREFIX = "192.168.100.1", "192.168.100.10", 24
+PODS, SERVICES = "10.244.0.0/16", "10.96.0.0/16"
+KUBERNETES, DNS = "10.96.0.1", "10.96.0.10"
+SOCKET = "/run/containerd/containerd.sock"
+READY_SECONDS = 60.0
+BRIDGE = f"ip link add br0 type bridge && ip addr add {HUB}/{PREFIX} dev br0 && ip link set br0 up && ip link set lo up"
+KERNEL = {
+    "vm/overcommit_memory": 1,
+    "kernel/panic": 10,
+    "kernel/panic_on_oops": 1,
+    "kernel/keys/root_maxbytes": 25000000,
+    "kernel/keys/root_maxkeys": 1000000,
+}
+"""A kubelet sets these, which are of the whole machine: it is shown files that have them already."""
+NODE = """
+mkdir -p /run/groups /run/shown /etc/cni/net.d /etc/kubernetes/manifests /opt/cni/bin /var/lib/kubelet /var/log/pods
+rm -rf /etc/cni/net.d/* /opt/cni/bin/*
+mount --rbind /sys/fs/cgroup /run/groups
+mount -t sysfs sysfs /sys
+mount --rbind /run/groups /sys/fs/cgroup
+umount -l /run/groups
+cat /proc/sys/kernel/random/uuid > /run/shown/boot_id
+mount --bind /run/shown/boot_id /proc/sys/kernel/random/boot_id
+tr -d - < /proc/sys/kernel/random/uuid > /etc/machine-id
+""" + "".join(
+    f"echo {value} > /run/shown/{name.replace('/', '_')} && mount --bind /run/shown/{name.replace('/', '_')} /proc/sys/{name}\n"
+    for name, value in KERNEL.items()
+)
+CONTAINERD = f"""
+version = 2
+root = "/var/lib/containerd"
+state = "/run/containerd"
+[grpc]
+  address = "{SOCKET}"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{image.NAME}"
+  restrict_oom_score_adj = true
+  disable_apparmor = true
+"""
+"""Profiles of AppArmor, and chances to be killed, are of the whole machine."""
+Object = dict[str, Any]
+
+
+def missing() -> list[str]:
+    """What is not on the PATH, and where it comes from."""
+    return [f"{name} ({source})" for name, source in NEEDED.items() if shutil.which(name) is None]
+
+
+class Rig:
+    """The cluster; what its programs say, and its certificates, are in `folder`."""
+
+    def __init__(self, folder: Path, program: Path, archives: Sequence[Path], machines: contextlib.ExitStack) -> None:
+        """`program` is that of `tests.engines.image`; images in `archives` are loaded on each node."""
+        self.folder, self._program, self._archives, self._machines = folder, program, archives, machines
+        self.nodes: dict[str, Machine] = {}
+        self._hub = self._boot("hub", BRIDGE)
+        self._control = self._boot("cp", "")
+        self._cable(self._control, CONTROL)
+        self._authority = Authority(folder, f"https://{CONTROL}:6443")
+        self._admin = self._authority.kubeconfig("admin", "admin", ["system:masters"])
+        self._start_control_plane()
+
+    def _boot(self, name: str, more: str) -> Machine:
+        logs = self.folder / name
+        logs.mkdir()
+        machine = Machine(name, self._program, logs, more)
+        self._machines.callback(machine.close)
+        return machine
+
+    def _cable(self, machine: Machine, ip: str) -> None:
+        """Join the hub's bridge, as a machine with this address."""
+        words = ("ip", "link", "add", machine.name, "type", "veth", "peer", "name", "eth0", "netns", str(machine.pid))
+        _in_network(self._hub, *words)
+        _in_network(self._hub, "ip", "link", "set", machine.name, "master", "br0", "up")
+        for line in ("link set lo up", f"addr add {ip}/{PREFIX} dev eth0", "link set eth0 up", f"route add default via {HUB}"):
+            machine("ip", *line.split())
+
+    def kubectl(self, *words: str, stdin: str | None = None, code: int | None = 0) -> str:
+        """What kubectl prints, as the cluster's administrator."""
+        return self._control(_path("kubectl"), f"--kubeconfig={self._admin}", *words, stdin=stdin, code=code)
+
+    def get(self, *words: str) -> Any:
+        """An object, or a list of them."""
+        return json.loads(self.kubectl("get", *words, "--output=json"))
+
+    def _start_control_plane(self) -> None:
+        issue, cp = self._authority.issue, self._control
+        issue(
+            "apiserver", "kube-apiserver", ips=(CONTROL, "127.0.0.1", KUBERNETES), names=("kubernetes.default.svc", "localhost")
+        )
+        issue("kubelet-client", "kube-apiserver-kubelet-client", ["system:masters"])
+        tokens, files = self._authority.key("tokens"), self.folder
+        ca = self._authority.certificate
+        etcd = "http://127.0.0.1:2379"
+        cp.start(
+            _path("etcd"),
+            "--data-dir=/var/lib/etcd",
+            f"--listen-client-urls={etcd}",
+            f"--advertise-client-urls={etcd}",
+            "--unsafe-no-fsync",
+        )
+        cp.start(
+            _path("kube-apiserver"),
+            f"--etcd-servers={etcd}",
+            f"--advertise-address={CONTROL}",
+            f"--tls-cert-file={files}/apiserver.crt",
+            f"--tls-private-key-file={files}/apiserver.key",
+            f"--client-ca-file={ca}",
+            f"--kubelet-client-certificate={files}/kubelet-client.crt",
+            f"--kubelet-client-key={files}/kubelet-client.key",
+            f"--kubelet-certificate-authority={ca}",
+            "--kubelet-preferred-address-types=InternalIP",
+            "--authorization-mode=Node,RBAC",
+            "--enable-admission-plugins=NodeRestriction",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            f"--service-account-key-file={tokens}",
+            f"--service-account-signing-key-file={tokens}",
+            f"--service-cluster-ip-range={SERVICES}",
+            "--allow-privileged=false",
+        )
+        for name in ("kube-controller-manager", "kube-scheduler"):
+            self._authority.kubeconfig(name, f"system:{name}")
+        own = ("--leader-elect=false", "--bind-address=127.0.0.1")
+        cp.start(
+            _path("kube-controller-manager"),
+            f"--kubeconfig={files}/kube-controller-manager.kubeconfig",
+            "--allocate-node-cidrs=true",
+            f"--cluster-cidr={PODS}",
+            f"--service-cluster-ip-range={SERVICES}",
+            f"--root-ca-file={ca}",
+            f"--service-account-private-key-file={tokens}",
+            "--use-service-account-credentials=true",
+            *own,
+        )
+        cp.start(_path("kube-scheduler"), f"--kubeconfig={files}/kube-scheduler.kubeconfig", *own)
+        self.until(lambda: self.kubectl("get", "--raw=/readyz", code=None) == "ok")
+
+    def add_node(self, name: str, number: int) -> None:
+        """Boot a node: 192.168.100.1`number`. It is registered when this returns."""
+        ip = f"192.168.100.1{number}"
+        machine = self.nodes[name] = self._boot(name, NODE)
+        self._cable(machine, ip)
+        for hierarchy in hierarchies():
+            for kind in ("cpuset.cpus", "cpuset.mems"):
+                if (hierarchy / kind).exists():
+                    (hierarchy / machine.group[1:] / kind).write_text((hierarchy / kind).read_text())
+        self._start_engine(machine)
+        self._start_kubelet(machine, ip)
+        self.until(lambda: f"node/{name}" in self.kubectl("get", "nodes", "--output=name"))
+
+    def _start_engine(self, machine: Machine) -> None:
+        config = machine.logs / "containerd.toml"
+        config.write_text(CONTAINERD)
+        machine.start(_path("containerd"), f"--config={config}")
+        ctr = (_path("ctr"), "--namespace=k8s.io")
+        self.until(lambda: "REF" in machine(*ctr, "images", "list", code=None))
+        for archive in self._archives:
+            machine(*ctr, "images", "import", str(archive))
+
+    def _start_kubelet(self, machine: Machine, ip: str) -> None:
+        name = machine.name
+        kubeconfig = self._authority.kubeconfig(name, f"system:node:{name}", ["system:nodes"], [ip])
+        resolv_conf = machine.logs / "resolv.conf"
+        resolv_conf.write_text(f"nameserver {DNS}\n")
+        settings = {
+            "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "kind": "KubeletConfiguration",
+            "failCgroupV1": False,
+            "cgroupDriver": "cgroupfs",
+            "cgroupRoot": machine.group,
+            "containerRuntimeEndpoint": f"unix://{SOCKET}",
+            "authentication": {
+                "anonymous": {"enabled": False},
+                "webhook": {"enabled": True},
+                "x509": {"clientCAFile": str(self._authority.certificate)},
+            },
+            "authorization": {"mode": "Webhook"},
+            "tlsCertFile": str(self.folder / f"{name}.crt"),
+            "tlsPrivateKeyFile": str(self.folder / f"{name}.key"),
+            "clusterDNS": [DNS],
+            "clusterDomain": "cluster.local",
+            "resolvConf": str(resolv_conf),
+            "failSwapOn": False,
+            "volumePluginDir": "/var/lib/kubelet/volumeplugins",
+            "oomScoreAdj": 0,
+            "makeIPTablesUtilChains": False,
+            "imageGCHighThresholdPercent": 100,
+            "evictionHard": {"memory.available": "1Mi"},
+        }
+        config = machine.logs / "kubelet.json"
+        config.write_text(json.dumps(settings))
+        machine.start(
+            _path("kubelet"),
+            f"--config={config}",
+            f"--kubeconfig={kubeconfig}",
+            f"--hostname-override={name}",
+            f"--node-ip={ip}",
+            "--v=2",
+        )
+
+    def until(self, is_so: Callable[[], object], seconds: float = READY_SECONDS) -> None:
+        """Wait for something."""
+        end = time.monotonic() + seconds
+        while not is_so():
+            assert time.monotonic() < end, f"not within {seconds:g} s: see the logs in {self.folder}"
+            time.sleep(0.1)
+
+    def is_ready(self, node: str) -> bool:
+        """Does a Node say so?"""
+        conditions = self.get("node", node)["status"].get("conditions", ())
+        return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
+
+def _in_network(machine: Machine, *words: str) -> None:
+    """Run a program of the host in the network of a machine: process ids are those of the host."""
+    subprocess.run(["nsenter", f"--net=/proc/{machine.pid}/ns/net", *words], check=True)
+
+
+def _path(program: str) -> str:
+    found = shutil.which(program)
+    assert found is not None, program
+    return found
+
+
+@contextlib.contextmanager
+def up(folder: Path, program: Path, archives: Sequence[Path], nodes: int) -> Iterator[Rig]:
+    """A cluster of so many nodes, as long as this is entered."""
+    with contextlib.ExitStack() as machines:
+        rig = Rig(folder, program, archives, machines)
+        for number in range(1, nodes + 1):
+            rig.add_node(f"w{number}", number)
+        yield rig

@@ -1,0 +1,30 @@
+"""What a machine's network is, and the files that podplane writes, by programs of the host."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from podplane.cni.install import BIN_DIR, CONF_DIR
+from tests.engines.machine import Machine
+
+STATE = {
+    "links": ("ip", "-details", "-oneline", "link"),
+    "addresses": ("ip", "-oneline", "address"),
+    "routes": ("ip", "-details", "route", "show", "table", "all"),
+    "routes of IPv6": ("ip", "-6", "-details", "route", "show", "table", "all"),
+    "rules": ("ip", "rule"),
+    "permanent neighbours": ("ip", "neigh", "show", "nud", "permanent"),
+    "tables": ("nft", "list", "ruleset"),
+    "sysctls": ("sysctl", "--all", "--pattern", r"^net\."),
+}
+"""What is compared, and what shows it."""
+OF_ITSELF = re.compile(r"(valid_lft|preferred_lft|expires|age|nf_conntrack_count|dentry|tcp_mem|udp_mem)\W+\S+")
+"""What changes while nobody does anything."""
+
+
+def state_of(machine: Machine) -> Mapping[str, list[str]]:
+    found = {what: sorted(OF_ITSELF.sub("", machine(*words)).splitlines()) for what, words in STATE.items()}
+    folders = (machine.path(one) for one in (BIN_DIR, CONF_DIR, "/run/podplane"))
+    return found | {"files": sorted(str(file) for one in folders for file in Path(one).rglob("*"))}
