@@ -34,6 +34,8 @@ BEFORE = ("podplane.cli.check.command", "podplane.kubeapi.http", "podplane.kubea
 """What most commands import once they are called."""
 AT_START = ("LANG", "LC_", "PYTHON")
 """So begin the names of variables that an interpreter looks at when it starts."""
+OF_TESTS = ("XDG_STATE_HOME", "PODPLANE_LAB")
+"""Variables by which tests know the processes of their labs; the parent of commands is none."""
 MESSAGE, INPUT = 1 << 18, 1 << 15
 """Bytes of a request, and of what a pipe takes before anybody reads it."""
 
@@ -43,10 +45,12 @@ class Forks:
 
     def __init__(self) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._environment = dict(os.environ)
+        self._environment = {name: value for name, value in os.environ.items() if name not in OF_TESTS}
         words = [sys.executable, "-m", "tests.e2e.forks", str(theirs.fileno())]
         pipe = subprocess.PIPE  # as commands have them: what Python has made for a file at its start would try to seek
-        self._process = subprocess.Popen(words, pass_fds=[theirs.fileno()], stdin=pipe, stdout=pipe, stderr=pipe)
+        self._process = subprocess.Popen(
+            words, pass_fds=[theirs.fileno()], stdin=pipe, stdout=pipe, stderr=pipe, env=self._environment
+        )
         theirs.close()
         self._executed: set[tuple[str, ...]] = set()
 
