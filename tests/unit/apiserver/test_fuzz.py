@@ -9,10 +9,8 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from schemathesis import GenerationMode
 
 from podplane.kubeapi.messages import Request, Response
 from tests.unit.apiserver.test_kinds import LEAST, NAMES, STORED, collection
@@ -44,7 +42,9 @@ def request_of(case: Any, *, known: bool) -> Request:
     query = {
         name: [str(value) for value in (found if isinstance(found, list) else [found])] for name, found in case.query.items()
     }
-    body = b"" if isinstance(case.body, type(schemathesis.core.NOT_SET)) else _bytes(case.body)
+    from schemathesis.core import NOT_SET
+
+    body = b"" if isinstance(case.body, type(NOT_SET)) else _bytes(case.body)
     query["timeoutSeconds"] = ["0.001"]  # a watch ends
     return Request(case.method, unquote(case.formatted_path), query, headers, body)
 
@@ -75,6 +75,9 @@ async def stock(api: Api) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_nothing_fails_inside(document: str, caplog: pytest.LogCaptureFixture) -> None:
+    import schemathesis  # a second, for whoever collects tests
+    from schemathesis import GenerationMode
+
     caplog.set_level(logging.ERROR)
     raw = asyncio.run(Api()("GET", f"/openapi/v3/{document}"))
     schema = schemathesis.openapi.from_dict(raw)
