@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
+from podplane.lab.manifests import pod
 from tests.e2e.conftest import COMMAND, Podplane
 
 pytestmark = pytest.mark.e2e
@@ -234,6 +235,7 @@ def test_state_survives_a_stop(podplane: Podplane) -> None:
     podplane("up", "--nodes", "2", "--pods-per-node", "1")
     podplane("run", "web", "--replicas", "2")
     podplane("delete", "pod", "web-0")
+    once = _done(podplane)
     before = json.loads(podplane("get", "pods", "-o", "json").stdout)["items"]
     podplane("down")
     assert "not running" in podplane("status", code=3).stdout
@@ -241,6 +243,22 @@ def test_state_survives_a_stop(podplane: Podplane) -> None:
     after = json.loads(podplane("get", "pods", "-o", "json").stdout)["items"]
     assert [_facts(pod) for pod in after] == [_facts(pod) for pod in before]
     assert json.loads(podplane("check", "--json").stdout)["ok"]
+    assert podplane.api.get("pods", "default", "once") == once, "what was done is not done again"
+    podplane("delete", "pod", "once")
+
+
+def _done(podplane: Podplane) -> dict:  # type: ignore[type-arg]  # JSON
+    """A pod that has ended for good."""
+    manifest = pod("once", command=["true"])
+    manifest["spec"]["restartPolicy"] = "Never"
+    podplane.api.create("pods", "default", manifest)
+
+    def is_done(pods: list[dict]) -> bool:  # type: ignore[type-arg]  # likewise
+        return any(one["metadata"]["name"] == "once" and one["status"]["phase"] == "Succeeded" for one in pods)
+
+    for _ in podplane.api.poll("pods", "default", is_done, 20):
+        pass
+    return podplane.api.get("pods", "default", "once")
 
 
 def _facts(pod: dict) -> tuple:  # type: ignore[type-arg]  # JSON

@@ -81,21 +81,6 @@ def _restarted(found: dict[str, Any]) -> bool:
     return any(c["restartCount"] for c in found.get("status", {}).get("containerStatuses", ()))
 
 
-def test_a_pod_that_was_done_is_not_done_again(podplane: Podplane) -> None:
-    podplane("up", "--nodes", "1")
-    manifest = pod("once", command=["true"])
-    manifest["spec"]["restartPolicy"] = "Never"
-    podplane.api.create("pods", "default", manifest)
-    for _ in podplane.api.poll("pods", "default", lambda pods: pods[0]["status"]["phase"] == "Succeeded", 5):
-        pass
-    before = podplane.api.get("pods", "default", "once")
-    podplane("down")
-    podplane("up")
-    time.sleep(0.3)
-    assert podplane.api.get("pods", "default", "once") == before
-    podplane("delete", "pod", "once")
-
-
 def test_what_a_node_says_of_its_uplink_is_true_after_a_new_start_and_when_it_registers_again(podplane: Podplane) -> None:
     def says(status: str) -> bool:
         node = podplane.api.get("nodes", "", "node1")

@@ -77,21 +77,17 @@ def settles(probe: Callable[[], bool], seconds: float = 60.0) -> bool:
     return probe()
 
 
-def test_down_leaves_the_machine_as_it_was(podplane: Podplane) -> None:
+def test_down_keeps_settings_and_objects_only_and_with_purge_leaves_the_machine_as_it_was(podplane: Podplane) -> None:
     before = machine(podplane.home)
     podplane("up", "--pods-per-node", "2")
     podplane("run", "sleeper", "--", "sh", "-c", "sleep 1000 & sleep 1000")
     assert len(list(_ours(podplane.home))) > 8
-    podplane("down", "--purge")
-    assert machine(podplane.home) == before
-
-
-def test_down_without_purge_keeps_settings_and_objects_only(podplane: Podplane) -> None:
-    podplane("up", "--pods-per-node", "1")
     podplane("down")
     kept = {path.name for path in podplane.folder.path.iterdir()}
     assert kept <= {"lab.json", "state.db", "state.db-wal", "state.db-shm", "lab.log", "pki", "kubeconfig", "audit.log"}
     assert not list(_ours(podplane.home))
+    podplane("down", "--purge")
+    assert machine(podplane.home) == before
 
 
 @pytest.mark.parametrize("milliseconds", [30, 120, 210, 300, 400, 500])
@@ -131,7 +127,7 @@ def _children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def test_process_1_is_killed(podplane: Podplane) -> None:
+def test_process_1_is_killed_and_then_the_zygote(podplane: Podplane) -> None:
     podplane("up", "--pods-per-node", "2")
     before = json.loads(podplane("get", "pods", "-o", "json").stdout)["items"]
     holder = podplane.folder.holder()
@@ -142,10 +138,6 @@ def test_process_1_is_killed(podplane: Podplane) -> None:
     podplane("up")
     after = json.loads(podplane("get", "pods", "-o", "json").stdout)["items"]
     assert [p["status"]["podIPs"] for p in after] == [p["status"]["podIPs"] for p in before]
-
-
-def test_the_zygote_is_killed(podplane: Podplane) -> None:
-    podplane("up", "--pods-per-node", "2")
     holder = podplane.folder.holder()
     assert holder
     zygote = _children(holder)[0]
