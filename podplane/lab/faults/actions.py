@@ -198,7 +198,7 @@ async def narrow(target: Target, argument: str) -> str:
     """The MTU is another one."""
     wanted = mtu_of(argument)
     await asyncio.to_thread(_set_mtu, target, wanted)
-    where = "the switch's port" if wanted.unseen else f"{UPLINK}, and of the switch's port"
+    where = "the switch's port" if wanted.unseen else f"{UPLINK} and of the switch's port"
     return f"On {target.name}, the MTU of {where} was set to {wanted.mtu}."
 
 
