@@ -55,6 +55,39 @@ def test_what_a_node_does_without_is_told_in_one_line_and_all_of_it_of_the_node(
     assert show.summary({"node1": found}) == "node1: its uplink is narrow (and 1 more)"
 
 
+WAY = {
+    "peer": "node2",
+    "layer": "overlay",
+    "backend": "vxlan",
+    "ip": "10.244.2.1",
+    "state": "reached",
+    "latency": 0.00034,
+    "loss": 0.0,
+    "probes": 64,
+    "age": 90.0,
+    "is_withdrawn": False,
+}
+
+
+def test_ways_to_peers_are_a_table_with_those_that_are_lost_first() -> None:
+    lost = WAY | {"peer": "node3", "state": "lost", "latency": None, "loss": 1.0, "age": 8.0, "is_withdrawn": True}
+    below = WAY | {"layer": "underlay", "backend": "", "ip": "192.168.1.11"}
+    problem = {"peer": "node3", "backend": "vxlan", "families": [], "underlay": "lost", "carried_in": "UDP port 4789"}
+    problem |= {"loss": 1.0, "age": 8.0, "is_not_ready": True, "is_withdrawn": True}
+    lines = shown(peers=[WAY, below, lost], unreached=[problem]).splitlines()
+    assert lines[0] == "Node node1: everything is as wanted; not reached as they should be: 1 peer"
+    assert lines[1] == "  path     node3 is not reached over vxlan, and is not ready: its routes are withdrawn"
+    first = next(number for number, line in enumerate(lines) if line.startswith("  PEER"))
+    assert [line.split() for line in lines[first + 1 : first + 4]] == [
+        ["node3", "vxlan", "10.244.2.1", "lost", "for", "8", "s,", "routes", "withdrawn", "-", "100%"],
+        ["node2", "vxlan", "10.244.2.1", "reached", "for", "90", "s", "0.34", "ms", "0%"],
+        ["node2", "underlay", "192.168.1.11", "reached", "for", "90", "s", "0.34", "ms", "0%"],
+    ]
+    assert gather.is_as_wanted(STATUS | {"unreached": [problem]}), "that a peer failed is no fault of this node"
+    assert not gather.is_as_wanted(STATUS | {"unreached": [problem | {"is_not_ready": False}]})
+    assert gather.is_as_wanted(STATUS | {"unreached": [problem | {"is_not_ready": False, "loss": 0.1}]})
+
+
 def test_what_is_refused_and_blocked_comes_first_and_is_cut() -> None:
     refused = [REFUSED | {"next_try_in": 12.0}] * 25
     blocked = [{"key": "service/default/web", "feature": "services", "why": "192.0.2.1 belongs to service/a/b"}]

@@ -82,3 +82,15 @@ def test_an_agent_finds_what_one_before_it_withdrew() -> None:
     assert found_withdrawn(gone.values(), [NEAR, FAR]) == {"node2"}
     assert found_withdrawn(way.plan_peer(NEAR, HERE, settings()).values(), [NEAR, FAR]) == frozenset()
     assert found_withdrawn([own], [NEAR]) == frozenset() and found_withdrawn(gone.values(), []) == frozenset()
+
+
+def test_blocks_that_are_routed_as_one_are_withdrawn_as_one() -> None:
+    spec = msgspec.structs.replace(NEAR.spec, pod_cidrs=("10.244.3.0/24", "10.244.2.0/24"))
+    large = msgspec.structs.replace(NEAR, spec=spec)
+    way = ways.towards(large, settings())
+    assert way is not None
+    gone = withdrawn(way.plan_peer(large, HERE, settings()), large)
+    routes = {str(one.destination): one.kind for one in gone.values() if isinstance(one, Route)}
+    assert routes == {"10.244.2.0/23": "unreachable", "10.244.3.1/32": "unicast"}
+    assert [path.ip for path in paths(large, HERE, settings()) if path.backend] == ["10.244.3.1"]
+    assert found_withdrawn(gone.values(), [large]) == {"node2"}
