@@ -229,6 +229,14 @@ def test_segments_fit_a_way_that_is_narrower_than_a_pod_knows() -> None:
     assert transfer(real, "node1-pod1", (str(pod_ip(2, 1, 4)), PORT), "node2-pod1", (str(pod_ip(2, 1, 4)), PORT))[1] == 0
 
 
+def test_segments_are_as_large_as_can_be_where_nothing_is_narrow() -> None:
+    real = Narrow(SERVICES, SLICES)
+    for version, headers in {4: 52, 6: 72}.items():  # of IP, TCP and its timestamps (RFC 7323)
+        own = (str(pod_ip(1, 1, version)), PORT)
+        for client, at in (("node1-pod2", own), ("node2-pod1", own), ("node2-pod1", (VIPS[version], 80))):
+            assert transfer(real, client, at, "node1-pod1", own) == (1500 - headers, 0), client
+
+
 def test_the_rules_for_segments_are_read_back_and_listed_as_they_are() -> None:
     real = Narrow(SERVICES, SLICES)
     wanted = [
