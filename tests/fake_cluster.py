@@ -20,7 +20,7 @@ from podplane.kernel.door import Kernel
 from podplane.kernel.fakes.world import FakeNamespace, FakeOpener
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.parts import Opener
-from podplane.model.objects import Metadata
+from podplane.model.objects import Metadata, Node
 from podplane.model.service import SERVICE_NAME, Endpoint, EndpointPort, EndpointSlice, Service, ServicePort, ServiceSpec
 from podplane.model.view import HostPort
 from podplane.state.network import Address, Link, Route
@@ -114,10 +114,14 @@ class Cluster:
         self.host_ports = host_ports
         settings = agent_settings(BOTH, service_cidrs=SERVICE_CIDRS, **self.network)
         self.settings = msgspec.structs.replace(settings, dns=DnsSettings(ips=self.dns_ips))
-        self.nodes = {f"node{n}": node(n, BOTH) for n in (1, 2)}
+        self.nodes = {f"node{n}": self.node(n) for n in (1, 2)}
         self.caches: dict[int, Caches] = {}
         self.agents = {number: self._machine(number, services, slices) for number in (1, 2)}
         self._outside()
+
+    def node(self, number: int) -> Node:
+        """As the API has it."""
+        return node(number, BOTH)
 
     def namespace_of(self, number: int, pod: int) -> str:
         """The Kubernetes namespace of a pod."""

@@ -21,6 +21,7 @@ from podplane.agent.agent import Agent
 from podplane.kernel.door import Kernel
 from podplane.kernel.text import nft as text
 from podplane.model.config import UNDERLAY_MTU
+from podplane.model.objects import Node, NodeStatus
 from podplane.model.policy import NetworkPolicy, PolicyMetadata
 from podplane.model.service import EndpointPort, Ingress, LoadBalancerStatus, ServicePort, ServiceStatus
 from podplane.model.view import HostPort
@@ -309,14 +310,26 @@ def test_a_tunnel_computes_checksums_and_leaves_to_its_uplink_what_that_can_do()
         assert [real.namespaces["node1"].run(ethtool, device, command) for command in ETHTOOL_GETS] == [1, 1, 1, 1]
 
 
-def test_an_underlay_of_1450_bytes_leaves_pods_1400_and_all_of_them_arrive() -> None:
-    class Small(Tunnelled):
-        def connect(self, name: str, kernel: object, number: int) -> None:
-            super().connect(name, kernel, number)  # type: ignore[arg-type]  # as it is given
-            self.in_(name, "ip link set eth0 mtu 1450")
+class Small(Tunnelled):
+    """The uplinks of all nodes carry 1,450 bytes."""
 
-    real = Small(SERVICES, SLICES)
-    assert [real.mtu(f"node{n}-pod1") for n in (1, 2)] == [1400, 1400]
+    def connect(self, name: str, kernel: Kernel, number: int) -> None:
+        super().connect(name, kernel, number)
+        self.in_(name, "ip link set eth0 mtu 1450")
+
+
+class SmallOverIpv6(Small):
+    """Nodes have their IPv6 addresses first."""
+
+    def node(self, number: int) -> Node:
+        one = super().node(number)
+        return msgspec.structs.replace(one, status=NodeStatus(addresses=one.status.addresses[::-1]))
+
+
+@pytest.mark.parametrize(("kind", "mtu"), [(Small, 1400), (SmallOverIpv6, 1380)])
+def test_an_underlay_of_1450_bytes_leaves_pods_as_much_as_arrives(kind: type[Small], mtu: int) -> None:
+    real = kind(SERVICES, SLICES)
+    assert [real.mtu(f"node{n}-pod1") for n in (1, 2)] == [mtu, mtu]
     devices = [one for one in real.agents[1].ledger.desired.values() if isinstance(one, Link) and one.vxlan is not None]
     assert {link.name: link.mtu for link in devices} == {"podplane-vxlan4": 1400, "podplane-vxlan6": 1380}
     for version in BOTH:
@@ -327,7 +340,7 @@ def test_an_underlay_of_1450_bytes_leaves_pods_1400_and_all_of_them_arrive() -> 
             server.settimeout(3)
             with real.namespaces["node2-pod1"].run(lambda: socket.socket(FAMILY[version], socket.SOCK_DGRAM)) as client:  # noqa: B023
                 client.setsockopt(*IP_MTU_DISCOVER[version], DO)
-                client.sendto(bytes(1400 - HEADERS[version]), own)
-                assert len(server.recv(2000)) == 1400 - HEADERS[version]
+                client.sendto(bytes(mtu - HEADERS[version]), own)
+                assert len(server.recv(2000)) == mtu - HEADERS[version]
                 with pytest.raises(OSError, match="too long"):
-                    client.sendto(bytes(1401 - HEADERS[version]), own)
+                    client.sendto(bytes(mtu + 1 - HEADERS[version]), own)
