@@ -118,11 +118,16 @@ def eventually(kubectl: Kubectl, pod: str, address: str) -> dict[str, Any]:
 @pytest.mark.parametrize("client", ["client", "on-node2"])
 @pytest.mark.parametrize("address", ["web", "web6"])
 def test_connections_spread_over_all_pods(web: dict[str, str], kubectl: Kubectl, client: str, address: str) -> None:
-    """Chi-squared over 3 pods: 13.8 is passed by chance once in a thousand times."""
+    """Chi-squared over 3 pods: 13.8 is passed by chance once in a thousand times, and twice in a row once in a million."""
     assert "error" not in eventually(kubectl, client, web[address])
-    counts = Counter(answer.get("name", "error") for answer in ask(kubectl, client, web[address], 150))
-    assert len(counts) == 3
-    assert sum((count - 50) ** 2 / 50 for count in counts.values()) < 13.8, counts
+    uneven = list[Counter[str]]()
+    for _ in range(2):
+        counts = Counter(answer.get("name", "error") for answer in ask(kubectl, client, web[address], 150))
+        assert len(counts) == 3, counts
+        if sum((count - 50) ** 2 / 50 for count in counts.values()) < 13.8:
+            return
+        uneven.append(counts)
+    raise AssertionError(uneven)
 
 
 def test_a_pod_is_seen_by_its_own_address(web: dict[str, str], kubectl: Kubectl) -> None:

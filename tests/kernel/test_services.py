@@ -36,14 +36,18 @@ def test_a_connection_reaches_an_endpoint_of_its_family() -> None:
 
 
 def test_connections_spread_evenly() -> None:
-    """Chi-squared over 5 endpoints: 18.5 is passed by chance once in a thousand times."""
+    """Chi-squared over 5 endpoints: 18.5 is passed by chance once in a thousand times, and twice in a row once in a million."""
     rig = Rig()
     addresses = [f"127.0.0.{n}" for n in range(1, 6)]
     rig.serve(*addresses)
     rig.want((service(), slices(*addresses)))
-    total = 2000
-    counts = Counter(rig.reached(VIPS[0]) for _ in range(total))
-    assert sum((counts[a] - total / 5) ** 2 / (total / 5) for a in addresses) < 18.5, counts
+    total, uneven = 2000, list[Counter[str]]()
+    for _ in range(2):
+        counts = Counter(rig.reached(VIPS[0]) for _ in range(total))
+        if sum((counts[a] - total / 5) ** 2 / (total / 5) for a in addresses) < 18.5:
+            return
+        uneven.append(counts)
+    raise AssertionError(uneven)
 
 
 @pytest.mark.parametrize("address", [("10.96.0.10", 81), ("10.96.0.11", 80), ("fd00:10:96::10", 81), ("fd00:10:96::11", 80)])
