@@ -82,7 +82,7 @@ class Spares:
             self._selector.register(made.connection, selectors.EVENT_READ)
 
     def got_ready(self) -> None:
-        """The latest one is ready, has become a container, or has ended."""
+        """The latest one is ready, or has ended."""
         if self._latest is not None:
             self._selector.unregister(self._latest.connection)
             self._latest = None
@@ -98,6 +98,8 @@ class Spares:
         self._lacks_one = True
         while self._waiting:
             one = next(iter(self._waiting.values()))
+            if one is self._latest:
+                break  # it may yet fail, and the container with it
             is_taken = one.common == common and one.take(command, descriptors)
             self._let_go(one.pid)
             if is_taken:
@@ -108,6 +110,7 @@ class Spares:
     def ended(self, pid: int) -> None:
         """A child of the zygote has ended."""
         if pid in self._waiting:
+            self._wanted = 0  # what kept it from getting ready would keep others, too
             self._let_go(pid)
 
     def _let_go(self, pid: int) -> None:

@@ -150,3 +150,11 @@ async def made_anew(machine: Machine, other: str) -> None:
     assert (said[-1] == "value") is (other == "bind")
     assert sum(line.startswith("/usr overlay") for line in said) == 1
     assert await listed(machine, root, 0) == said
+
+
+@contained
+async def test_one_that_can_not_get_ready_is_followed_by_no_other(machine: Machine) -> None:
+    machine.processes.make_ahead(50, (), Root("/nowhere"), Rights())
+    sandbox = machine.processes.make_sandbox().id
+    assert await ends(machine.start("sh", "-c", "exit 7", sandbox=sandbox)) == 7
+    await until(lambda: not waiting(machine))
