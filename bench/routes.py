@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import resource
 import socket
 import sys
 import time
@@ -19,7 +20,7 @@ from bench import factor
 from bench.agent_start import nodes
 from bench.agents import NAME, Cluster, OneAgent, by_backend, make_uplink, node, recorded_routes
 from bench.common import Row
-from bench.judging import PYTHON
+from bench.judging import ABSOLUTE, PYTHON
 from bench.services import measured
 from podplane.kernel.namespace import NetworkNamespace, Workers
 from podplane.loop_turns import TurnLoop, Turns
@@ -28,9 +29,9 @@ from podplane.model.objects import Node
 BACKENDS = ("host-gw", "vxlan")
 PEERS, JOINS = 5_000, 200
 PROGRAM = {"host-gw": 0.5, "vxlan": 1.0}
-RATE, ONE, AGAIN, TURN = 2.0, 5.0, 50.0, 20.0
+RATE, ONE, AGAIN, TURN, MEMORY = 2.0, 5.0, 50.0, 20.0, 150.0
 """What must be: seconds; how many times as long as the kernel alone; milliseconds from event to kernel, of all peers planned again, and of
-the longest turn."""
+the longest turn; the most memory in MB, up to when all peers are programmed."""
 
 
 def run(short: bool) -> list[Row]:
@@ -54,6 +55,7 @@ def _rows(name: str, number: int, peers: int, rounds: int, short: bool) -> list[
         row("a node comes or goes, event to kernel, p99", "slowest", "ms", ONE),
         row("all planned again, nothing to write", "again", "ms", AGAIN),
         row("all planned again, longest turn of the loop", "turn", "ms", TURN),
+        row("memory of the process, Nodes and bench included", "memory", "MB", MEMORY, ABSOLUTE),
     ]
 
 
@@ -75,6 +77,7 @@ async def measure(turns: Turns, backend: str, peers: int) -> dict[str, float]:
         await agent.settle()
         program = time.perf_counter() - began
         filling = sent[started:]
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     figures = await joins(agent)
     written = agent.written
     turns.reset()
@@ -93,6 +96,7 @@ async def measure(turns: Turns, backend: str, peers: int) -> dict[str, float]:
         "replay": replay(sent[:started], filling),
         "again": again * 1000,
         "turn": longest * 1000,
+        "memory": memory,
     }
 
 

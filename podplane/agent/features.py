@@ -247,8 +247,9 @@ def _plan_peer(view: View, key: PeerKey, settings: tuple[NetworkConfig, NodeSett
     if key.path in view.withdrawn:
         planned = withdrawn(planned, peer)
     why_not = ways.why_not(peer, node, settings[0])
-    effects = [*_left_out(counted, view), *([Warn(why_not)] if why_not else [])]
-    return Plan(fragment=planned, effects=tuple(effects)) if effects else Plan(fragment=planned)
+    if not counted.reasons and not why_not:
+        return Plan(fragment=planned)
+    return Plan(fragment=planned, effects=(*_left_out(counted, view), *([Warn(why_not)] if why_not else [])))
 
 
 def _left_out(counted: Usable, view: View) -> Iterable[Warn]:

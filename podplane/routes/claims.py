@@ -11,8 +11,7 @@ the former Node is still there), then the older one, then by name. A claim that 
 from __future__ import annotations
 
 import bisect
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from podplane.model.objects import Node
@@ -39,41 +38,45 @@ class _Places:
 
     def __init__(self, bits: int) -> None:
         self._bits = bits
-        self._claims: dict[tuple[int, int], dict[Claim, None]] = {}
-        self._lengths = Counter[int]()
+        self._claims: dict[tuple[int, int], list[Claim]] = {}
+        self._lengths: dict[int, int] = {}
         self._sorted: list[tuple[int, int]] = []
 
     def add(self, claim: Claim) -> None:
         """A claim comes."""
         place = claim.start, claim.length
-        if place not in self._claims:
-            self._claims[place] = {}
-            self._lengths[claim.length] += 1
-            bisect.insort(self._sorted, place)
-        self._claims[place][claim] = None
+        if (row := self._claims.get(place)) is not None:
+            row.append(claim)
+            return
+        self._claims[place] = [claim]
+        self._lengths[claim.length] = self._lengths.get(claim.length, 0) + 1
+        bisect.insort(self._sorted, place)
 
     def remove(self, claim: Claim) -> None:
         """It goes."""
         place = claim.start, claim.length
-        del self._claims[place][claim]
-        if not self._claims[place]:
+        row = self._claims[place]
+        row.remove(claim)
+        if not row:
             del self._claims[place]
             del self._sorted[bisect.bisect_left(self._sorted, place)]
             self._lengths[claim.length] -= 1
             if not self._lengths[claim.length]:
                 del self._lengths[claim.length]
 
-    def overlapping(self, start: int, length: int) -> Iterator[Claim]:
+    def overlapping(self, start: int, length: int) -> list[Claim]:
         """All that have an address in common with this place, those there included: what holds it, then what it holds."""
+        found: list[Claim] = []
+        bits, claims = self._bits, self._claims
         for other in self._lengths:
-            if other <= length and (found := self._claims.get((start >> (self._bits - other) << (self._bits - other), other))):
-                yield from found
-        end = start + (1 << (self._bits - length))
-        for place in self._sorted[
-            bisect.bisect_left(self._sorted, (start, length + 1)) : bisect.bisect_left(self._sorted, (end, 0))
-        ]:
-            if place[1] > length:
-                yield from self._claims[place]
+            if other <= length and (row := claims.get((start >> (bits - other) << (bits - other), other))):
+                found += row
+        if length < bits:
+            first = bisect.bisect_left(self._sorted, (start, length + 1))
+            last = bisect.bisect_left(self._sorted, (start + (1 << (bits - length)), 0), first)
+            for place in self._sorted[first:last]:
+                found += claims[place] if place[1] > length else ()
+        return found
 
 
 class Claims:
@@ -98,8 +101,11 @@ class Claims:
             self._places[claim.version].remove(claim)
         for claim in now:
             self._places[claim.version].add(claim)
-        near = ((claim, other) for claim in (*before, *now) for other in self._overlapping(claim))
-        others = {other.node for claim, other in near if other is not claim}
+        others: dict[str, None] = {}
+        for claim in (*before, *now):
+            near = self._overlapping(claim)
+            if len(near) > 1 or (near and near[0] is not claim):
+                others |= dict.fromkeys(other.node for other in near if other is not claim)
         if now and rank is not None:
             self._of[name], self._ranks[name] = now, rank
         else:
@@ -108,7 +114,7 @@ class Claims:
         if others or name in self._contested:
             self._note(name, others)
 
-    def _note(self, name: str, others: set[str]) -> None:
+    def _note(self, name: str, others: Collection[str]) -> None:
         """Claims of these overlap those that this Node has or had."""
         reached, left = {name, *others}, [name, *others]
         looked_at: dict[tuple[int, int, int], None] = {}
@@ -161,18 +167,19 @@ class Claims:
         others = [one for one in self._overlapping(claim) if one is not claim]
         return sorted(others, key=lambda one: (one.node != own, self._ranks[one.node], one.length, one.start, one.is_block))
 
-    def _overlapping(self, claim: Claim) -> Iterable[Claim]:
+    def _overlapping(self, claim: Claim) -> list[Claim]:
         return self._places[claim.version].overlapping(claim.start, claim.length)
 
 
-def _claims(node: Node) -> Iterator[Claim]:
-    name = node.metadata.name
+def _claims(node: Node) -> list[Claim]:
+    name, found = node.metadata.name, list[Claim]()
     for text in dict.fromkeys(node.internal_ips):
         ip = address_of(text)
-        yield Claim(name, ip.version, int(ip), BITS[ip.version], False, text)
+        found.append(Claim(name, ip.version, int(ip), BITS[ip.version], False, text))
     for text in dict.fromkeys(node.spec.pod_cidrs):
         block = network_of(text)
-        yield Claim(name, block.version, int(block.network_address), block.prefixlen, True, text)
+        found.append(Claim(name, block.version, int(block.network_address), block.prefixlen, True, text))
+    return found
 
 
 def _sentence(claim: Claim, other: Claim) -> str:

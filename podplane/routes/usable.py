@@ -48,9 +48,20 @@ def usable(node: Node, config: NetworkConfig, lost: Mapping[str, str] = NO_CLAIM
 
 @functools.lru_cache(PARSED)
 def _in_services(block: str, services: tuple[str, ...]) -> str:
-    own = network_of(block)
-    found = (one for one in map(network_of, services) if one.version == own.version and one.overlaps(own))
-    return next((f"the block {block} overlaps {one}, which is for Services" for one in found), "")
+    first, last = _ends(block)
+    for one in services:
+        its_first, its_last = _ends(one)
+        if first <= its_last and its_first <= last:
+            return f"the block {block} overlaps {one}, which is for Services"
+    return ""
+
+
+@functools.lru_cache(PARSED)
+def _ends(text: str) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The first and the last address, each with its IP version."""
+    found = network_of(text)
+    first = int(found.network_address)
+    return (found.version, first), (found.version, first + (1 << (found.max_prefixlen - found.prefixlen)) - 1)
 
 
 def is_teller(node: str, about: str, nodes: Collection[str]) -> bool:
