@@ -64,13 +64,13 @@ image: $(ready)
 	@mkdir -p $(dir $(IMAGE))
 	$(bin)/python -m tools.image $(IMAGE)
 
-# `ip` and `nft` are the oracles of some tests; without them those are skipped.
+# `ip`, `nft` and `dig` are the oracles of some tests; without them those are skipped.
 tools:
-	@missing=$$(for tool in ip:iproute2 nft:nftables; do command -v $${tool%:*} >/dev/null || echo $${tool#*:}; done); \
+	@missing=$$(for tool in ip:iproute2 nft:nftables dig:bind9-dnsutils; do command -v $${tool%:*} >/dev/null || echo $${tool#*:}; done); \
 	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		apt-get install -y -q $$missing >/dev/null 2>&1 || { apt-get update -q >/dev/null 2>&1 && apt-get install -y -q $$missing >/dev/null 2>&1; } || true; \
 	fi; \
-	for tool in ip:iproute2 nft:nftables; do \
+	for tool in ip:iproute2 nft:nftables dig:bind9-dnsutils; do \
 		command -v $${tool%:*} >/dev/null || echo "$${tool%:*} is missing: tests that compare with it are skipped (install $${tool#*:})"; \
 	done
 

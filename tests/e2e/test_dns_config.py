@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import pytest
 from podplane.dns.config import KEY
 from tests.e2e.conftest import Kubectl, Podplane, running, until
 
+pytestmark = [pytest.mark.e2e, pytest.mark.skipif(not shutil.which("dig"), reason="dig is not installed")]
 MAP = ("-n", "kube-system", "configmap", "podplane-dns")
 POD = "echo-node1-1"
 COREFILE = ". {\n hosts {\n  192.0.2.9 imported.example\n  fallthrough\n }\n forward . /etc/resolv.conf\n}\n"
