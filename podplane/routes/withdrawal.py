@@ -52,5 +52,8 @@ def found_withdrawn(found: Collection[Value], peers: Iterable[Node]) -> frozense
 
 
 def _is_within(peer: Node, network: IPNetwork) -> bool:
-    blocks = (network_of(block) for block in peer.spec.pod_cidrs)
+    try:
+        blocks = [network_of(block) for block in peer.spec.pod_cidrs]
+    except ValueError:  # nothing is planned for one whose blocks make no sense
+        return False
     return any(block.version == network.version and block.subnet_of(network) for block in blocks)  # type: ignore[arg-type]  # of one version

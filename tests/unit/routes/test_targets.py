@@ -81,6 +81,8 @@ def test_an_agent_finds_what_one_before_it_withdrew() -> None:
     own = Route(destination=next(iter(gone.values())).destination, kind="unreachable", protocol=80, netns="pod")  # type: ignore[union-attr,call-arg]
     assert found_withdrawn(gone.values(), [NEAR, FAR]) == {"node2"}
     assert found_withdrawn(way.plan_peer(NEAR, HERE, settings()).values(), [NEAR, FAR]) == frozenset()
+    odd = msgspec.structs.replace(FAR, spec=msgspec.structs.replace(FAR.spec, pod_cidrs=("nonsense",)))
+    assert found_withdrawn(gone.values(), [odd, NEAR]) == {"node2"}
     assert found_withdrawn([own], [NEAR]) == frozenset() and found_withdrawn(gone.values(), []) == frozenset()
 
 
