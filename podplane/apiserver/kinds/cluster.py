@@ -41,12 +41,15 @@ def complete_namespace(namespace: Object) -> None:
 
 
 def check_node(node: Object, old: Object | None) -> Iterator[Cause]:
-    """Node: blocks are networks, addresses are addresses."""
+    """Node: blocks are networks, one of an IP version (ValidateNode); addresses are addresses."""
     mac = node["metadata"].get("annotations", {}).get(UNDERLAY_MAC)
     if mac is not None and not MAC.fullmatch(mac):
         yield Cause.invalid(f"metadata.annotations[{UNDERLAY_MAC}]", mac, "must be a MAC address")
-    for i, block in enumerate(node.get("spec", {}).get("podCIDRs", ())):
+    blocks = node.get("spec", {}).get("podCIDRs", ())
+    for i, block in enumerate(blocks):
         yield from check_cidr(block, f"spec.podCIDRs[{i}]")
+    if len({":" in block for block in blocks}) != len(blocks):
+        yield Cause.invalid("spec.podCIDRs", blocks, "may specify no more than one CIDR for each IP family")
     for i, taint in enumerate(node.get("spec", {}).get("taints", ())):
         if taint.get("key"):
             yield from names.check_labels({taint["key"]: taint.get("value", "")}, f"spec.taints[{i}]")

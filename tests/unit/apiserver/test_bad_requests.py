@@ -22,6 +22,12 @@ def pod(**container: Any) -> dict[str, Any]:
         (NODES, {"metadata": {"name": "a"}, "spec": {"podCIDRs": ["x"]}}, "Invalid", "spec.podCIDRs[0]: Invalid value"),
         (NODES, {"metadata": {"name": "a"}, "spec": {"podCIDRs": 5}}, "BadRequest", "spec.podCIDRs: must be a list"),
         (
+            NODES,
+            {"metadata": {"name": "a"}, "spec": {"podCIDRs": ["10.244.8.0/24", "10.244.9.0/24"]}},
+            "Invalid",
+            "may specify no more than one CIDR for each IP family",
+        ),
+        (
             PODS,
             {"metadata": {"name": "p", "labels": "x"}, **POD},
             "BadRequest",
