@@ -41,7 +41,7 @@ class Installed:
         self.kubectl("--namespace=kube-system", "delete", AGENTS, "--wait", "--cascade=foreground")
         self.kubectl("apply", f"--filename={manifests.UNINSTALL}")
         self.kubectl("--namespace=kube-system", "rollout", "status", "daemonset/podplane-uninstall", "--timeout=50s")
-        chosen = ("--selector=app.kubernetes.io/component=uninstall", "--container=agent", "--prefix")
+        chosen = ("--selector=app.kubernetes.io/component=uninstall", "--container=agent", "--prefix", "--tail=-1")
         said = self.kubectl("--namespace=kube-system", "logs", *chosen)
         self.kubectl("delete", "--ignore-not-found", "--wait", *(f"--filename={one}" for one in manifests.MADE))
         return said

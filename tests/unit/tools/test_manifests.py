@@ -135,7 +135,7 @@ def test_a_node_that_is_not_ready_gets_an_agent_and_the_port_answers(deployed: d
     assert pod["tolerations"] == [{"operator": "Exists"}]
     (port,) = container["ports"]
     assert port["containerPort"] == port["hostPort"] == AGENT_PORT
-    assert {container[f"{probe}Probe"]["httpGet"]["port"] for probe in ("readiness", "liveness")} == {port["name"]}
+    assert {container[f"{probe}Probe"]["httpGet"]["port"] for probe in ("startup", "readiness", "liveness")} == {port["name"]}
 
 
 def test_the_version_of_the_chart_is_that_of_the_package(deployed: dict[tuple[str, str], Object]) -> None:
