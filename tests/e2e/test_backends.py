@@ -146,6 +146,17 @@ def test_a_tunnel_comes_back_with_its_uplink_and_after_others_took_it_apart(lab:
     until(lambda: "promises are kept: " in lab("check", code=None).stdout)
 
 
+def test_a_node_with_the_address_of_another_one_is_told_of_and_harms_nobody(lab: Podplane) -> None:
+    status = {"addresses": [{"type": "InternalIP", "address": "192.168.1.11"}, {"type": "InternalIP", "address": "127.0.0.1"}]}
+    lab.api.create("nodes", "", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "twin"}, "status": status})
+    why = "twin: the address '127.0.0.1' is a loopback address; the address 192.168.1.11 is that of node2, too: left out"
+    until(lambda: why in lab("status").stdout)
+    until(lambda: why in [one["message"] for one in lab.api.objects("events") if one["involvedObject"]["name"] == "twin"])
+    assert "192.168.1.11" in lab("routes", "--node", "node1").stdout
+    lab.api.delete("nodes", "", "twin")
+    until(lambda: "twin" not in lab("status").stdout)
+
+
 def test_a_former_backend_goes_when_nobody_sends_by_it_any_more(lab: Podplane) -> None:
     lab("backend", "set", "host-gw")
     until(lambda: "vxlan" not in lab.on_node("node1", "ip -o link"))
