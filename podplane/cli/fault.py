@@ -12,8 +12,6 @@ import click
 from podplane.cli.names import some
 from podplane.cli.options import connect, lab_name
 from podplane.cli.waiting import telling
-from podplane.kubeapi.errors import AlreadyExists
-from podplane.lab import manifests, spec
 from podplane.lab.errors import LabError
 from podplane.lab.faults.arguments import FaultError
 from podplane.lab.faults.table import CLEAR, FAULTS, Fault
@@ -82,6 +80,9 @@ def _make(folder: Folder, node: str, row: Fault, argument: str) -> None:
 
 def _clear(folder: Folder, node: str) -> None:
     """Undo the faults of a node. One whose Node was deleted while it had no power has no other way to be told: it gets a new one."""
+    from podplane.kubeapi.errors import AlreadyExists
+    from podplane.lab import manifests, spec
+
     client = connect(folder)
     settings = spec.load(folder.spec)
     machines = {manifests.node_name(number) for number in range(1, settings.nodes + 1)} if settings is not None else set()
