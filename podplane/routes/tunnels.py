@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from podplane.model.config import NetworkConfig
+from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
 from podplane.model.objects import Node
 from podplane.routes import underlay
 from podplane.routes.aggregation import aggregated
 from podplane.state.links import carries, router_sysctls
-from podplane.state.network import Address, Link, Route
+from podplane.state.mac import link_local_of
+from podplane.state.network import Address, Encap, Link, Route
 from podplane.state.value import Fragment, IPAddress, IPNetwork, Value, fragment, network_of
 
 
@@ -42,3 +43,20 @@ def carried(peer: Node, overhead: int, settings: NetworkConfig) -> tuple[list[IP
     every = aggregated(peer.spec.pod_cidrs)
     blocks = [block for block in every if carries(block.version, mtu)]
     return blocks, underlay.metric(mtu, usual), list(underlay.closed(every, mtu))
+
+
+def gateways_of(peer: Node, mac: str, blocks: Iterable[IPNetwork]) -> dict[int, IPAddress]:
+    """The gateways of routes to these blocks, by IP version: of IPv4, the first address of the peer's first block; of IPv6, the link-local
+    address of this MAC. The kernel takes no other one while a route by another link leads to its address, as of a former backend
+    (ip6_route_check_nh_onlink)."""
+    versions, found = {block.version for block in blocks}, dict[int, IPAddress]()
+    for block in map(network_of, peer.spec.pod_cidrs):
+        if block.version in versions and block.version not in found:
+            found[block.version] = link_local_of(mac) if block.version == 6 else block.network_address + 1
+    return found
+
+
+def route(block: IPNetwork, gateway: IPAddress, device: str, mtu: int, encap: Encap | None = None) -> Route:
+    """A route to a block by one of these gateways."""
+    on_link = block.version == 4
+    return Route(destination=block, gateway=gateway, link=device, onlink=on_link, encap=encap, mtu=mtu, protocol=ROUTE_PROTOCOL)

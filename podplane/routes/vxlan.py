@@ -14,17 +14,15 @@ name. Source: ip-link(8), bridge(8), drivers/net/vxlan.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
 
 from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
 from podplane.model.objects import Node
 from podplane.routes import tunnels, underlay
 from podplane.routes.backend import Backend
-from podplane.state.mac import link_local_of
-from podplane.state.network import Fdb, Link, Neighbour, Route, Vxlan
+from podplane.state.network import Fdb, Link, Neighbour, Vxlan
 from podplane.state.nft_rules import udp_port_is
 from podplane.state.ownership import Ownership, link_alias
-from podplane.state.value import Fragment, IPAddress, IPNetwork, Value, fragment, network_of
+from podplane.state.value import Fragment, IPAddress, Value, fragment
 
 OVERHEAD = {4: 50, 6: 70}
 """Bytes: IP header (20, 40), UDP (8), VXLAN (8) and the inner Ethernet header (14)."""
@@ -59,27 +57,11 @@ def _plan_peer(peer: Node, node: Node, settings: NetworkConfig) -> Fragment:
         return {}
     device, mac = DEVICES[remote.version], device_mac(peer.metadata.name)
     blocks, mtu, closed = tunnels.carried(peer, OVERHEAD[remote.version], settings)
-    gateways = _gateways_of(peer, mac, {block.version for block in blocks})
+    gateways = tunnels.gateways_of(peer, mac, blocks)
     values: list[Value] = [*underlay.neighbours(peer, node, settings), Fdb(link=device, mac=mac, remote=remote), *closed]
-    values += [_route(block, gateways[block.version], device, mtu) for block in blocks]
+    values += [tunnels.route(block, gateways[block.version], device, mtu) for block in blocks]
     values += [Neighbour(link=device, ip=ip, mac=mac, protocol=ROUTE_PROTOCOL) for ip in gateways.values()]
     return fragment(values)
-
-
-def _gateways_of(peer: Node, mac: str, versions: Collection[int]) -> dict[int, IPAddress]:
-    """By IP version: of IPv4, the first address of the peer's first block."""
-    found: dict[int, IPAddress] = {}
-    for block in map(network_of, peer.spec.pod_cidrs):
-        if block.version in versions and block.version not in found:
-            found[block.version] = link_local_of(mac) if block.version == 6 else block.network_address + 1
-    return found
-
-
-def _route(block: IPNetwork, gateway: IPAddress, device: str, mtu: int) -> Route:
-    """The gateway of IPv6 is link-local: the kernel takes no other one while a route by another link leads to its address, as of a former
-    backend (ip6_route_check_nh_onlink)."""
-    on_link = block.version == 4
-    return Route(destination=block, gateway=gateway, link=device, onlink=on_link, mtu=mtu, protocol=ROUTE_PROTOCOL)
 
 
 def _owns(settings: NetworkConfig) -> Ownership:

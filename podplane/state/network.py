@@ -145,7 +145,8 @@ class Route(Value, frozen=True, gc=False, kw_only=True):
 
 
 class Neighbour(Value, frozen=True, gc=False, kw_only=True):
-    """A permanent neighbour: `ip` on `link` has `mac` (arp_tbl, nd_tbl). Permanent entries don't count against gc_thresh3.
+    """A permanent neighbour: `ip` on `link` has `mac` (arp_tbl, nd_tbl), "" on a tunnel, whose frames have no MAC. Permanent entries don't
+    count against gc_thresh3.
 
     `protocol` (NDA_PROTOCOL) is the number of its owner, by which it is read back; 0: it has none.
     """

@@ -20,6 +20,7 @@ from podplane.state.network import Address, Encap, Fdb, Gre, Link, Neighbour, Pr
 from podplane.state.value import IPAddress, IPNetwork
 
 Names = Mapping[int, str]
+MAC_BYTES = 6
 
 
 def ip_from(packed: bytes) -> IPAddress:
@@ -188,7 +189,7 @@ def neighbour(payload: bytes, names: Names) -> Neighbour | None:
 
 
 def any_neighbour(payload: bytes, names: Names) -> Neighbour | None:
-    """A neighbour in whatever state; its MAC is "" when none is known."""
+    """A neighbour in whatever state; its MAC is "" when none is known, or the link has none."""
     _, index, _, _, _ = c.NEIGHBOUR.unpack_from(payload)
     found = parse_attributes(payload, c.NEIGHBOUR.size)
     if index not in names or c.NDA_DST not in found:
@@ -196,9 +197,14 @@ def any_neighbour(payload: bytes, names: Names) -> Neighbour | None:
     return Neighbour(
         link=names[index],
         ip=ip_from(found[c.NDA_DST]),
-        mac=found.get(c.NDA_LLADDR, b"").hex(":"),
+        mac=_mac(found.get(c.NDA_LLADDR, b"")),
         protocol=found.get(c.NDA_PROTOCOL, b"\0")[0],
     )
+
+
+def _mac(address: bytes) -> str:
+    """What has another size is an address of a tunnel's end."""
+    return address.hex(":") if len(address) == MAC_BYTES else ""
 
 
 def proxy(payload: bytes, names: Names) -> Proxy | None:

@@ -284,7 +284,7 @@ def _route_text(value: Route) -> str:
 
 def neighbour(value: Neighbour, index: Index, kind: int, flags: int) -> Message:
     """RTM_NEWNEIGH or RTM_DELNEIGH of a permanent entry."""
-    if value.protocol and kind == c.RTM_NEWNEIGH:
+    if value.protocol and value.mac and kind == c.RTM_NEWNEIGH:
         version = value.ip.version
         payload = MARKED_NEIGHBOUR[version].pack(
             *(c.FAMILY[version], index(value.link), c.NUD_PERMANENT, 0, 0),
@@ -293,7 +293,11 @@ def neighbour(value: Neighbour, index: Index, kind: int, flags: int) -> Message:
         )
         return Message(kind, flags, payload, lambda: f"neighbour {value.ip} on {value.link}")
     header = c.NEIGHBOUR.pack(c.FAMILY[value.ip.version], index(value.link), c.NUD_PERMANENT, 0, 0)
-    payload = header + attribute(c.NDA_DST, value.ip.packed) + attribute(c.NDA_LLADDR, mac_bytes(value.mac))
+    payload = header + attribute(c.NDA_DST, value.ip.packed)
+    if value.mac:
+        payload += attribute(c.NDA_LLADDR, mac_bytes(value.mac))
+    if value.protocol and kind == c.RTM_NEWNEIGH:
+        payload += u8(c.NDA_PROTOCOL, value.protocol)
     return Message(kind, flags, payload, lambda: f"neighbour {value.ip} on {value.link}")
 
 

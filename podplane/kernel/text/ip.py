@@ -52,7 +52,8 @@ def line(value: Value) -> str:
             return address(value)
         case Neighbour():
             marked = f" proto {value.protocol}" if value.protocol else ""
-            return f"{value.ip} dev {value.link} lladdr {value.mac} PERMANENT{marked}"
+            lladdr = f" lladdr {value.mac}" if value.mac else ""
+            return f"{value.ip} dev {value.link}{lladdr} PERMANENT{marked}"
         case Proxy():
             return f"{value.ip} dev {value.link} proxy proto {value.protocol}"
         case Fdb():

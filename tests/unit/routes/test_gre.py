@@ -12,12 +12,13 @@ from podplane.kernel.door import Kernel
 from podplane.model.config import NetworkConfig
 from podplane.model.objects import NodeStatus
 from podplane.routes import gre
+from podplane.state.mac import link_local_of
 from podplane.state.network import Address, Encap, Fdb, Gre, Link, Neighbour, Route
 from podplane.state.value import Value
 from podplane.trace.evaluator import evaluate, reply
 from podplane.trace.packet import Packet
 from podplane.trace.trace import Delivered, Dropped, Forwarded, Unknown
-from podplane.trace.world import join, of
+from podplane.trace.world import join
 from tests.fake_cluster import uplink
 from tests.plans import FAMILIES, UNDERLAY, agent_settings, config, node
 from tests.unit.agent.rig import DUAL, Rig, caches_of, cluster
@@ -56,19 +57,21 @@ def test_a_node_without_blocks_or_addresses_has_no_device() -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_each_block_of_a_peer_is_one_route_to_its_address_and_nothing_else(name: str) -> None:
+def test_each_block_of_a_peer_is_a_route_to_its_address_by_a_gateway_of_its_own(name: str) -> None:
     versions = FAMILIES[name]
     own, peer = node(1, versions), node(2, versions)
     planned = gre.BACKEND.plan_peer(peer, own, settings(versions, permanent_neighbours=False))
-    assert list(planned.values()) == [
-        Route(
-            destination=network(block),
-            link=gre.DEVICES[versions[0]],
-            encap=Encap(remote=ip(peer.internal_ips[0]), hops=64),
-            protocol=80,
-        )
-        for block in peer.spec.pod_cidrs
-    ]
+    device = gre.DEVICES[versions[0]]
+    gateways = {4: ip("10.244.2.1"), 6: link_local_of(gre.device_mac("node2"))}
+    blocks = {block.version: block for block in map(network, peer.spec.pod_cidrs)}
+    encap = Encap(remote=ip(peer.internal_ips[0]), hops=64)
+    assert set(planned.values()) == {
+        *(
+            Route(destination=block, gateway=gateways[version], link=device, onlink=version == 4, encap=encap, protocol=80)
+            for version, block in blocks.items()
+        ),
+        *(Neighbour(link=device, ip=gateways[version], mac="", protocol=80) for version in blocks),
+    }
 
 
 def test_a_peer_is_reached_by_an_ip_version_that_both_nodes_have() -> None:
@@ -98,9 +101,11 @@ async def test_an_agent_takes_over_from_each_other_backend_both_ways() -> None:
     assert dumps[0] == dumps[2] == dumps[4]
     assert 'ip link add podplane-gre4 up mtu 1476 alias "podplane" type gre external' in dumps[0]
     assert 'ip link add podplane-gre6 up mtu 1456 alias "podplane" type ip6gre external' in dumps[0]
-    encap = "encap ip id 0 src 0.0.0.0 dst 192.168.1.11 ttl 64 tos 0 dev podplane-gre4 proto 80"
-    assert f"10.244.2.0/24 {encap} scope link" in dumps[0]
-    assert f"fd00:10:244:2::/64 {encap} metric 1024 pref medium" in dumps[0]
+    encap = "encap ip id 0 src 0.0.0.0 dst 192.168.1.11 ttl 64 tos 0 via"
+    gateway = link_local_of(gre.device_mac("node2"))
+    assert f"10.244.2.0/24 {encap} 10.244.2.1 dev podplane-gre4 proto 80 onlink" in dumps[0]
+    assert f"fd00:10:244:2::/64 {encap} {gateway} dev podplane-gre4 proto 80 metric 1024 pref medium" in dumps[0]
+    assert "10.244.2.1 dev podplane-gre4 PERMANENT proto 80" in dumps[0]
     assert not any("podplane-gre" in line for line in dumps[1] + dumps[3])
 
 
@@ -148,8 +153,5 @@ def test_a_packet_that_the_tunnel_does_not_take_is_dropped_and_one_that_nobody_t
     assert isinstance(theirs, Unknown) and theirs.why == "where the tunnel gre1 leads is not known"
 
 
-def test_a_route_into_a_tunnel_has_neither_neighbour_nor_forwarding_entry() -> None:
-    planned = gre.BACKEND.plan_peer(node(2, DUAL), node(1, DUAL), settings())
-    assert not test_vxlan.of(Fdb, planned)
-    assert {neighbour.link for neighbour in test_vxlan.of(Neighbour, planned)} == {"eth0"}
-    assert of(planned.values()).namespaces[""].routing.neighbour("podplane-gre4", ip("10.244.2.1")) is None
+def test_there_is_no_forwarding_entry() -> None:
+    assert not test_vxlan.of(Fdb, gre.BACKEND.plan_peer(node(2, DUAL), node(1, DUAL), settings()))
