@@ -52,6 +52,12 @@ class Network:
         self.fabric = Fabric(self.plan, workers, self.outside, machines)
         for number in range(1, NODES + 1):
             self.meet(number)
+            self.wait_for_carrier(number)
+
+    def wait_for_carrier(self, number: int) -> None:
+        """A link that came up just now sends nothing until the kernel has looked at its carrier, a second later at most (linkwatch)."""
+        for way in (("gateway", f"node{number}"), (f"node{number}", "gateway")):
+            assert any(self.passes_whole(*way, 100, LATE_SECONDS) for _ in range(50)), way
 
     def meet(self, number: int) -> None:
         """Have a node know the others of its subnet, as its agent would."""
@@ -143,6 +149,7 @@ def test_an_isolated_node_reaches_no_other_node_but_the_gateway_and_the_world() 
         assert network.reach(one, other), (one, other)
     network.fabric.remake_uplink("node1")
     network.meet(1)
+    network.wait_for_carrier(1)
     assert network.are_parted("node1", "node3") and network.reach("node1", "gateway")
     cable.lift(of, "isolate")
     assert network.reach("node1", "node3") and network.reach("node1", "node2")
