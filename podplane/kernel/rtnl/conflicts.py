@@ -43,7 +43,7 @@ MODULES = {"vxlan": "vxlan", "gre": "ip_gre", "ip6gre": "ip6_gre"}
 """Kind of link → the module that brings it."""
 
 
-def explained(value: Value, error: KernelError, links: Callable[[], Iterable[Link]]) -> KernelError:
+def explained(value: Value, error: KernelError, links: Callable[[], Iterable[Link]] = tuple) -> KernelError:
     """The refusal of a value with what is known of it beyond what the kernel says; `links` reads those that there are."""
     if not isinstance(value, Link):
         return error

@@ -12,7 +12,7 @@ from podplane.kernel import link_kinds
 from podplane.kernel.errors import Denied, Exists, KernelError, Unsupported, from_errno
 from podplane.kernel.rtnl.conflicts import MODULES, explained
 from podplane.routes.table import BACKENDS
-from podplane.state.network import Address, Gre, Link
+from podplane.state.network import Address, Gre, Link, Vxlan
 from podplane.state.value import address_of
 
 GRE, IP6GRE = Link(name="podplane-gre4", kind="gre", gre=Gre()), Link(name="podplane-gre6", kind="ip6gre", gre=Gre())
@@ -58,3 +58,17 @@ def test_a_kind_is_missing_where_ip_can_not_make_one_either(kind: str) -> None:
     made = subprocess.run(["unshare", "-Urn", "ip", "link", "add", "x", "type", kind, *words], capture_output=True, check=False)
     assert link_kinds.missing([kind]) == ([kind] if made.returncode else [])
     assert link_kinds.missing([]) == []
+
+
+def test_who_has_a_vni_or_a_port_is_named() -> None:
+    def made(name: str, vni: int, port: int = 4789) -> Link:
+        return Link(name=name, kind="vxlan", vxlan=Vxlan(vni=vni, port=port))
+
+    others = [made("podplane-vxlan4", 1), made("far", 1, 8472), made("two", 2), made("one", 1)]
+    own = made("podplane-vxlan4", 1)
+    taken = explained(own, refused(errno.EEXIST), lambda: others)
+    assert "VNI 1 at UDP port 4789 is taken by the link one" in str(taken) and "ip link delete one" in str(taken)
+    assert "UDP port 4789 is taken by the link two" in str(explained(own, refused(errno.EADDRINUSE), lambda: others))
+    assert "socket of a process" in str(explained(own, refused(errno.EADDRINUSE), lambda: others[:2]))
+    error = refused(errno.EEXIST)
+    assert explained(own, error, lambda: others[:2]) is error
