@@ -55,6 +55,9 @@ from podplane.model.words import counted
     default=None,
     help="Pods with hostPID see all processes of the lab, or do not start.  [default: do not start]",
 )
+@click.option(
+    "--node-monitor-grace-period", type=int, help="Seconds without a heartbeat after which a node is NotReady.  [default: 50]"
+)
 @click.option("--port", type=int, help="Port of the API on 127.0.0.1.  [default: 6443, or a free one]")
 def up(folder: Folder, pods_per_node: int, **given: Any) -> None:
     """Start a lab. What isn't said is as it was the last time, or the default."""

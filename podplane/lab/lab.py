@@ -322,7 +322,7 @@ class Lab:
 
     def _manager(self, api: ApiServer) -> Manager:
         """The controllers, each with an identity of its own."""
-        view = StoredView(self._store, utc_now)
+        view = StoredView(self._store, utc_now, node_grace=self.spec.node_monitor_grace_period)
         table = controllers(self._certificates.authority, {underlay.OUTSIDE}, control_plane.published(self.plan))
         clients = {c.name: self._client(identity.controller(c.name), self._call) for c in table}
         recorders = {name: (client, Recorder(client, name, utc_now)) for name, client in clients.items()}
@@ -405,6 +405,7 @@ class Lab:
             self._name_server,
             process=self._agent_process(name, machine) if self.spec.agents == PROCESSES else None,
             is_new=is_new,
+            beat_seconds=self.spec.beat_seconds,
         )
         self._clients[name] = client
         self._make_kubelet(self._nodes[name], self._caches.nodes.objects[name].internal_ips)

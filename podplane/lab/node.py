@@ -39,7 +39,7 @@ from podplane.lab.faults.control import FaultControl
 from podplane.lab.name_server import NameServer
 from podplane.lab.power import Power
 from podplane.lab.underlay import UPLINK
-from podplane.model.config import NetworkConfig
+from podplane.model.config import HEARTBEAT_SECONDS, NetworkConfig
 from podplane.model.objects import Node
 from podplane.model.pod import Pod
 from podplane.runtime.heartbeat import Heartbeat
@@ -86,8 +86,9 @@ class LabNode:
         *,
         process: LabAgent | None = None,
         is_new: bool = False,
+        beat_seconds: float = HEARTBEAT_SECONDS,
     ) -> None:
-        self._name = name
+        self._name, self._beat_seconds = name, beat_seconds
         self._config = settings.network
         self._connection = connection
         self._record = record_event
@@ -120,7 +121,7 @@ class LabNode:
         self._has_ended = False
         self._in_process = AgentInProcess(self._make_agent())
         self.agent: LabAgent = process or self._in_process
-        self.heartbeat = Heartbeat(self._client, registered, utc_now, status, is_reported=is_new)
+        self.heartbeat = Heartbeat(self._client, registered, utc_now, status, is_reported=is_new, interval=self._beat_seconds)
         self._uplink_changed = asyncio.Event()
         self._uplink_is_told_down = registered.has_no_network
         self._uplink_changed.set()  # the Node may say what was true before

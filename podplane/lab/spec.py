@@ -15,7 +15,7 @@ from podplane.ipam.plan import Plan, PlanError, parse_cidrs
 from podplane.lab.errors import LabError
 from podplane.lab.folder import DEFAULT_NAME, state_home
 from podplane.lab.host_paths import allowed_folders
-from podplane.model.config import CLUSTER_DOMAIN
+from podplane.model.config import CLUSTER_DOMAIN, HEARTBEAT_SECONDS, NODE_GRACE_SECONDS
 from podplane.routes import host_gw, table
 
 DEFAULT_PORT = 6443
@@ -26,6 +26,8 @@ MAX_NODES = 1000
 DOMAIN = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 MAX_DOMAIN = 99
 """So that the names of all ports of Services have 253 characters at most: `_<port>._tcp.<service>.<namespace>.svc.<domain>`."""
+MIN_GRACE, MAX_GRACE, BEATS = 2, 86_400, 5
+"""Seconds for which a node may be silent, and how many heartbeats it sends in them at least."""
 OUTSIDE = "203.0.113.0/24,2001:db8:113::/64"
 """The network behind the gateway: documentation ranges (RFC 5737, RFC 3849)."""
 OUTSIDE_ZONE = "example.test"
@@ -38,6 +40,7 @@ class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     `agents_over_https`: agents and kubelets reach the API over HTTPS, as on a real cluster, and not by direct calls.
     `agents`: they are parts of the lab's process, or processes of their own, as on real machines, which always reach the API over HTTPS.
     `keep_connections`: those that a change of policies forbids go on. `mount_home`: pods see /home, /root and the user's home.
+    `node_monitor_grace_period`: seconds without a heartbeat after which a node is NotReady.
     `allow_host_paths`: folders of the machine, comma-separated, that pods get as they are. `allow_host_pid`: pods with `hostPID` see all
     processes of the lab.
     """
@@ -50,6 +53,7 @@ class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     cross_subnet: str = ""
     node_cidr: str = "192.168.1.0/24,fd00:192:168:1::/64"
     subnets: int = 1
+    node_monitor_grace_period: int = int(NODE_GRACE_SECONDS)
     cluster_domain: str = CLUSTER_DOMAIN
     masquerade_exclude: str = ""
     node_port_addresses: str = ""
@@ -61,6 +65,11 @@ class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     allow_host_paths: str = ""
     allow_host_pid: bool = False
     port: int = 0
+
+    @property
+    def beat_seconds(self) -> float:
+        """From one heartbeat of a node to the next: some come within the time for which it may be silent."""
+        return min(HEARTBEAT_SECONDS, self.node_monitor_grace_period / BEATS)
 
     def plan(self) -> Plan:
         """The address plan. PlanError when a CIDR is wrong."""
@@ -96,6 +105,9 @@ class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             raise LabError(f"{self.nodes} nodes: a lab has 1 to {MAX_NODES}")
         if not 1 <= self.subnets <= MAX_SUBNETS:
             raise LabError(f"--subnets {self.subnets}: give 1 to {MAX_SUBNETS}")
+        if not MIN_GRACE <= self.node_monitor_grace_period <= MAX_GRACE:
+            given = f"--node-monitor-grace-period {self.node_monitor_grace_period}"
+            raise LabError(f"{given}: give {MIN_GRACE} to {MAX_GRACE:,} seconds")
         if not 0 <= self.port < 65536:
             raise LabError(f"--port {self.port}: give 1 to 65535")
         if not DOMAIN.fullmatch(self.cluster_domain) or len(self.cluster_domain) > MAX_DOMAIN:

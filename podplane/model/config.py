@@ -25,6 +25,9 @@ STATUS_PORT = 10249
 """Where it answers on the node's localhost alone: kube-proxy's metrics port."""
 NAME_SERVER_PORT = 9153
 """Where a node's name server answers over HTTP, on the node's InternalIPs: the port of CoreDNS's metrics."""
+NODE_GRACE_SECONDS, HEARTBEAT_SECONDS = 50.0, 10.0
+"""So long a node may be silent (kube-controller-manager, --node-monitor-grace-period), and so often it is not (kubelet); a lab may say
+otherwise."""
 CLUSTER_DOMAIN = "cluster.local"
 """The domain of a cluster's names, where nobody says another."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import logging
+import math
 import random
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -16,11 +17,13 @@ import msgspec
 
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import AlreadyExists, ApiError, Conflict, NotFound
+from podplane.model.config import HEARTBEAT_SECONDS
 from podplane.model.objects import Node
 
 log = logging.getLogger(__name__)
 LEASES, NAMESPACE = "leases.coordination.k8s.io", "kube-node-lease"
-INTERVAL_SECONDS, DURATION_SECONDS = 10.0, 40
+RENEWALS = 4
+"""A Lease lasts as long as so many intervals of renewal (kubelet, nodeLeaseRenewIntervalFraction)."""
 HEALTHY = (
     ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
     ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
@@ -42,6 +45,8 @@ class Heartbeat(msgspec.Struct, eq=False):
     next beat, as with a kubelet."""
     is_reported: bool = False
     """Has the node its kubelet's conditions, of now? Else the first beat reports them."""
+    interval: float = HEARTBEAT_SECONDS
+    """Seconds from beat to beat."""
     _lease: str = ""
     _wake: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
 
@@ -75,7 +80,7 @@ class Heartbeat(msgspec.Struct, eq=False):
 
     async def run(self) -> None:
         """Beat until cancelled. Many nodes that begin at once don't go on in step."""
-        seconds = INTERVAL_SECONDS * random.random()
+        seconds = self.interval * random.random()
         while True:
             self._wake.clear()
             try:
@@ -89,7 +94,7 @@ class Heartbeat(msgspec.Struct, eq=False):
                 await asyncio.wait_for(self._wake.wait(), seconds)
             except TimeoutError:
                 pass
-            seconds = INTERVAL_SECONDS
+            seconds = self.interval
 
     async def beat(self) -> None:
         """Renew the Lease, and correct the status. ApiError when that can't be now."""
@@ -110,7 +115,7 @@ class Heartbeat(msgspec.Struct, eq=False):
         owner = {"apiVersion": "v1", "kind": "Node", "name": name, "uid": self.node.metadata.uid}
         lease = {
             "metadata": {"name": name, "ownerReferences": [owner]},
-            "spec": {**spec, "holderIdentity": name, "leaseDurationSeconds": DURATION_SECONDS},
+            "spec": {**spec, "holderIdentity": name, "leaseDurationSeconds": math.ceil(RENEWALS * self.interval)},
         }
         try:
             return await self.client.create(LEASES, NAMESPACE, lease)

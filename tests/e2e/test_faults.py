@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Kubectl, Podplane, until
+from tests.e2e.conftest import Kubectl, Podplane, running, until
 from tests.e2e.test_load_balancer import service
+from tests.e2e.test_probes import kinds
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("faults")]
 SECONDS = 60
-NOT_READY_SECONDS = 90
+NOT_READY_SECONDS = 60
+GRACE = "10"
+"""Seconds of silence after which a node is NotReady."""
 """For a node to count as not ready, 40 seconds after its last heartbeat."""
 NETWORK = "ip -o route; ip -o -6 route; ip -o address show eth0; ip -o address show cbr0; ip -o neighbour show nud permanent"
 
@@ -32,6 +36,12 @@ except TimeoutError:
     print("lost")
 """
 """Ask an echo server for something, in a packet of so many bytes that nobody may fragment."""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podplane]:
+    with running(tmp_path_factory, "--pods-per-node", "2", "--node-monitor-grace-period", GRACE) as started:
+        yield started
 
 
 def network(lab: Podplane, node: str) -> list[str]:
@@ -155,6 +165,8 @@ def test_a_node_whose_uplink_somebody_sets_down_loses_its_load_balancers_and_has
         until(lambda: holder() not in ("", node), SECONDS)
         assert f"{node} can't be asked: it does not answer: no answer within 2 s (eth0 is down)." in lab("check", code=1).stderr
         reaches("Ready=Unknown", NOT_READY_SECONDS)
+        watcher = next(name for name in before if name != node)
+        until(lambda: kinds(lab, node, watcher) == {"unreachable"}, SECONDS)
         lab.on_node(node, "ip link set eth0 up")
         reaches("Ready=True", SECONDS)
         reaches("NetworkUnavailable=False", SECONDS)

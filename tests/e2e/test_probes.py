@@ -35,9 +35,9 @@ def within(seconds: float, condition: Callable[[], bool]) -> bool:
     return True
 
 
-def kinds(lab: Podplane, of: str) -> set[str]:
-    """Of the routes to a node's blocks on node1."""
-    rows = lab.api.of_node("node1", 10256, "routes")
+def kinds(lab: Podplane, of: str, on: str = "node1") -> set[str]:
+    """Of the routes to a node's blocks on another one."""
+    rows = lab.api.of_node(on, 10256, "routes")
     return {
         one["kind"] for one in rows if f"node/{of}" in one["wanted_by"] and not one["destination"].endswith(("/32", "/128"))
     }

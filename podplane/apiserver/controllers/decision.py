@@ -33,6 +33,10 @@ class View(Protocol):
         """Since when somebody looks without a break: the start of the control plane, or the end of a suspension of the machine or of a time
         in which nothing could be written."""
 
+    @property
+    def node_grace(self) -> float:
+        """Seconds for which a node may be silent."""
+
     def get(self, resource: str, key: Key) -> Object | None:
         """One object."""
 

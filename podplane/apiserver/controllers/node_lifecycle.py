@@ -16,10 +16,8 @@ from podplane.apiserver.controllers.objects import Key, Object, key_of
 from podplane.apiserver.controllers.pods import condition_of
 
 LEASES, LEASE_NAMESPACE = "leases.coordination.k8s.io", "kube-node-lease"
-GRACE_SECONDS = 50.0
-"""So long a node may be silent (--node-monitor-grace-period)."""
-SILENT_SECONDS = 25.0
-"""From here on it counts among the silent when it is asked whether most of them are: two renewals have failed to come."""
+SILENT = 0.5
+"""From this part of its grace on a node counts among the silent when it is asked whether most of them are: renewals have failed to come."""
 MOST = 0.55
 """This share of nodes does not fail at once by chance (--unhealthy-zone-threshold)."""
 NOT_READY, UNREACHABLE = "node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"
@@ -40,7 +38,7 @@ def _decide(view: View, key: Key) -> Iterable[Action]:
     node = view.get("nodes", key)
     if node is None:
         return
-    left = GRACE_SECONDS - silence_of(view, node)
+    left = view.node_grace - silence_of(view, node)
     state = ready_state(node)
     if left > 0:
         yield Again(left)
@@ -79,7 +77,7 @@ def silence_of(view: View, node: Object) -> float:
 def is_outage(view: View) -> bool:
     """Are most nodes silent, or not ready, at once?"""
     nodes = view.all("nodes")
-    failing = sum(ready_state(node) != "True" or silence_of(view, node) > SILENT_SECONDS for node in nodes)
+    failing = sum(ready_state(node) != "True" or silence_of(view, node) > SILENT * view.node_grace for node in nodes)
     return failing >= MOST * len(nodes)
 
 

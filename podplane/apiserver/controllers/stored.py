@@ -17,6 +17,7 @@ from podplane.apiserver.controllers.usage import NodeUsage, Usage
 from podplane.apiserver.kinds.names import matches
 from podplane.apiserver.kinds.resource import Resource
 from podplane.apiserver.store import Store
+from podplane.model.config import NODE_GRACE_SECONDS
 from podplane.model.phases import ENDED
 
 At = TypeVar("At")
@@ -36,8 +37,13 @@ class StoredView:
     """`View` over a store; `observe` keeps its indices current."""
 
     def __init__(
-        self, store: Store, clock: Callable[[], datetime.datetime], elapsed: Callable[[], float] = time.monotonic
+        self,
+        store: Store,
+        clock: Callable[[], datetime.datetime],
+        elapsed: Callable[[], float] = time.monotonic,
+        node_grace: float = NODE_GRACE_SECONDS,
     ) -> None:
+        self.node_grace = node_grace
         self._store = store
         self._clock = clock
         self._elapsed = elapsed

@@ -57,6 +57,8 @@ def test_a_broken_file_names_itself_and_the_way_out(folder: Folder, content: str
         ({"service_cidr": "10.96.0.0/16"}, "the cluster CIDR has IPv4 and IPv6|the service CIDR 10.96.0.0/16 has not"),
         ({"port": 65536}, "--port 65536: give 1 to 65535"),
         ({"port": -1}, "--port -1"),
+        ({"node_monitor_grace_period": 1}, "--node-monitor-grace-period 1: give 2 to 86,400 seconds"),
+        ({"node_monitor_grace_period": 86_401}, "--node-monitor-grace-period 86401"),
         (
             {"cluster_domain": "x" * 64},
             "--cluster-domain x{64}: give a domain like cluster.local, in lower case, of 99 characters at most",

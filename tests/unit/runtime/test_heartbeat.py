@@ -115,6 +115,17 @@ async def test_of_a_node_that_has_just_registered_only_the_lease_is_written() ->
     assert f"PATCH {PATH}/status" in asked, "what a former run said is said anew"
 
 
+async def test_a_lease_lasts_for_some_of_its_renewals() -> None:
+    api = Api()
+    api.tokens.add("node1", identity.node("node1"))
+    made = msgspec.convert(await api("POST", "/api/v1/nodes", {"metadata": {"name": "node1"}}), Node)
+    await Heartbeat(
+        Client(api.server.call, "node1"), made, lambda: datetime.datetime.now(datetime.UTC), MACHINE, interval=0.4
+    ).beat()
+    lease = await api("GET", "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/node1")
+    assert lease["spec"]["leaseDurationSeconds"] == 2
+
+
 async def until(is_so: Callable[[], bool]) -> None:
     """Turns of the loop until it is so."""
     for _ in range(MANY_TURNS):

@@ -15,6 +15,7 @@ from podplane.apiserver.identity import controller
 from podplane.apiserver.server import utc_now
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.events import Recorder
+from podplane.model.config import NODE_GRACE_SECONDS
 from podplane.model.objects import Node
 from podplane.runtime.heartbeat import Heartbeat
 from tests.unit.apiserver.test_server import PODS, Api, Object
@@ -27,7 +28,7 @@ APPS = "/apis/apps/v1/namespaces/default"
 class Cluster(Api):
     """An API server whose controllers run when the test says so."""
 
-    def __init__(self, nodes: int = 3, published: Published | None = None) -> None:
+    def __init__(self, nodes: int = 3, published: Published | None = None, node_grace: float = NODE_GRACE_SECONDS) -> None:
         super().__init__()
         self.nodes = nodes
         self.began, self.ahead = utc_now(), datetime.timedelta()
@@ -35,7 +36,7 @@ class Cluster(Api):
         self.silent: set[str] = set()
         self.hearts: dict[str, Heartbeat] = {}
         self.server._writer._now = self.server._deleter._now = self.now
-        view = StoredView(self.store, self.now, lambda: self.now().timestamp() - self.asleep)
+        view = StoredView(self.store, self.now, lambda: self.now().timestamp() - self.asleep, node_grace)
         self.view = view
         table = controllers("AUTHORITY", published=published)
         clients = {}

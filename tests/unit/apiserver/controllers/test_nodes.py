@@ -162,6 +162,15 @@ async def test_a_node_that_nobody_runs_is_unknown_after_the_grace() -> None:
     assert await taints(cluster, "ghost") == ["unreachable:NoExecute", "unreachable:NoSchedule"]
 
 
+async def test_how_long_a_node_may_be_silent_is_a_setting() -> None:
+    cluster = await Cluster(node_grace=6.0).begin()
+    cluster.silent.add("node1")
+    await wait(cluster, 2, 2)
+    assert await taints(cluster, "node1") == []
+    await wait(cluster, 2, 1)
+    assert await taints(cluster, "node1") == ["unreachable:NoExecute", "unreachable:NoSchedule"]
+
+
 async def test_a_taint_of_a_user_drives_out_at_once_or_in_time() -> None:
     cluster = await Cluster().begin()
     stands = {"key": "maintenance", "operator": "Exists", "effect": "NoExecute"}
