@@ -19,7 +19,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import NoReturn
 
 import msgspec
 
@@ -27,12 +27,9 @@ from podplane.kernel import rootfs, syscalls
 from podplane.lab import user_ids
 from podplane.lab.errors import LabError, lacks_processes, no_processes
 from podplane.lab.folder import LOG, Folder
+from podplane.lab.silence import SILENT_SECONDS, heard
 
 PROCESSES = "the processes and threads of a lab"
-
-
-SILENT_SECONDS = 60.0
-"""A lab that starts says how far it is more often."""
 
 
 class Progress(msgspec.Struct, omit_defaults=True):
@@ -82,17 +79,18 @@ def launch(
         _leave(_enter, folder, Reporter(theirs), body, shows_homes, host_paths)
     theirs.close()
     _await_child(pid)
-    step = "processes"
-    with ours, ours.makefile("rb") as lines:
-        ours.settimeout(SILENT_SECONDS)
-        while line := _heard(lines, step):
-            progress = msgspec.json.decode(line, type=Progress)
-            if progress.error:
-                raise LabError(progress.error)
-            step = progress.step or step
-            yield progress
-            if progress.ready:
-                return
+    step, rest = "processes", b""
+    with ours:
+        while said := heard(ours, folder, step):
+            *lines, rest = (rest + said).split(b"\n")
+            for line in lines:
+                progress = msgspec.json.decode(line, type=Progress)
+                if progress.error:
+                    raise LabError(progress.error)
+                step = progress.step or step
+                yield progress
+                if progress.ready:
+                    return
     raise LabError(f"the lab ended while it started: {_last_log_line(folder) or 'somebody killed it'}")
 
 
@@ -108,15 +106,6 @@ def _await_child(pid: int) -> None:
     finally:
         os.close(pidfd)
         os.waitpid(pid, 0)
-
-
-def _heard(lines: BinaryIO, step: str) -> bytes:
-    """The next line of a starting lab, nothing at its end. LabError when none comes."""
-    try:
-        return lines.readline()
-    except TimeoutError:
-        why = "was its first process stopped by a signal, or is this machine short of something?"
-        raise LabError(f"nothing was heard of the starting lab for {SILENT_SECONDS:g} s, at its {step}: {why}") from None
 
 
 def _last_log_line(folder: Folder) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -12,7 +14,7 @@ from typing import NoReturn
 import msgspec
 import pytest
 
-from podplane.lab import launch
+from podplane.lab import launch, silence
 from podplane.lab.errors import LabError
 from podplane.lab.folder import Folder
 from podplane.lab.launch import Progress, Reporter
@@ -88,17 +90,61 @@ def silent(reporter: Reporter) -> None:
     signal.pause()
 
 
-def test_a_lab_that_says_nothing_while_it_starts_is_waited_for_so_long(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "SILENT_SECONDS", 1.0)
+def slow(reporter: Reporter) -> None:
+    """A lab that says nothing for long, and then that it is ready."""
+    reporter.step("network")
+    time.sleep(0.7)
+    reporter.send(Progress(ready=True))
+
+
+@pytest.mark.parametrize(("used", "seconds"), [(0.0, "0.2"), (1.0, "0.6")], ids=["idle", "busy"])
+def test_a_lab_that_says_nothing_while_it_starts_is_waited_for_so_long(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, used: float, seconds: str
+) -> None:
+    waits(monkeypatch, used, most=3)
     kept = os.open(os.devnull, os.O_RDONLY)
     progress = launch.launch(folder, silent, kept, shows_homes=False)
     try:
         assert next(progress).step == "network"
-        with pytest.raises(LabError, match="nothing was heard of the starting lab for 1 s, at its network"):
+        with pytest.raises(LabError, match=f"nothing was heard of the starting lab for {seconds} s, at its network"):
             next(progress)
     finally:
         os.close(kept)
         end(folder)
+
+
+def test_a_lab_that_works_is_waited_for_longer(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits(monkeypatch, 1.0, most=1000)
+    kept = os.open(os.devnull, os.O_RDONLY)
+    try:
+        assert [said.ready for said in launch.launch(folder, slow, kept, shows_homes=False)] == [False, True]
+    finally:
+        os.close(kept)
+
+
+def waits(monkeypatch: pytest.MonkeyPatch, used: float, most: int) -> None:
+    """For 0.2 s at a time, in each of which the lab uses so much of the processor, and so often at most."""
+    looks = itertools.count()
+    monkeypatch.setattr(silence, "SILENT_SECONDS", 0.2)
+    monkeypatch.setattr(silence, "MOST", most)
+    monkeypatch.setattr(silence, "processor_seconds", lambda _: used * next(looks))
+
+
+def test_what_a_lab_uses_of_the_processor_is_told(folder: Folder) -> None:
+    assert silence.processor_seconds(folder) == 0.0
+    ours, theirs = os.pipe()
+    if (child := os.fork()) == 0:
+        folder.hold()
+        while time.process_time() < 0.1:
+            pass
+        os.write(theirs, b".")
+        signal.pause()
+    try:
+        os.read(ours, 1)
+        assert 0.05 < silence.processor_seconds(folder) < 10
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def end(folder: Folder) -> None:
