@@ -176,11 +176,17 @@ class Proxy(Value, frozen=True, gc=False, kw_only=True):
         return ("Proxy", self.netns, self.link, self.ip.version, int(self.ip))
 
 
+ZERO_MAC = "00:00:00:00:00:00"
+ODD_DIGITS = frozenset("13579bdf")
+"""The second one of a multicast MAC (IEEE 802)."""
+
+
 class Fdb(Value, frozen=True, gc=False, kw_only=True):
     """A forwarding entry (bridge(8), fdb): frames to `mac` go to `link`.
 
-    By default it is an entry of a VXLAN device itself ("self permanent"), which sends them to `remote`. With `master` it is a static
-    entry of the bridge that `link` is a port of ("master static"); it is removed together with the port.
+    By default it is an entry of a VXLAN device itself ("self permanent"), which sends them to `remote`; of a MAC that floods it has one
+    for each remote. With `master` it is a static entry of the bridge that `link` is a port of ("master static"); it is removed together
+    with the port.
     """
 
     link: str
@@ -190,7 +196,13 @@ class Fdb(Value, frozen=True, gc=False, kw_only=True):
 
     @property
     def identity(self) -> Identity:
-        return ("Fdb", self.netns, self.link, self.mac, self.master, 0 if self.remote is None else int(self.remote))
+        return ("Fdb", self.netns, self.link, self.mac, self.master, int(self.remote) if self.remote and self.floods else 0)
+
+    @property
+    def floods(self) -> bool:
+        """May a VXLAN device have several entries for this MAC? Only for zero and multicast (vxlan_fdb_update). The kernel changes where
+        any other one leads in place (NLM_F_REPLACE, vxlan_fdb_replace)."""
+        return self.mac[1:2] in ODD_DIGITS or self.mac == ZERO_MAC
 
 
 class Qdisc(Value, frozen=True, gc=False, kw_only=True):

@@ -71,7 +71,7 @@ def versions() -> list[list[Value]]:
         )
         other = Encap(remote=ip(remote.format(13)), local=ip(remote.format(10)), id=7, flags=4)
         objects.append([into, changed(into, encap=other), changed(into, encap=None), changed(into, protocol=THEIRS)])
-    objects += [[Fdb(link="ppvx", mac="02:00:00:00:00:09", remote=ip("192.168.1.12"))]]
+    objects.append([Fdb(link="ppvx", mac="02:00:00:00:00:09", remote=ip(f"192.168.1.{n}")) for n in (12, 13)])
     objects += [[Fdb(link="ppvx", mac="00:00:00:00:00:00", remote=ip(f"192.168.1.{n}"))] for n in (12, 13)]
     shaper = Qdisc(link="cbr0", rate=1_000_000, burst=16384, limit=65536)
     objects.append([shaper, changed(shaper, rate=2_000_000), changed(shaper, handle=0x8001)])

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import socket
 import struct
 import subprocess
+import threading
+from collections.abc import Iterator, Sequence
 
+import msgspec
 import pytest
 
 from podplane.agent.agent import Agent
@@ -15,6 +19,7 @@ from podplane.cni.network import Attachment
 from podplane.kernel.door import Kernel
 from podplane.kernel.namespace import CurrentNamespace, Namespace, NetworkNamespace, Workers
 from podplane.kernel.opener import KernelOpener
+from podplane.model.objects import Node, NodeAddress
 from podplane.routes.vxlan import device_mac
 from podplane.state.network import Link, Peer, Sysctl
 from podplane.state.operations import Operation
@@ -46,6 +51,10 @@ PORT = 7070
 THEIR_PODS = ("10.244.2.5", "fd00:10:244:2::5")
 
 
+UNHEARD = "awk '/^Udp:/ { n = $3 } END { print n }' /proc/net/snmp; awk '/^Udp6NoPorts/ { print $2 }' /proc/net/snmp6"
+"""Datagrams that came for ports where nobody listens, by IP version."""
+
+
 class Two:
     """node1 is podplane's, in this namespace, with a pod; node2 is somebody else's, at the other end of its uplink."""
 
@@ -64,8 +73,10 @@ class Two:
 
     async def _start(self, kernel: Kernel) -> None:
         settings = agent_settings(DUAL, backend="vxlan", vxlan_port=8472)
-        agent = Agent("node1", settings, kernel, caches_of(node(1, DUAL), node(2, DUAL)))
+        self.caches = caches_of(node(1, DUAL), node(2, DUAL))
+        self.agent = agent = Agent("node1", settings, kernel, self.caches)
         await agent.start()
+        self.caches.subscribe(agent.changed)
         self.ips = (await agent.network.add(Attachment("a", "a", "default", "a", self.pod))).ips
         assert not agent.ledger.refused, [str(refused.error) for refused in agent.ledger.refused.values()]
 
@@ -114,12 +125,58 @@ def test_a_pod_that_talks_to_another_nodes_own_address_is_seen_with_its_nodes() 
     assert {ip: exchange(two.pod, two.theirs, ip) for ip in addresses} == addresses
 
 
+def at(*ips: str) -> Node:
+    """node2 at these addresses."""
+    addresses = tuple(NodeAddress("InternalIP", ip) for ip in ips)
+    known = node(2, DUAL)
+    return msgspec.structs.replace(known, status=msgspec.structs.replace(known.status, addresses=addresses))
+
+
+def test_no_packet_is_lost_when_a_peer_gets_another_address_and_has_both_for_a_while() -> None:
+    two = made()
+    two.theirs.run(shell, "ip address add 192.168.1.12/24 dev eth0; ip address add fd00:192:168:1::12/64 dev eth0 nodad")
+
+    async def scenario() -> None:
+        with sending(THEIR_PODS) as sent:
+            for number in range(40):
+                ip = f"192.168.1.{12 - number % 2}"
+                two.caches.nodes.set(at(ip, "fd00:192:168:1::11"))
+                await two.agent.reconcile()
+                assert f"dst {ip} " in shell(f"bridge fdb show dev podplane-vxlan4 | grep {device_mac('node2')}")
+        assert sent[0] > 1000
+        await asyncio.sleep(0.1)
+        assert sum(map(int, two.theirs.run(shell, UNHEARD).split())) == sent[0]
+
+    asyncio.run(scenario())
+    assert exchange(two.pod, two.theirs, THEIR_PODS[0]) == two.ips[0]
+
+
 def inner(source: str, destination: str, payload: bytes) -> bytes:
     """A UDP datagram to a port of this test in an IPv4 packet from any address."""
     datagram = struct.pack(">HHHH", PORT, PORT, 8 + len(payload), 0) + payload
     ends = socket.inet_aton(source) + socket.inet_aton(destination)
     header = struct.pack(">BBHHHBB", 0x45, 0, 20 + len(datagram), 1, 0, 64, socket.IPPROTO_UDP)
     return header + checksum(header + b"\0\0" + ends).to_bytes(2, "big") + ends + datagram
+
+
+@contextlib.contextmanager
+def sending(ips: Sequence[str]) -> Iterator[list[int]]:
+    """Datagrams to these addresses, all the time, to a port where nobody listens; how many, once it is over."""
+    sent, is_over = [0], threading.Event()
+
+    def send() -> None:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+            while not is_over.is_set():
+                for ip in ips:
+                    sent[0] += sock.sendto(b"x", (ip if ":" in ip else f"::ffff:{ip}", 9))
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield sent
+    finally:
+        is_over.set()
+        thread.join()
 
 
 def forged(mac: str, source: str, destination: str, payload: bytes) -> bytes:

@@ -94,7 +94,7 @@ class FakeRtnl:
                 raise from_errno(f"delete link {value.name}", errno.ENODEV)
             self._objects.delete_link(value.name)
             return
-        if present is None or is_foreign(value, present):
+        if present is None or is_foreign(value, present) or (isinstance(value, Fdb) and value != present):
             raise from_errno(f"delete {value}", MISSING[type(value)])
         self._objects.delete(value)
 

@@ -33,7 +33,6 @@ CREATE = NLM_F_CREATE | NLM_F_EXCL
 PUT = NLM_F_CREATE | NLM_F_REPLACE
 ADD = NLM_F_CREATE | NLM_F_APPEND
 KEPT_MODES = 64
-ZERO_MAC = "00:00:00:00:00:00"
 
 
 def mac_bytes(mac: str) -> bytes:
@@ -331,12 +330,6 @@ def forwarding_entries(index: int, *, of_bridge: bool) -> bytes:
     if of_bridge:
         return c.NEIGHBOUR.pack(c.AF_BRIDGE, 0, 0, 0, 0) + u32(c.NDA_MASTER, index)
     return c.NEIGHBOUR.pack(c.AF_BRIDGE, index, 0, 0, 0)
-
-
-def has_many_remotes(value: Fdb) -> bool:
-    """May a VXLAN device have several entries for this MAC? Only for zero and multicast (vxlan_fdb_update), which flood."""
-    first = int(value.mac[:2], 16)
-    return bool(first & 1) or value.mac == ZERO_MAC
 
 
 def rule(value: Rule, kind: int, flags: int) -> Message:

@@ -384,9 +384,7 @@ CREATIONS: dict[type[Value], Callable[[Any, encode.Index, int], Message]] = {
     Address: lambda value, index, flags: encode.address(value, index, c.RTM_NEWADDR, flags),
     Neighbour: lambda value, index, flags: encode.neighbour(value, index, c.RTM_NEWNEIGH, flags),
     Proxy: lambda value, index, flags: encode.proxy(value, index, c.RTM_NEWNEIGH, flags),
-    Fdb: lambda value, index, flags: encode.fdb(
-        value, index, c.RTM_NEWNEIGH, encode.ADD if encode.has_many_remotes(value) else flags
-    ),
+    Fdb: lambda value, index, flags: encode.fdb(value, index, c.RTM_NEWNEIGH, encode.ADD if value.floods else flags),
     Qdisc: traffic_control.qdisc,
     Route: encode.route,
     Rule: lambda value, index, flags: encode.rule(value, c.RTM_NEWRULE, encode.CREATE),
