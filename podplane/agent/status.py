@@ -41,6 +41,8 @@ from podplane.state.words import in_words
 
 LISTED = 100
 """So many refused objects and blocked keys are listed."""
+REASON = 200
+"""So many characters of a reason are in a summary."""
 STEP = 500
 """So many objects are counted between two looks at the clock."""
 Counts = Mapping[tuple[str, str], Counter[Status]]
@@ -70,6 +72,10 @@ class _NoPeers:
 
 
 NO_PEERS = _NoPeers()
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= REASON else f"{text[: REASON - 1]}…"
 
 
 class Sources:
@@ -106,7 +112,16 @@ class Sources:
             error,
             self.peers.problems(),
             self._unmet(),
+            self._first_refused(),
+            next((_short(f"{key}: {why}") for key, why in agent.planner.blocked.items()), ""),
         )
+
+    def _first_refused(self) -> str:
+        ledger = self.agent.ledger
+        for identity, refused in ledger.refused.items():
+            value = ledger.desired.get(identity) or ledger.deviations.get(identity)
+            return _short(f"{in_words(identity, value)}: {refused.error}")
+        return ""
 
     def _unmet(self) -> list[str]:
         """What the node does without of what its Node and those of peers ask for."""

@@ -170,7 +170,8 @@ class ApiStatus(msgspec.Struct, frozen=True):
 
 class Summary(msgspec.Struct, frozen=True):
     """How much is wrong on a node; `api_error` is why it does not reach the API ("": it does), `unreached` which peers it does not, `unmet`
-    what it does without of what its Node and those of peers ask for."""
+    what it does without of what its Node and those of peers ask for; `first_refused` and `first_blocked` are one object each, and why, in
+    at most `agent.status.REASON` characters ("": none)."""
 
     node: str
     refused: int
@@ -179,6 +180,8 @@ class Summary(msgspec.Struct, frozen=True):
     api_error: str = ""
     unreached: list[PeerProblem] = []
     unmet: list[str] = []
+    first_refused: str = ""
+    first_blocked: str = ""
 
 
 class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):

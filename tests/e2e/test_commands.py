@@ -185,9 +185,11 @@ def test_status_says_what_can_not_be_had(podplane: Podplane) -> None:
         body = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}
         podplane.api.create("services", "default", body)
     end = time.monotonic() + 20
-    while "blocked" not in podplane("status").stdout and time.monotonic() < end:
+    while podplane("status").stdout.count("1 blocked") < 2 and time.monotonic() < end:
         time.sleep(0.1)
-    assert "agents  node1: 1 blocked; node2: 1 blocked: `podplane status --name" in podplane("status").stdout
+    said = next(line for line in podplane("status").stdout.splitlines() if "agents" in line)
+    assert "node1: 1 blocked (service/default/" in said and "; node2: 1 blocked (service/default/" in said
+    assert "192.0.2.9" in said and ": `podplane status --name" in said
     text = podplane("status", "--node", "node2", code=1).stdout
     assert text.startswith("Node node2: 1 blocked\n  blocked  service/default/") and "192.0.2.9" in text
 

@@ -28,7 +28,7 @@ def summary(found: Mapping[str, Object | None]) -> str:
 def _problem(name: str, found: Object | None) -> str:
     if found is None:
         return f"{name} does not answer"
-    said = [f"{found[key]} {word}" for key, word in (("refused", "refused"), ("blocked", "blocked")) if found[key]]
+    said = [f"{found[key]} {key}{_first(found.get(f'first_{key}', ''))}" for key in ("refused", "blocked") if found[key]]
     if found["restarts"]:
         said.append(counted(found["restarts"], "restart of a task", "restarts of tasks"))
     if found.get("api_error"):
@@ -36,6 +36,10 @@ def _problem(name: str, found: Object | None) -> str:
     if unmet := found.get("unmet"):
         said.append(unmet[0] + (f" (and {len(unmet) - 1} more)" if len(unmet) > 1 else ""))
     return f"{name}: {', '.join(said)}" if said else ""
+
+
+def _first(reason: str) -> str:
+    return f" ({reason})" if reason else ""
 
 
 def unforeseen(found: Object, now: float) -> str:

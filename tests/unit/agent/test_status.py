@@ -51,6 +51,7 @@ async def test_an_agent_at_rest_has_everything_done() -> None:
     assert found["refused_objects"] == found["blocked_keys"] == [] and found["dirty_keys"]["services"] == 0
     assert found["operations_applied"] == node.written > 0 and found["operations_refused"] == 0
     summary = {"node": "node1", "refused": 0, "blocked": 0, "restarts": 0, "api_error": "", "unreached": [], "unmet": []}
+    summary |= {"first_refused": "", "first_blocked": ""}
     assert await asked(node, "/status/summary") == summary
 
 
@@ -103,7 +104,10 @@ async def test_what_the_kernel_refuses_is_told_with_its_reason_and_its_times() -
     node.now = 3.0
     found = await asked(node)
     one = found["refused_objects"][0]
-    assert found["refused"] == len(found["refused_objects"]) == (await asked(node, "/status/summary"))["refused"]
+    summary = await asked(node, "/status/summary")
+    assert found["refused"] == len(found["refused_objects"]) == summary["refused"]
+    first = summary["first_refused"]
+    assert first.startswith(f"{one['object']}: {one['why']}"[:100]) and len(first) <= 200
     assert one["wanted_by"] == ["service/default/bad"] and "Invalid argument" in one["why"]
     assert (one["age"], one["tries"], one["next_try_in"]) == (3.0, 1, 0.0)
     assert one["object"].startswith("nft element inet podplane-services ") and "10.96.0.7" in one["object"]
@@ -131,6 +135,7 @@ async def test_a_blocked_key_is_told_with_its_reason() -> None:
     (blocked,) = found["blocked_keys"]
     assert (blocked["key"], blocked["feature"], found["blocked"]) == ("service/default/second", "services", 1)
     assert "belongs to service/default/first" in blocked["why"]
+    assert (await asked(node, "/status/summary"))["first_blocked"] == f"{blocked['key']}: {blocked['why']}"
     assert (await metrics(node))["podplane_blocked_keys", "services"] == 1
     node.remove(wanting("first", "10.96.0.11", "1", "192.0.2.9"))
     await node.settle()

@@ -55,6 +55,14 @@ def test_what_a_node_does_without_is_told_in_one_line_and_all_of_it_of_the_node(
     assert show.summary({"node1": found}) == "node1: its uplink is narrow (and 1 more)"
 
 
+def test_of_what_is_refused_or_blocked_the_first_is_told_in_the_one_line() -> None:
+    found = {"refused": 2, "blocked": 1, "restarts": 0}
+    assert show.summary({"node1": found}) == "node1: 2 refused, 1 blocked"
+    found |= {"first_refused": "route 10.0.0.0/8: Network is unreachable", "first_blocked": "pod/default/a: no address is left"}
+    line = "node1: 2 refused (route 10.0.0.0/8: Network is unreachable), 1 blocked (pod/default/a: no address is left)"
+    assert show.summary({"node1": found}) == line
+
+
 WAY = {
     "peer": "node2",
     "layer": "overlay",
