@@ -28,6 +28,7 @@ from podplane.cli.check import (
 )
 from podplane.cli.check.names import Lookup
 from podplane.cli.check.parties import NAMESPACE, Gathered, Member, gathered
+from podplane.cli.check.patience import patient, take
 from podplane.cli.check.permitted import Permitted
 from podplane.cli.check.promises import Party, Probe, Verdict
 from podplane.cli.fault import active_faults
@@ -62,11 +63,18 @@ class Site:
 @lab_name
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
 @click.option("--all", "everything", is_flag=True, help="Every ordered pair of pods, however many there are.")
-def check(folder: Folder, as_json: bool, everything: bool) -> None:
+@click.option(
+    "--patience",
+    type=click.FloatRange(1, 1000),
+    default=1,
+    help="On a machine that is so many times slower than usual: what does not pass is waited for so many times as long.",
+)
+def check(folder: Folder, as_json: bool, everything: bool, patience: float) -> None:
     """Prove the promises of the Kubernetes network model with packets between all pods, nodes and the world outside.
 
     Exit status 0: all are kept; 1: one is broken; 2: it could not be found out.
     """
+    take(patience)
     client = connect(folder)
     preflight.raise_file_limit()
     settings = spec.load(folder.spec)
@@ -108,7 +116,7 @@ def examine(
     members = who.members
     # The containers of a pod share its ports: the usual one is for the first, which speaks for the pod.
     wishes = {m.name: {"do": "serve", "name": m.name, "anywhere": m.kind == "container"} for m in members if m.name in found}
-    serving = sessions.ask_all(found, wishes, START_SECONDS, STALLED_SECONDS)
+    serving = sessions.ask_all(found, wishes, patient(START_SECONDS), patient(STALLED_SECONDS))
     parties = {m.name: _party(m, serving[m.name]) for m in members if m.name in serving}
     pods = [p for p in parties.values() if p.kind == "pod"]
     count = sum(m.kind == "pod" and m.namespace != NAMESPACE for m in members)
@@ -257,11 +265,12 @@ def _asked(
             by_source[probe.source].append(probe)
     if not by_source:
         return {}
+    seconds = patient(patience)
     questions = {
-        source: {"do": "probe", "probes": [question(p) for p in own], "seconds": patience} for source, own in by_source.items()
+        source: {"do": "probe", "probes": [question(p) for p in own], "seconds": seconds} for source, own in by_source.items()
     }
     longest = max(len(own) for own in by_source.values())
-    answers = sessions.ask_all(found, questions, START_SECONDS + SECONDS_A_PROBE * longest)
+    answers = sessions.ask_all(found, questions, patient(START_SECONDS + SECONDS_A_PROBE * longest))
     return {
         probe: answer
         for source, reply in answers.items()

@@ -18,6 +18,7 @@ from typing import Any
 import click
 import msgspec
 
+from podplane.cli.check.patience import patient
 from podplane.cli.names import some
 from podplane.cli.nodes import Question, active_names, ask, why_silent
 from podplane.cli.policy.cluster import Cluster, cluster
@@ -147,7 +148,7 @@ def gathered(client: Any, undo: Callable[[str], str]) -> Iterator[Gathered]:
     if not nodes:
         raise LabError("there is nothing to check: this lab has no nodes")
     dismiss(client)
-    answers = ask(client, [Question(node, AGENT_PORT, "status/summary", Summary) for node in nodes], SILENT_SECONDS)
+    answers = ask(client, [Question(node, AGENT_PORT, "status/summary", Summary) for node in nodes], patient(SILENT_SECONDS))
     errors = {one.node: answer for one, answer in answers.items() if isinstance(answer, ApiError)}
     said = {one.node: _why_not(objects[one.node], answer) for one, answer in answers.items()}
     silent = {node: why_silent(objects[node], why, undo(node)) for node, why in said.items() if why}
@@ -203,12 +204,12 @@ def _started(client: Any, silent: Mapping[str, str]) -> list[Object]:
         if progress[0] != len(pods) - len(missing):
             progress[:] = [len(pods) - len(missing), now]
         hopeful = any(pod["spec"].get("nodeName") not in silent for pod in missing)
-        return not missing or now - progress[1] > (STALLED_SECONDS if hopeful else SILENT_SECONDS)
+        return not missing or now - progress[1] > patient(STALLED_SECONDS if hopeful else SILENT_SECONDS)
 
     def waited_for(pods: Sequence[Object]) -> str:
         return f"the check's own pods: {some([pod['metadata']['name'] for pod in pods if not runs(pod)])}"
 
-    *_, added = client.poll("pods", NAMESPACE, done, WAIT_SECONDS, telling(waited_for))
+    *_, added = client.poll("pods", NAMESPACE, done, patient(WAIT_SECONDS), telling(waited_for))
     return list(added)
 
 
@@ -239,7 +240,7 @@ def dismiss(client: Any) -> None:
     def waited_for(_: Sequence[Object]) -> str:
         return f"the namespace {NAMESPACE} of the last check to go"
 
-    for found in client.poll("namespaces", "", is_gone, GONE_SECONDS, telling(waited_for)):
+    for found in client.poll("namespaces", "", is_gone, patient(GONE_SECONDS), telling(waited_for)):
         gone = is_gone(found)
     if not gone:
         raise LabError(f"the namespace {NAMESPACE} does not go: `kubectl get namespace {NAMESPACE} -o yaml` says why")

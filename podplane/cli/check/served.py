@@ -12,11 +12,12 @@ import msgspec
 
 from podplane.cli.check import services
 from podplane.cli.check.parties import NAMESPACE
+from podplane.cli.check.patience import patient
 from podplane.cli.check.promises import Party, family
 from podplane.cli.check.services import Own
 from podplane.cli.check.users import Site, Way, ways
 from podplane.cli.names import some
-from podplane.cli.nodes import Question, ask
+from podplane.cli.nodes import PATIENCE_SECONDS, Question, ask
 from podplane.cli.waiting import Waiting, telling
 from podplane.kubeapi.errors import ApiError
 from podplane.lab import underlay
@@ -53,10 +54,12 @@ def made(client: Any, endpoints: Sequence[Party], node_ips: Mapping[str, Sequenc
     for slice_ in slices:
         client.create(SLICES, NAMESPACE, slice_)
     tell = telling(lambda _: "addresses of load balancers")
-    for found in client.poll("services", NAMESPACE, _all_balanced, BALANCER_SECONDS, tell):
+    for found in client.poll("services", NAMESPACE, _all_balanced, patient(BALANCER_SECONDS), tell):
         own = services.found([s for s in found if s["metadata"]["name"] in services.NAMES], endpoints, node_ips)
     balanced = sum(map(bool, own.balanced.values()))
-    for leases in client.poll(LEASES, NAMESPACE, lambda ls: sum(map(_is_held, ls)) >= balanced, BALANCER_SECONDS, tell):
+    for leases in client.poll(
+        LEASES, NAMESPACE, lambda ls: sum(map(_is_held, ls)) >= balanced, patient(BALANCER_SECONDS), tell
+    ):
         holders = {x["metadata"]["name"].removeprefix(LEASE): x["spec"].get("holderIdentity", "") for x in leases}
     elsewhere = {name: node for name, node in holders.items() if name in own.balanced and node and node not in node_ips}
     own = replace(own, balanced={name: () if name in elsewhere else vips for name, vips in own.balanced.items()})
@@ -65,7 +68,7 @@ def made(client: Any, endpoints: Sequence[Party], node_ips: Mapping[str, Sequenc
 
 def _late(client: Any, nodes: Sequence[str], endpoints: int) -> dict[str, str]:
     """The nodes that don't have the Services in their tables after a while, and why."""
-    end, late, waiting = time.monotonic() + WAIT_SECONDS, dict.fromkeys(nodes, ""), Waiting()
+    end, late, waiting = time.monotonic() + patient(WAIT_SECONDS), dict.fromkeys(nodes, ""), Waiting()
     while late:
         late = _without_them(client, late, endpoints)
         if time.monotonic() > end:
@@ -81,13 +84,13 @@ def _without_them(client: Any, nodes: Iterable[str], endpoints: int) -> dict[str
         node: [Question(node, AGENT_PORT, f"services/{NAMESPACE}/{name}", Description) for name in ("spread", "nobody")]
         for node in nodes
     }
-    answers = ask(client, [one for own in asked.values() for one in own])
+    answers = ask(client, [one for own in asked.values() for one in own], patient(PATIENCE_SECONDS))
     late = {}
     for node, (spread, nobody) in asked.items():
         if error := next((a for a in (answers[spread], answers[nobody]) if isinstance(a, ApiError)), None):
             late[node] = str(error)
         elif not _has_them(answers[spread], answers[nobody], endpoints):
-            late[node] = f"they are not in its tables after {WAIT_SECONDS:.0f} s"
+            late[node] = f"they are not in its tables after {patient(WAIT_SECONDS):.0f} s"
     return late
 
 
