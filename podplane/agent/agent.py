@@ -62,6 +62,7 @@ from podplane.pods.plan import VETH_PREFIX
 from podplane.policy.counts import counted, in_force
 from podplane.policy.feature import PolicyMemory
 from podplane.policy.tables import TABLE as POLICY_TABLE
+from podplane.routes import ways
 from podplane.routes.table import BY_NAME, backend
 from podplane.routes.usable import usable
 from podplane.routes.withdrawal import found_withdrawn
@@ -83,7 +84,7 @@ MIN_INTERVAL, MAX_INTERVAL, RETRY_SECONDS = 0.005, 0.05, 1.0
 and at most so long); from an unforeseen failure to the next try."""
 ETHERNET_MTU = 1500
 """Bytes: until an uplink was seen."""
-ROUTE_FIELDS = ("backend", "former_backends", "mtu", "vxlan_vni", "vxlan_port")
+ROUTE_FIELDS = ("backend", "former_backends", "mtu", "vxlan_vni", "vxlan_port", "tunnel_offload")
 """Fields of NetworkConfig that may change while an agent runs."""
 REPAIRS_KEPT = 10
 EVENTS_A_REPORT = 10
@@ -121,6 +122,7 @@ def _as_the_kernel_can(config: NetworkConfig, kernel: Kernel) -> NetworkConfig:
         bridge_family=config.bridge_family and kernel.has_bridge_family(),
         arp_family=config.arp_family and kernel.has_arp_family(),
         log_denied=config.log_denied and can_log(kernel),
+        kernel=kernel.release(),
     )
 
 
@@ -158,6 +160,8 @@ class Agent:
         self._advertised: set[str] = set()
         self._carried = ETHERNET_MTU
         """Bytes: what the uplink carries."""
+        self.without_offload: list[str] = []
+        """Types of tunnels whose checksums and segments are made in software, and why."""
         self._answers_until = -math.inf
         """By the clock: so long the kernel is to answer for what is advertised, whatever becomes of this agent."""
         self.view.advertised = self._advertised
@@ -304,9 +308,17 @@ class Agent:
         """Plan by these settings from now on, with the MTU that the uplink carries. While there is no uplink, it is as it was."""
         carried = self.watcher.mtu_of(wanted.uplink) or self._carried
         self._wanted, self._carried = wanted, carried
-        self.config = msgspec.structs.replace(wanted, mtu=min(wanted.mtu, carried))
+        driver = self._kernel.driver(wanted.uplink)
+        self.config = msgspec.structs.replace(wanted, mtu=min(wanted.mtu, carried), uplink_driver=driver)
+        self._tell_offload(ways.without_offload(self.config))
         self._settings = msgspec.structs.replace(self._settings, network=self.config)
         self.planner.configure(self._settings)
+
+    def _tell_offload(self, without: list[str]) -> None:
+        if without != self.without_offload:
+            said = "; ".join(without) or "all tunnels leave checksums and segments to what is below them again"
+            log.warning("offload node=%s %s", self.view.node_name, said)
+        self.without_offload = without
 
     def _mark_routes(self) -> None:
         """Plan anew what depends on the backend and on the MTU."""

@@ -136,6 +136,12 @@ class Kernel(Protocol):
     def has_arp_family(self) -> bool:
         """Does the kernel have nf_tables of the ARP family?"""
 
+    def driver(self, link: str) -> str:
+        """The name of the driver of a link of the node, whosever it is; "" where there is no such link, or it has none."""
+
+    def release(self) -> str:
+        """That of the kernel (uname(2))."""
+
     def prolong(self, family: str, table: str, name: str, key: bytes, milliseconds: int) -> None:
         """Have a set with timeouts the element with this key for so long from now on. KernelError when it can't."""
 

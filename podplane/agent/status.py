@@ -143,6 +143,7 @@ class Sources:
             blocked=len(agent.planner.blocked),
             blocked_keys=self._blocked(),
             unmet=self._unmet(),
+            without_offload=agent.without_offload,
             dirty_keys=agent.planner.dirty_keys(),
             operations_applied=agent.writer.operations_applied,
             operations_refused=agent.writer.operations_refused,

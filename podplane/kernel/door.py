@@ -3,8 +3,9 @@
 A node's values live in its own network namespace (netns "") and in those of its pods, which the agent names by `attach`.
 Order makes a change work at once, and keeps traffic flowing while it is made: sysctls first, as new links inherit
 them; then links and what lies on them on the node; then what lies in the pods, whose links came with the node's; then
-nf_tables; last, sysctls that were not there at first. Sysctls of podplane's own links are set behind the links of their namespace, and
-are removed together with them. Values of a namespace that was detached are gone with it: deleting them is done.
+what tunnels leave to others; then nf_tables; last, sysctls that were not there at first. Sysctls of podplane's own links are
+set behind the links of their namespace, and are removed together with them. Values of a namespace that was detached are gone
+with it: deleting them is done.
 
 The parts are opened by an `Opener`, so that the fakes share this code with the real kernel.
 """
@@ -17,12 +18,14 @@ from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, 
 
 import msgspec
 
-from podplane.kernel.errors import Denied, KernelError, NotFound, Retry
+from podplane.kernel.errors import Denied, KernelError, NotFound, Retry, from_errno
+from podplane.kernel.ethtool import KINDS as TUNNELS
 from podplane.kernel.kept import Kept
 from podplane.kernel.namespace import Namespace, is_within_reach
 from podplane.kernel.netlink import DumpInterrupted
 from podplane.kernel.parts import (
     Echo,
+    LinkFeatures,
     Monitor,
     NetworkPart,
     NftPart,
@@ -36,7 +39,7 @@ from podplane.kernel.rtnl import matches
 from podplane.kernel.slices import result, slices
 from podplane.kernel.sysctl import FormerSysctls
 from podplane.state.conntrack import Allowed, Connection, Revoked, Sent, TrackedFlow
-from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Qdisc, Redirect, Route, Rule, Sysctl
+from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Qdisc, Redirect, Route, Rule, SoftwareChecksum, Sysctl
 from podplane.state.nft import Chain, Element, NamedCounter, OpaqueElement, OpaqueObject, Set, Table
 from podplane.state.nft_members import Members
 from podplane.state.operations import Failure, Operation, Report
@@ -44,7 +47,7 @@ from podplane.state.ownership import Ownership
 from podplane.state.value import Identity, IPAddress, Value
 
 HOST = ""
-SYSCTL, RTNL, NFT = "sysctl", "rtnl", "nft"
+SYSCTL, RTNL, NFT, FEATURE = "sysctl", "rtnl", "nft", "feature"
 PARTS: Mapping[type[Value], str] = {
     Sysctl: SYSCTL,
     Link: RTNL,
@@ -56,6 +59,7 @@ PARTS: Mapping[type[Value], str] = {
     Redirect: RTNL,
     Route: RTNL,
     Rule: RTNL,
+    SoftwareChecksum: FEATURE,
     Table: NFT,
     Chain: NFT,
     Set: NFT,
@@ -122,12 +126,14 @@ PODS_AT_ONCE = 16
 class Work(msgspec.Struct):
     """Operations by the part of the kernel that they are for, and by the name of their namespace: the node's own comes first.
 
-    `link_sysctls` are those of podplane's own links; `near_ends` are links whose peers are in a namespace.
+    `link_sysctls` are those of podplane's own links; `features` are what links of the node do; `near_ends` are links whose peers are in a
+    namespace.
     """
 
     sysctls: dict[str, list[Operation]] = msgspec.field(default_factory=dict)
     link_sysctls: dict[str, list[Operation]] = msgspec.field(default_factory=dict)
     network: dict[str, list[Operation]] = msgspec.field(default_factory=lambda: {HOST: []})
+    features: list[Operation] = msgspec.field(default_factory=list)
     nft: list[Operation] = msgspec.field(default_factory=list)
     near_ends: dict[str, list[str]] = msgspec.field(default_factory=dict)
 
@@ -257,6 +263,8 @@ class Kernel:
                 if id(part) not in asked:
                     part.close()
         yield from self._sysctl_steps(work.link_sysctls, None)
+        if work.features:
+            yield self._apply_features(work.features)
         if work.nft:
             yield from self._nft_part().steps(work.nft)
         yield from self._sysctl_steps(late, None)
@@ -297,6 +305,8 @@ class Kernel:
             part = PARTS[type(value)]
             if part == NFT:
                 work.nft.append(operation)
+            elif part == FEATURE:
+                work.features.append(operation)
             elif isinstance(value, Sysctl) and value.link:
                 if operation.new is None:
                     report.applied.append(operation)  # it is removed together with its link
@@ -359,6 +369,40 @@ class Kernel:
             ((name, own),) = wanted.items()
             why = _not_entered(name, error)
             return {name: (Unreachable(why), dict.fromkeys(own, why))}
+
+    def _apply_features(self, operations: Sequence[Operation]) -> Report:
+        """Each is set and read back. Of a link that is gone, nothing is left to take away."""
+        report = Report()
+        with contextlib.closing(self._opener.features(self._namespaces[HOST])) as features:
+            for operation in operations:
+                error = self._set_feature(features, operation)
+                if error is None or (isinstance(error, NotFound) and operation.new is None):
+                    report.applied.append(operation)
+                else:
+                    report.failed.append(Failure(operation, error))
+        return report
+
+    @staticmethod
+    def _set_feature(features: LinkFeatures, operation: Operation) -> KernelError | None:
+        link, on = str(getattr(operation.value, "link", "")), operation.new is not None
+        what = f"checksums in software on {link}: {'on' if on else 'off'}"
+        if operation.value.netns:
+            return KernelError(what, "this is done for links of the node's own namespace alone")
+        try:
+            features.set_software_checksum(link, on)
+        except OSError as error:
+            return from_errno(what, error.errno or 0)
+        is_kept = features.has_software_checksum(link) != on
+        return KernelError(what, "the link did not take it over") if is_kept else None
+
+    def driver(self, link: str) -> str:
+        """The name of the driver of a link of the node, whosever it is; "" where there is no such link, or it has none."""
+        with contextlib.closing(self._opener.features(self._namespaces[HOST])) as features:
+            return features.driver(link)
+
+    def release(self) -> str:
+        """That of the kernel (uname(2))."""
+        return self._opener.release()
 
     def _apply_sysctls(
         self, name: str, operations: list[Operation], late: dict[str, list[Operation]] | None, report: Report
@@ -546,6 +590,7 @@ class Kernel:
             found.update(part.read(owner))
         finally:
             part.close()
+        found.update(self._read_features(found.values()))
         yield
         names = list(sysctls)
         values = self._sysctls.read(names) if names else {}
@@ -553,6 +598,15 @@ class Kernel:
             sysctl = Sysctl(name=name, value=value)
             found[sysctl.identity] = sysctl
         return found
+
+    def _read_features(self, found: Iterable[Value]) -> dict[Identity, Value]:
+        """What tunnels among these do, if there are any."""
+        tunnels = [one.name for one in found if isinstance(one, Link) and one.kind in TUNNELS]
+        if not tunnels:
+            return {}
+        with contextlib.closing(self._opener.features(self._namespaces[HOST])) as features:
+            values = [SoftwareChecksum(link=name) for name in tunnels if features.has_software_checksum(name)]
+        return {value.identity: value for value in values}
 
     @staticmethod
     def matches(wanted: Value, found: Value) -> bool:

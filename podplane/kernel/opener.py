@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Mapping
 
 from podplane.kernel import netlink, syscalls
@@ -10,6 +11,7 @@ from podplane.kernel.announce import LinkSocket
 from podplane.kernel.conntrack import NETLINK_NETFILTER, Conntrack
 from podplane.kernel.echo import Echo as EchoSockets
 from podplane.kernel.errors import Denied, KernelError, Retry, from_errno
+from podplane.kernel.ethtool import Ethtool
 from podplane.kernel.keepalives import KeepAlives
 from podplane.kernel.namespace import Namespace, NetworkNamespace
 from podplane.kernel.nft import KernelTables, Nft
@@ -17,6 +19,7 @@ from podplane.kernel.packet_log import PacketLog as NflogReader
 from podplane.kernel.parts import (
     Announcer,
     Echo,
+    LinkFeatures,
     Monitor,
     NetworkPart,
     NftPart,
@@ -174,6 +177,14 @@ class KernelOpener:
     def announcer(self, namespace: Namespace, link: str) -> Announcer:
         """A packet socket."""
         return namespace.run(LinkSocket, link)
+
+    def features(self, namespace: Namespace) -> LinkFeatures:
+        """Ethtool's ioctl."""
+        return namespace.run(Ethtool)
+
+    def release(self) -> str:
+        """That of the running kernel."""
+        return os.uname().release
 
     def sysctls(self, namespace: Namespace) -> SysctlPart:
         """/proc/sys/net as seen from the namespace."""

@@ -178,6 +178,22 @@ class Announcer(Protocol):
         """Say that these addresses are here; then it is closed."""
 
 
+class LinkFeatures(Protocol):
+    """What links of one namespace do with packets beyond sending them (ethtool(8))."""
+
+    def driver(self, link: str) -> str:
+        """The name of its driver; "" where there is no such link, or it has none."""
+
+    def has_software_checksum(self, link: str) -> bool:
+        """Are checksums of what it sends computed before? Of a link that is not there they are not."""
+
+    def set_software_checksum(self, link: str, on: bool) -> None:
+        """Have them computed before, or not. OSError when that can't be."""
+
+    def close(self) -> None:
+        """Let go of the socket."""
+
+
 class SysctlPart(Protocol):
     """The sysctls of one namespace."""
 
@@ -253,6 +269,12 @@ class Opener(Protocol):
 
     def announcer(self, namespace: Namespace, link: str) -> Announcer:
         """One of its links."""
+
+    def features(self, namespace: Namespace) -> LinkFeatures:
+        """Those of its links."""
+
+    def release(self) -> str:
+        """That of the kernel (uname(2)): "6.12.0-amd64", say."""
 
     def sysctls(self, namespace: Namespace) -> SysctlPart:
         """Its sysctls."""

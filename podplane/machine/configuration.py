@@ -135,8 +135,9 @@ def _check(network: NetworkConfig) -> None:
         chosen(network.backend, network.cross_subnet)
     except ValueError as error:
         raise MachineError(f"settings of network.cross_subnet: {error}") from None
-    if network.former_backends:
-        raise MachineError("settings of network.former_backends: they are found out, and can't be chosen")
+    for name in ("former_backends", "kernel", "uplink_driver"):
+        if getattr(network, name):
+            raise MachineError(f"settings of network.{name}: that is found out, and can't be chosen")
 
 
 def read(path: str) -> Configuration:

@@ -185,7 +185,8 @@ class Summary(msgspec.Struct, frozen=True):
 
 
 class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """All of it; `longest_turn` is of the process's event loop, and None unless it is measured (`podplane.loop_turns`)."""
+    """All of it; `longest_turn` is of the process's event loop, and None unless it is measured (`podplane.loop_turns`).
+    `without_offload` are types of tunnels whose checksums and segments are made in software, and why."""
 
     node: str
     objects: list[ObjectCount]
@@ -194,6 +195,7 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     blocked: int
     blocked_keys: list[BlockedKey]
     unmet: list[str] = []
+    without_offload: list[str] = []
     dirty_keys: dict[str, int]
     operations_applied: int
     operations_refused: int

@@ -44,7 +44,9 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reach each other through the bridge's own interface (`podplane.pods.bridge`). `arp_family`: whether it has those of the ARP family:
     without, a node whose agent is dead still answers for the IPv4 addresses of load balancers (`podplane.services.lifetime`).
     `log_denied`: some of the packets that policies deny are told to the agent (NFLOG), where the kernel can do that. `subnets` are
-    networks between nodes on each of which nodes reach each other without a router; without any, all nodes do.
+    networks between nodes on each of which nodes reach each other without a router; without any, all nodes do. `tunnel_offload`: are
+    checksums and segmentation of tunnels left to what is below them (`podplane.routes.offload`)? `kernel` is the release of the node's
+    kernel, and `uplink_driver` the driver of its uplink, as the agent finds them ("": not known).
     """
 
     cluster_cidrs: tuple[str, ...]
@@ -62,3 +64,6 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     subnets: tuple[str, ...] = ()
     vxlan_vni: int = 1
     vxlan_port: int = 4789
+    tunnel_offload: str = "auto"
+    kernel: str = ""
+    uplink_driver: str = ""

@@ -6,6 +6,7 @@
       mtu: "1400"
       vxlan-vni: "1"
       vxlan-port: "4789"
+      tunnel-offload: auto
 
 What it leaves out is as the node's own settings say.
 """
@@ -18,12 +19,12 @@ from typing import Any
 import msgspec
 
 from podplane.model.config import NetworkConfig
-from podplane.routes import table
+from podplane.routes import offload, table
 from podplane.routes.cross_subnet import TUNNELS
 
 NAMESPACE, NAME = "kube-system", "podplane-network"
 PATH = f"{NAMESPACE}/{NAME}"
-BACKEND, CROSS_SUBNET, MTU, VNI, PORT = "backend", "cross-subnet", "mtu", "vxlan-vni", "vxlan-port"
+BACKEND, CROSS_SUBNET, MTU, VNI, PORT, OFFLOAD = "backend", "cross-subnet", "mtu", "vxlan-vni", "vxlan-port", "tunnel-offload"
 
 
 class ClusterSettingsError(ValueError):
@@ -55,6 +56,7 @@ KEYS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     MTU: ("mtu", _whole(576, 65536)),
     VNI: ("vxlan_vni", _whole(1, (1 << 24) - 1)),
     PORT: ("vxlan_port", _whole(1, 65535)),
+    OFFLOAD: ("tunnel_offload", offload.choice),
 }
 """Key → the field of NetworkConfig, and how its text is read. A VNI has 24 bits (RFC 7348)."""
 

@@ -46,7 +46,7 @@ def device_mac(node: str) -> str:
 
 
 def _plan_node(node: Node, settings: NetworkConfig) -> Fragment:
-    return tunnels.plan_node(node, lambda local: _link(local, settings))
+    return tunnels.plan_node(node, lambda local: _link(local, settings), settings)
 
 
 def _link(local: IPAddress, settings: NetworkConfig) -> Link:

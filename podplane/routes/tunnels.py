@@ -11,20 +11,23 @@ from collections.abc import Callable, Iterable, Iterator
 
 from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
 from podplane.model.objects import Node
-from podplane.routes import underlay
+from podplane.routes import offload, underlay
 from podplane.routes.aggregation import aggregated
 from podplane.state.links import carries, router_sysctls
 from podplane.state.mac import link_local_of
-from podplane.state.network import Address, Encap, Link, Route
+from podplane.state.network import Address, Encap, Link, Route, SoftwareChecksum
 from podplane.state.value import Fragment, IPAddress, IPNetwork, Value, fragment, network_of
 
 
-def plan_node(node: Node, link: Callable[[IPAddress], Link]) -> Fragment:
+def plan_node(node: Node, link: Callable[[IPAddress], Link], settings: NetworkConfig) -> Fragment:
     """Its devices, `link(ip)` for each of its addresses, with the gateway of each block; nothing while the node has no blocks."""
     gateways = [block.network_address + 1 for block in map(network_of, node.spec.pod_cidrs)]
     values: list[Value] = []
     for ip in underlay.addresses(node).values() if gateways else ():
-        values += _device(link(ip), gateways)
+        device = link(ip)
+        values += _device(device, gateways)
+        if offload.why_not(device.kind, settings):
+            values.append(SoftwareChecksum(link=device.name))
     return fragment(values)
 
 

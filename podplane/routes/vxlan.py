@@ -36,7 +36,7 @@ def device_mac(node: str) -> str:
 
 
 def _plan_node(node: Node, settings: NetworkConfig) -> Fragment:
-    return tunnels.plan_node(node, lambda local: _link(node, local, settings))
+    return tunnels.plan_node(node, lambda local: _link(node, local, settings), settings)
 
 
 def _link(node: Node, local: IPAddress, settings: NetworkConfig) -> Link:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from podplane.model.config import BACKENDS, NetworkConfig
 from podplane.model.objects import Node
+from podplane.routes import offload
 from podplane.routes.backend import Backend
 from podplane.routes.table import backend
 from podplane.state.links import carries
@@ -80,6 +81,12 @@ def too_narrow(node: Node, config: NetworkConfig) -> str:
 def devices(config: NetworkConfig) -> tuple[str, ...]:
     """Names of the links through which pods of other nodes are reached."""
     return tuple(name for way in of(config) for name in way.devices)
+
+
+def without_offload(config: NetworkConfig) -> list[str]:
+    """Types of tunnels whose checksums and segments are made in software, and why."""
+    kinds = dict.fromkeys(kind for way in of(config) for kind in way.kinds.values())
+    return [f"{kind}: {why}" for kind in kinds if (why := offload.why_not(kind, config))]
 
 
 def outer(config: NetworkConfig) -> tuple[Row, ...]:

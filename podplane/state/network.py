@@ -239,6 +239,20 @@ class Redirect(Value, frozen=True, gc=False, kw_only=True):
         return ("Redirect", self.netns, self.link)
 
 
+class SoftwareChecksum(Value, frozen=True, gc=False, kw_only=True):
+    """What is sent by a link has its checksums before it gets there: the kernel computes them, and so cuts segments, and leaves neither
+    to the link or what is below it (ethtool(8): `ethtool -K LINK tx off`).
+
+    It is there or not; without it the link is as the kernel makes it. It goes with the link.
+    """
+
+    link: str
+
+    @property
+    def identity(self) -> Identity:
+        return ("SoftwareChecksum", self.netns, self.link)
+
+
 class Rule(Value, frozen=True, gc=False, kw_only=True):
     """A policy routing rule (ip-rule(8)): packets that match look into `table`."""
 

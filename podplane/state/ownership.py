@@ -8,6 +8,7 @@ Every owned object carries a mark; reading and uninstalling touch nothing else. 
 | address, forwarding entry | it is on an owned link |
 | route, rule, neighbour, proxy | its protocol (rtm_protocol, FRA_PROTOCOL, NDA_PROTOCOL) is the owner's |
 | shaper, filter | it is on an owned link, and has the handle, or the priority, that podplane gives |
+| checksums in software | of an owned tunnel |
 | nf_tables | it is in one of the owner's tables |
 """
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterable
 
 import msgspec
 
-from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Qdisc, Redirect, Route, Sysctl
+from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Qdisc, Redirect, Route, SoftwareChecksum, Sysctl
 from podplane.state.nft import Element
 from podplane.state.nft_members import Members
 from podplane.state.value import Identity, Value
@@ -62,6 +62,8 @@ def _of_value(value: Value | None) -> str:
             return f"qdisc {value.kind} on {value.link}"
         case Redirect():
             return f"filter that redirects what comes in by {value.link}"
+        case SoftwareChecksum():
+            return f"checksums in software on {value.link}"
         case Sysctl():
             return f"sysctl {value.name} = {value.value}"
         case Element():

@@ -23,8 +23,9 @@ from podplane.kernel.namespace import CurrentNamespace, Namespace, NetworkNamesp
 from podplane.kernel.opener import KernelOpener
 from podplane.model.objects import Node
 from podplane.routes import gre
-from podplane.state.network import Link, Peer, Sysctl
+from podplane.state.network import Link, Peer, SoftwareChecksum, Sysctl
 from podplane.state.operations import Operation
+from podplane.state.ownership import Ownership
 from podplane.state.value import Value
 from tests.fake_cluster import uplink, uplink_mac
 from tests.kernel.test_vxlan import inner
@@ -173,6 +174,17 @@ def test_nodes_reach_pods_of_others_by_their_address_on_the_tunnel_and_are_reach
     assert all(exchange(own, pair.pods[1], ip) == gateway for gateway, ip in pods)
     addresses = {"192.168.1.11": "192.168.1.10", "fd00:192:168:1::11": "fd00:192:168:1::10"}
     assert {ip: exchange(pair.pods[0], pair.there, ip) for ip in addresses} == addresses
+
+
+@pytest.mark.parametrize("between", [(4,), (6,)])
+def test_a_tunnel_without_offload_carries_all(between: tuple[int, ...]) -> None:
+    pair = started(between, tunnel_offload="disabled")
+    owner = Ownership(links=frozenset(gre.DEVICES.values()))
+    without = {one.link for one in pair.kernels[0].read(owner).values() if isinstance(one, SoftwareChecksum)}
+    assert without == {gre.DEVICES[between[0]]}
+    here, there = pair.pods
+    for mine, theirs in zip(*pair.ips, strict=True):
+        assert exchange(here, there, theirs) == mine and exchange(there, here, mine) == theirs
 
 
 COUNT = """

@@ -56,9 +56,12 @@ UNHEARD = "awk '/^Udp:/ { n = $3 } END { print n }' /proc/net/snmp; awk '/^Udp6N
 
 
 class Two:
-    """node1 is podplane's, in this namespace, with a pod; node2 is somebody else's, at the other end of its uplink."""
+    """node1 is podplane's, in this namespace, with a pod; node2 is somebody else's, at the other end of its uplink.
 
-    def __init__(self) -> None:
+    `fields` are settings of its network.
+    """
+
+    def __init__(self, **fields: object) -> None:
         workers, opener = Workers(1), KernelOpener()
         self.theirs, self.pod = NetworkNamespace.create(workers), NetworkNamespace.create(workers)
         own = Kernel(CurrentNamespace(), opener)
@@ -69,10 +72,10 @@ class Two:
         assert not own.apply([Operation(None, value) for value in (quiet, Link(name="lo"), cable, *rest)]).failed
         script = BY_HAND.format(own=device_mac("node2"), peer=device_mac("node1"))
         self.theirs.run(lambda: subprocess.run(["sh", "-ec", script], check=True))
-        asyncio.run(self._start(own))
+        asyncio.run(self._start(own, fields))
 
-    async def _start(self, kernel: Kernel) -> None:
-        settings = agent_settings(DUAL, backend="vxlan", vxlan_port=8472)
+    async def _start(self, kernel: Kernel, fields: dict[str, object]) -> None:
+        settings = agent_settings(DUAL, backend="vxlan", vxlan_port=8472, **fields)
         self.caches = caches_of(node(1, DUAL), node(2, DUAL))
         self.agent = agent = Agent("node1", settings, kernel, self.caches)
         await agent.start()
@@ -81,12 +84,12 @@ class Two:
         assert not agent.ledger.refused, [str(refused.error) for refused in agent.ledger.refused.values()]
 
 
-def made() -> Two:
+def made(**fields: object) -> Two:
     """Both nodes."""
     for program in ("ip", "bridge", "sysctl"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed")
-    return Two()
+    return Two(**fields)
 
 
 def exchange(client: Namespace, server: Namespace, ip: str) -> str:

@@ -117,6 +117,8 @@ def _facts(status: Object) -> Iterable[str]:
     yield f"  operations  {status['operations_applied']} applied, {status['operations_refused']} refused" + (
         f"; {counted(waiting, 'key waits', 'keys wait')} to be planned" if waiting else ""
     )
+    for one in status.get("without_offload", ()):
+        yield f"  offload     none of {one}"
     for one in status["audits"]:
         found = "found a deviation" if one["found_deviation"] else "found nothing new"
         yield f"  audit       {one['part']}: {one['count']}, the last {_age(one['age'])} ago in {_age(one['took'])} {found}"

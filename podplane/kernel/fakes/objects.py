@@ -8,7 +8,7 @@ import msgspec
 
 from podplane.kernel.fakes.monitor import FakeMonitor
 from podplane.kernel.text import ip, nft
-from podplane.state.network import PORT_MODES, Address, Link, Neighbour, Qdisc, Redirect, Route, Sysctl
+from podplane.state.network import PORT_MODES, Address, Link, Neighbour, Qdisc, Redirect, Route, SoftwareChecksum, Sysctl
 from podplane.state.operations import LinkEvent
 from podplane.state.ownership import Ownership
 from podplane.state.packet_log import LoggedPacket
@@ -20,7 +20,8 @@ class Objects:
     """One network namespace: rtnetlink's and nf_tables' objects by identity, and sysctls that were set.
 
     `commits` counts our own changes of nf_tables, `foreign_commits` those that somebody else made. `nft_families` are those that it has.
-    `counts` is what named counters counted, `logged` what rules logged, for one of `log_readers`.
+    `counts` is what named counters counted, `logged` what rules logged, for one of `log_readers`. `drivers` are those of links, by their
+    names, and `software_checksums` the links with those.
     """
 
     network: dict[Identity, Value] = field(default_factory=dict)
@@ -30,6 +31,8 @@ class Objects:
     logged: list[LoggedPacket] = field(default_factory=list)
     log_readers: set[int] = field(default_factory=set)
     can_log: bool = True
+    drivers: dict[str, str] = field(default_factory=dict)
+    software_checksums: set[str] = field(default_factory=set)
     commits: int = 0
     foreign_commits: int = 0
     nft_families: frozenset[str] = frozenset({"arp", "inet", "ip", "ip6", "bridge"})
@@ -88,6 +91,7 @@ class Objects:
     def delete_link(self, name: str) -> None:
         """Delete a link, what lies on it, its sysctls, and the other end of a veth pair; its ports lose it."""
         self._lose(self._on_link(name))
+        self.software_checksums.discard(name)
         for sysctl in [sysctl for sysctl in tuple(self.sysctls) if f".{name.replace('.', '/')}." in sysctl]:
             del self.sysctls[sysctl]
         for redirect in [v for v in tuple(self.network.values()) if isinstance(v, Redirect) and v.to == name]:
@@ -134,7 +138,8 @@ class Objects:
     def dump(self) -> str:
         """Everything, in the syntax of `ip` and `nft list`; what rtnetlink's objects are lines, the tables follow."""
         sysctls = [Sysctl(name=name, value=value) for name, value in self.sysctls.items()]
-        lines = ip.lines([*self.network.values(), *sysctls])
+        features = [SoftwareChecksum(link=name) for name in self.software_checksums]
+        lines = ip.lines([*self.network.values(), *sysctls, *features])
         ordered = sorted(self.nft.values(), key=lambda value: str(value.identity))
         return "".join(f"{line}\n" for line in lines) + nft.tables(ordered)
 

@@ -22,6 +22,7 @@ from podplane.kernel.parts import (
     Announcer,
     Answer,
     Echo,
+    LinkFeatures,
     Monitor,
     NetworkPart,
     NftPart,
@@ -262,6 +263,32 @@ class FakeAnnouncer:
         self._announced += [(self._link, ip) for ip in ips]
 
 
+class FakeFeatures:
+    """Those of a namespace's links. Loopback can't do without (EOPNOTSUPP), and what is not there can do nothing (ENODEV)."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+
+    def driver(self, link: str) -> str:
+        """As a test has it."""
+        return self._objects.drivers.get(link, "")
+
+    def has_software_checksum(self, link: str) -> bool:
+        """Was it set?"""
+        return link in self._objects.software_checksums
+
+    def set_software_checksum(self, link: str, on: bool) -> None:
+        """Set it, of a link that is there."""
+        if Link(name=link).identity not in self._objects.network:
+            raise OSError(errno.ENODEV, "No such device")
+        if link == "lo":
+            raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+        (self._objects.software_checksums.add if on else self._objects.software_checksums.discard)(link)
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 class FakeOpener:
     """`door.Opener` over fake namespaces; it knows those that were made with `namespace`."""
 
@@ -281,6 +308,7 @@ class FakeOpener:
         self.listeners: list[tuple[str, int, IPAddress]] = []
         """The sockets that wait for clients, in whatever namespace, as a test has them."""
         self.announced: list[tuple[str, IPAddress]] = []
+        self.kernel_release = "6.12.0"
 
     def namespace(self, name: str = "") -> FakeNamespace:
         """A new, empty namespace; traces call it by this name."""
@@ -341,6 +369,14 @@ class FakeOpener:
     def announcer(self, namespace: Namespace, link: str) -> Announcer:
         """A link, which only remembers what was said on it."""
         return FakeAnnouncer(link, self.announced)
+
+    def features(self, namespace: Namespace) -> LinkFeatures:
+        """What links do."""
+        return FakeFeatures(self._objects(namespace))
+
+    def release(self) -> str:
+        """As a test has it."""
+        return self.kernel_release
 
     def sysctls(self, namespace: Namespace) -> SysctlPart:
         """Sysctls."""

@@ -21,12 +21,13 @@ from podplane.state.network import (
     Redirect,
     Route,
     Rule,
+    SoftwareChecksum,
     Sysctl,
     Vxlan,
 )
 from podplane.state.value import Value
 
-ORDER: tuple[type[Value], ...] = (Sysctl, Link, Address, Neighbour, Proxy, Fdb, Qdisc, Redirect, Route, Rule)
+ORDER: tuple[type[Value], ...] = (Sysctl, Link, SoftwareChecksum, Address, Neighbour, Proxy, Fdb, Qdisc, Redirect, Route, Rule)
 MAIN = "main"
 TUNNEL_FLAGS = {"key": 0x4, "csum": 0x1, "seq": 0x8}
 """TUNNEL_KEY, TUNNEL_CSUM and TUNNEL_SEQ, as the kernel has them in network order (linux/if_tunnel.h)."""
@@ -48,6 +49,8 @@ def line(value: Value) -> str:
             return f"sysctl {value.name} = {value.value}"
         case Link():
             return link(value)
+        case SoftwareChecksum():
+            return f"ethtool -K {value.link} tx off"
         case Address():
             return address(value)
         case Neighbour():

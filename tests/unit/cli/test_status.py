@@ -63,6 +63,12 @@ def test_of_what_is_refused_or_blocked_the_first_is_told_in_the_one_line() -> No
     assert show.summary({"node1": found}) == line
 
 
+def test_tunnels_without_offload_are_told_and_nothing_is_wrong_with_that() -> None:
+    lines = shown(without_offload=["vxlan: the settings say so"]).splitlines()
+    assert lines[0] == "Node node1: everything is as wanted" and "  offload     none of vxlan: the settings say so" in lines
+    assert "offload" not in shown()
+
+
 WAY = {
     "peer": "node2",
     "layer": "overlay",

@@ -20,8 +20,8 @@ def test_what_is_left_out_is_as_the_node_says() -> None:
 
 
 def test_each_key_sets_its_field() -> None:
-    found = applied({"backend": " vxlan\n", "vxlan-vni": "16777215", "vxlan-port": "8472"}, OWN)
-    assert (found.backend, found.vxlan_vni, found.vxlan_port) == ("vxlan", 16777215, 8472)
+    found = applied({"backend": " vxlan\n", "vxlan-vni": "16777215", "vxlan-port": "8472", "tunnel-offload": "disabled"}, OWN)
+    assert (found.backend, found.vxlan_vni, found.vxlan_port, found.tunnel_offload) == ("vxlan", 16777215, 8472, "disabled")
     assert {field for field, _ in KEYS.values()} <= set(OWN.__struct_fields__)
 
 
@@ -30,7 +30,10 @@ def test_each_key_sets_its_field() -> None:
     [
         ({"backend": "vxlam"}, "data.backend: there is no backend 'vxlam': choose one of host-gw, vxlan, gre, auto"),
         ({"backend": ""}, "data.backend: there is no backend ''"),
-        ({"Backend": "vxlan"}, "data.Backend is not known: there are backend, cross-subnet, mtu, vxlan-vni, vxlan-port"),
+        (
+            {"Backend": "vxlan"},
+            "data.Backend is not known: there are backend, cross-subnet, mtu, vxlan-vni, vxlan-port, tunnel-offload",
+        ),
         (
             {"backend": "host-gw+gre"},
             "data.backend: there is no backend 'host-gw+gre': choose one of host-gw, vxlan, gre, auto",
@@ -41,6 +44,7 @@ def test_each_key_sets_its_field() -> None:
         ({"vxlan-vni": "16777216"}, "data.vxlan-vni"),
         ({"vxlan-vni": "²"}, "data.vxlan-vni"),
         ({"vxlan-port": "65536"}, "data.vxlan-port"),
+        ({"tunnel-offload": "off"}, "data.tunnel-offload: there is no 'off': choose one of auto, enabled, disabled"),
         ({"vxlan-port": "-1"}, "data.vxlan-port"),
         ({"vxlan-port": "9" * 5000}, "data.vxlan-port"),
     ],
