@@ -13,7 +13,7 @@ from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
 from podplane.model.objects import Node
 from podplane.routes import offload, underlay
 from podplane.routes.aggregation import aggregated
-from podplane.state.links import carries, router_sysctls
+from podplane.state.links import carries, loose_filter, router_sysctls
 from podplane.state.mac import link_local_of
 from podplane.state.network import Address, Encap, Link, Route, SoftwareChecksum
 from podplane.state.value import Fragment, IPAddress, IPNetwork, Value, fragment, network_of
@@ -35,6 +35,8 @@ def _device(link: Link, gateways: Iterable[IPAddress]) -> Iterator[Value]:
     yield link
     for ip in (one for one in gateways if carries(one.version, link.mtu)):
         yield from router_sysctls(ip.version, link.name)
+        if ip.version == 4:
+            yield loose_filter(link.name)  # while backends change, what a peer sends by one is answered by the other
         yield Address(link=link.name, ip=ip, prefix_length=ip.max_prefixlen)
 
 

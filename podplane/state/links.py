@@ -30,6 +30,12 @@ def distrusted(version: int, link: str) -> tuple[str, ...]:
     return f"{folder}.accept_redirects", f"{folder}.accept_source_route"
 
 
+def loose_filter(link: str) -> Sysctl:
+    """What comes by the link counts wherever the route back to its sender leads (ip-sysctl, `rp_filter`; RFC 3704, section 2.4): the kernel
+    takes the greater one of this and `conf.all`, where 1 is strict and 2 is loose."""
+    return Sysctl(name=f"{_folder(4, link)}.rp_filter", value="2", link=link)
+
+
 def router_sysctls(version: int, link: str) -> Iterator[Sysctl]:
     """Those of a link that podplane makes: it forwards, and trusts no sender in which way."""
     if version == 6:

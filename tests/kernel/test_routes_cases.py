@@ -115,7 +115,8 @@ class Site:
 
 def exchange(client: Namespace, server: Namespace, ip: str, port: int, listens: tuple[str, int] | None = None) -> str:
     """A line over TCP; the client's address as the server sees it."""
-    with server.run(socket.create_server, listens or (ip, port)) as listener:
+    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+    with server.run(lambda: socket.create_server(listens or (ip, port), family=family)) as listener:
         listener.settimeout(5)
         with client.run(lambda: socket.create_connection((ip, port), timeout=5)) as near:
             far, (source, *_) = listener.accept()
