@@ -40,6 +40,14 @@ WRITE_BYTES = 32 * 1024
 """So much waits for a client before others' turns come and it is waited for; asyncio's own limit is 512 KiB for each connection."""
 READ_BYTES = 64 * 1024
 """Of a connection, at once."""
+KEEPALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 9),
+)
+"""A client that is gone without a word is noticed by the kernel, as with a Kubernetes API server (defaults of Go's net.ListenConfig). Pings
+of WebSockets (RFC 6455, section 5.5.2) would end an exec whose client reads nothing for a while: it answers only as it reads."""
 DATE_SECONDS = 1.0
 """In an answer its date is so old at most (RFC 9110, 6.6.1: in seconds)."""
 TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
@@ -351,6 +359,7 @@ async def serve(handler: Handler, listeners: list[socket.socket], certificate: P
         proxy_headers=False,
         server_header=False,
         timeout_keep_alive=60,
+        ws_ping_interval=None,
         ssl_certfile=certificate,
         ssl_keyfile=key,
     )
@@ -359,5 +368,6 @@ async def serve(handler: Handler, listeners: list[socket.socket], certificate: P
     for listener in listeners:
         # Connections inherit it. asyncio sets it only on sockets that name their protocol, which these don't; without it, an answer's
         # body waits for the client to acknowledge its head: 40 ms on a connection that is kept open.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for option in ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), *KEEPALIVE):
+            listener.setsockopt(*option)
     await Server(config).serve(sockets=listeners)

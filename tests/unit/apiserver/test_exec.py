@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import uvicorn
 
 from podplane.kubeapi import channels as ch
 from podplane.kubeapi import exec as cluster_exec
@@ -78,6 +79,23 @@ async def test_nobody_waits_for_a_command_that_waits_for_input(lab: Live) -> Non
         return hear(session)
 
     said = await lab.exec(FakeExecution(echo=True), talk, stdin=True)
+    assert said[ch.STDOUT] == b"hello"
+
+
+async def test_a_client_that_reads_nothing_for_a_while_keeps_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with Kubernetes, where no pings end it: this server would send one each 20 ms, if it sent any, and wait as long for its answer."""
+    pings = {"ws_ping_interval": 0.02, "ws_ping_timeout": 0.02}
+    config = uvicorn.Config
+    monkeypatch.setattr(uvicorn, "Config", lambda *words, **options: config(*words, **{**pings, **options}))
+
+    def talk(session: ExecSession) -> dict[int, bytes]:
+        time.sleep(0.3)
+        session.send(b"hello")
+        session.close_input()
+        return hear(session)
+
+    async with live() as lab:
+        said = await lab.exec(FakeExecution(echo=True), talk, stdin=True)
     assert said[ch.STDOUT] == b"hello"
 
 
