@@ -27,6 +27,7 @@ from podplane.machine import uplink
 from podplane.model.config import UNDERLAY_MAC
 from podplane.model.objects import Metadata, Node, NodeSpec
 from podplane.model.service import Endpoint, EndpointPort, EndpointSlice, Service, ServicePort, ServiceSpec
+from podplane.routes.vxlan import device_mac
 from podplane.state.network import Link, Peer
 from podplane.state.operations import Operation
 from tests.fake_cluster import uplink_mac
@@ -52,6 +53,15 @@ THERE = {
     "ip route add 10.244.1.0/24 via 192.168.1.10; sysctl -qw net.ipv4.conf.all.rp_filter=1",
     "third": "ip address add 172.30.0.1/24 dev eth0; ip route add 192.168.1.0/24 via 172.30.0.10",
 }
+BY_VXLAN = """
+ip link add tunnel address {own} type vxlan id 1 local 192.168.1.11 dev eth0 dstport 4789 nolearning
+ip address add 10.244.2.0/32 dev tunnel
+ip link set tunnel up
+ip route replace 10.244.1.0/24 via 10.244.1.0 dev tunnel onlink
+ip neighbour add 10.244.1.0 lladdr {peer} dev tunnel nud permanent
+bridge fdb add {peer} dev tunnel dst 192.168.1.10
+"""
+"""What node2 has for a tunnel to node1."""
 FOREIGN = ("198.51.100.0/24 via 192.168.1.1 dev eth1 proto static", "10.244.77.0/24 via 192.168.1.1 dev eth1 proto static")
 THEIR_POD = "10.244.2.5"
 ONLY_4 = (4,)
@@ -66,7 +76,7 @@ class Site:
     """The namespaces, and an agent of node1 whenever it is started."""
 
     def __init__(self) -> None:
-        for program in ("ip", "sysctl"):
+        for program in ("ip", "bridge", "sysctl"):
             if shutil.which(program) is None:
                 pytest.skip(f"{program} is not installed")
         workers = Workers(1)
@@ -86,13 +96,13 @@ class Site:
         self.now = 0.0
         self.told: list[str] = []
 
-    def agent(self, caches: Caches) -> Agent:
+    def agent(self, caches: Caches, backend: str = "host-gw") -> Agent:
         """One that finds its uplink as on a machine."""
         found = uplink.find(self.kernel.read_namespace("").values(), ["192.168.1.10"])
         assert (found.name, found.subnets) == ("eth1", ("192.168.1.0/24",)), (
             "the link with the InternalIP, not the default route's"
         )
-        services = {"service_cidrs": ("10.96.0.0/16",)}
+        services = {"service_cidrs": ("10.96.0.0/16",), "backend": backend}
         settings = agent_settings(ONLY_4, uplink=found.name, subnets=found.subnets, **services)
         return Agent(
             "node1",
@@ -139,20 +149,23 @@ def node_port(ip: str) -> tuple[Service, EndpointSlice]:
     )
 
 
-def test_of_several_links_that_with_the_internal_ip_carries_pods_and_answers_leave_as_questions_came() -> None:
+@pytest.mark.parametrize("backend", ["host-gw", "vxlan"])
+def test_of_several_links_that_with_the_internal_ip_carries_pods_and_answers_leave_as_questions_came(backend: str) -> None:
     """cloudnativelabs/kube-router#549, kubernetes/kubernetes#101910, cilium/cilium#13130."""
     site = Site()
 
     async def scenario() -> None:
-        agent = site.agent(caches_of(node(1, ONLY_4), node(2, ONLY_4), *node_port("10.244.1.2")))
+        if backend == "vxlan":
+            site.far["node2"].run(shell, BY_VXLAN.format(own=device_mac("node2"), peer=device_mac("node1")))
+        agent = site.agent(caches_of(node(1, ONLY_4), node(2, ONLY_4), *node_port("10.244.1.2")), backend)
         await agent.start()
         (ip,) = (await agent.network.add(Attachment("a", "a", "default", "a", site.pod))).ips
         assert ip == "10.244.1.2" and not agent.ledger.refused
 
     asyncio.run(scenario())
-    assert "dev eth1" in shell(f"ip route get {THEIR_POD}")
+    assert f"dev {'eth1' if backend == 'host-gw' else 'podplane-vxlan4'}" in shell(f"ip route get {THEIR_POD}")
     assert exchange(site.pod, site.far["node2"], THEIR_POD, 7070) == "10.244.1.2"
-    assert exchange(site.far["node2"], site.pod, "10.244.1.2", 7070) in ("192.168.1.11", THEIR_POD)
+    assert exchange(site.far["node2"], site.pod, "10.244.1.2", 7070) in ("192.168.1.11", "10.244.2.0", THEIR_POD)
     seen = [exchange(one, site.pod, "192.168.1.10", 30080, ("10.244.1.2", 8080)) for one in site.far.values()]
     assert seen == ["10.1.0.1", "192.168.1.11", "172.30.0.1"], "a node port, from behind each link"
 

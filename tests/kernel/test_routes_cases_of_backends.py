@@ -18,7 +18,7 @@ from podplane.kernel.door import Kernel
 from podplane.kernel.namespace import CurrentNamespace, Namespace, NetworkNamespace, Workers
 from podplane.kernel.opener import KernelOpener
 from podplane.model.config import BACKENDS, UNDERLAY_MAC
-from podplane.model.objects import Node
+from podplane.model.objects import Node, NodeAddress, NodeStatus
 from podplane.routes import gre
 from podplane.state.network import Link, Peer
 from podplane.state.operations import Operation
@@ -26,7 +26,6 @@ from tests.fake_cluster import uplink_mac
 from tests.kernel.test_routes_cases import exchange, shell
 from tests.plans import UNDERLAY, agent_settings, node
 from tests.unit.agent.rig import DUAL, caches_of
-from tests.unit.routes.test_vxlan import only
 
 pytestmark = pytest.mark.kernel
 TUNNELS = ("vxlan",) if link_kinds.missing(gre.KINDS.values()) else ("vxlan", "gre")
@@ -35,21 +34,42 @@ STRICT = "sysctl -qw net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.default.rp_filt
 """The filter of reverse paths of every link, those that come later, too: RFC 3704, section 2.2."""
 
 
-def addresses(number: int) -> str:
-    """The commands that give a node's uplink its addresses."""
-    here = [UNDERLAY[version].format(9 + number) for version in DUAL]
-    return f"ip address replace {here[0]}/24 dev eth0; ip address replace {here[1]}/64 dev eth0 nodad"
+FAR = {4: "192.168.1.138", 6: "fd00:192:168:1:8000::11"}
+"""node2, where it is in another subnet."""
+SUBNETS = ("192.168.1.0/25", "192.168.1.128/25", "fd00:192:168:1::/65", "fd00:192:168:1:8000::/65")
+ROUTER = """
+sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
+for one in "node1-0 192.168.1.1/25 fd00:192:168:1::1/65" "node2-0 192.168.1.129/25 fd00:192:168:1:8000::1/65"; do
+  set -- $one; ip address add $2 dev $1; ip address add $3 dev $1 nodad
+done
+"""
+"""What is between both subnets, and knows no pods."""
+
+
+def address(number: int, version: int, *, parted: bool = False) -> str:
+    """Of a node."""
+    return FAR[version] if parted and number == 2 else UNDERLAY[version].format(9 + number)
+
+
+def addresses(number: int, *, parted: bool = False) -> str:
+    """The commands that give a node's uplink its addresses, and in a subnet of its own a way to the other one."""
+    here, more = [address(number, version, parted=parted) for version in DUAL], int(parted)
+    given = f"ip address replace {here[0]}/{24 + more} dev eth0; ip address replace {here[1]}/{64 + more} dev eth0 nodad"
+    routers = ("192.168.1.1", "fd00:192:168:1::1") if number == 1 else ("192.168.1.129", "fd00:192:168:1:8000::1")
+    return given + "".join(f"; ip route replace default via {ip} dev eth0" for ip in routers if parted)
 
 
 class Two:
     """Both nodes, reached by addresses of one IP version, with pods of both where the backend allows it."""
 
-    def __init__(self, backend: str, version: int, inside: tuple[int, ...] = ()) -> None:
+    def __init__(self, backend: str, version: int, inside: tuple[int, ...] = (), *, parted: bool = False) -> None:
+        """`inside` are the IP versions of pods; `parted`: with a router between both."""
         for program in ("ip", "sysctl"):
             if shutil.which(program) is None:
                 pytest.skip(f"{program} is not installed")
         self.inside = inside or ((version,) if backend == "host-gw" else DUAL)
-        self.settings = agent_settings(self.inside, backend=backend)
+        self.settings = agent_settings(self.inside, backend=backend, subnets=SUBNETS if parted else ())
+        self.parted, self.told = parted, list[str]()
         self.now, self.mac, self.boots = 0.0, uplink_mac(2), 0
         self.reached_by = {1: backend, 2: backend}
         self._version, self._workers, self._opener = version, Workers(1), KernelOpener()
@@ -60,17 +80,19 @@ class Two:
         self.caches = [caches_of(self.node(1), self.node(2)) for _ in (1, 2)]
         self.agents = [self._machine(1, CurrentNamespace()), self._machine(2, self.node2)]
         self.ips: list[tuple[str, ...]] = []
+        if parted:
+            self.network.run(shell, ROUTER)
 
     def _new(self) -> NetworkNamespace:
         return NetworkNamespace.create(self._workers)
 
     def node(self, number: int) -> Node:
         """As the API has it."""
-        given = node(number, self.inside)
+        given, ip = node(number, self.inside), address(number, self._version, parted=self.parted)
         marks = {UNDERLAY_MAC: self.mac if number == 2 else uplink_mac(1), BACKENDS: self.reached_by[number]}
         return msgspec.structs.replace(
-            only(node(number, DUAL), self._version),
-            spec=given.spec,
+            given,
+            status=NodeStatus(addresses=(NodeAddress("InternalIP", ip),)),
             metadata=msgspec.structs.replace(given.metadata, annotations=marks),
         )
 
@@ -79,11 +101,18 @@ class Two:
         mac = self.mac if number == 2 else uplink_mac(1)
         place = f"node{number}-{self.boots}"
         self.between.attach(place, where)
-        cable = Link(name=place, kind="veth", master="br", peer=Peer(netns=place, name="eth0", mac=mac))
+        cable = Link(name=place, kind="veth", master="" if self.parted else "br", peer=Peer(netns=place, name="eth0", mac=mac))
         assert not self.between.apply([Operation(None, cable)]).failed
-        where.run(shell, f"ip link set lo up; ip link set eth0 up; {addresses(number)}")
+        where.run(shell, f"ip link set lo up; ip link set eth0 up; {addresses(number, parted=self.parted)}")
         kernel, caches = Kernel(where, self._opener), self.caches[number - 1]
-        return Agent(f"node{number}", self.settings, kernel, caches, clock=lambda: self.now)
+        return Agent(
+            f"node{number}",
+            self.settings,
+            kernel,
+            caches,
+            clock=lambda: self.now,
+            record_event=lambda key, why, *_: self.told.append(why),
+        )
 
     async def start(self, *numbers: int) -> None:
         """Agents of these nodes, and their pods."""
@@ -207,5 +236,38 @@ def test_a_strict_filter_drops_nothing_of_a_tunnel_while_backends_change(before:
             two.talk()
         await two.stop()
         assert dropped() == two.node2.run(dropped) == 0
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("version", DUAL)
+@pytest.mark.parametrize("backend", [*TUNNELS, "auto", *(f"host-gw+{tunnel}" for tunnel in TUNNELS)])
+def test_nodes_of_two_subnets_reach_each_other_through_a_tunnel(backend: str, version: int) -> None:
+    """cloudnativelabs/kube-router#728, #722, #1834."""
+
+    async def scenario() -> None:
+        for parted in (True, False):
+            two = Two(backend, version, (version,), parted=parted)
+            await two.start()
+            two.talk()
+            assert not two.told
+            direct = "eth0" in shell(f"ip route get {two.ips[1][0]}")
+            assert direct is (not parted and backend not in TUNNELS), "and on a link without one, unless it is wanted"
+            await two.stop()
+            shell("ip link delete eth0")
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("version", DUAL)
+def test_host_gw_names_nodes_that_have_a_router_between_them_and_has_no_route(version: int) -> None:
+    async def scenario() -> None:
+        two = Two("host-gw", version, (version,), parted=True)
+        await two.start()
+        await two.settle()
+        nodes = f"node1 ({address(1, version)}) and node2 ({FAR[version]}) have a router between them"
+        assert any(one.startswith(nodes) for one in two.told), two.told
+        assert " proto 80 " not in shell(f"ip -{version} route show match {two.ips[1][0]}")
+        await two.stop()
 
     asyncio.run(scenario())
