@@ -365,7 +365,8 @@ class Lab:
             name, labels = manifest["metadata"]["name"], manifest["metadata"]["labels"]
             status = Lab._machine_status(manifest)
             uid = (await client.get("nodes", "", name))["metadata"]["uid"]
-            node = await client.patch("nodes", "", name, {"metadata": {"labels": labels}}, uid=uid)
+            metadata = {"labels": labels, "annotations": {UNDERLAY_MAC: manifest["metadata"]["annotations"][UNDERLAY_MAC]}}
+            node = await client.patch("nodes", "", name, {"metadata": metadata}, uid=uid)
             await client.patch_status("nodes", "", name, status, uid)
             return node, False
 
@@ -420,9 +421,7 @@ class Lab:
         caches have it."""
         manifest = self._manifest(place.number)
         node, _ = await self._register(self._control, manifest)
-        name, uid = node["metadata"]["name"], node["metadata"]["uid"]
-        body = {"metadata": {"annotations": {UNDERLAY_MAC: place.mac}}}
-        await self._control.patch("nodes", "", name, body, uid=uid)
+        name = node["metadata"]["name"]
         for _ in range(CACHE_TRIES):
             if self._is_cached(name, place):
                 break

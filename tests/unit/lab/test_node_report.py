@@ -19,6 +19,7 @@ from podplane.lab.lab import Lab
 from podplane.lab.node_report import allocatable, architecture, capacity, images, labels, node_info
 from podplane.lab.spec import LabSpec
 from podplane.lab.underlay import usual_place
+from podplane.model.config import UNDERLAY_MAC
 from podplane.model.objects import Node
 from podplane.model.quantity import parse
 from podplane.runtime.images import IMAGES
@@ -159,12 +160,16 @@ async def test_a_node_of_a_former_run_learns_what_its_machine_is_now(tmp_path: P
     client = Client(cluster.server.call, "secret")
     old = control_plane.node(usual_place(plan(), 2), tmp_path, NOW, "host-gw")
     old["metadata"]["labels"] = {"kubernetes.io/hostname": "node2", "mine": "too"}
+    old["metadata"]["annotations"] |= {UNDERLAY_MAC: "02:00:00:00:00:01", "mine": "too"}
     old["status"]["capacity"] = {"cpu": "1", "example.com/dongle": "4"}
     await Lab._register(client, old)
     wanted = control_plane.node(usual_place(plan(), 2), tmp_path, "2026-02-02T00:00:00Z", "host-gw")
     await Lab._register(client, wanted)
     node = await cluster("GET", "/api/v1/nodes/node2")
     assert node["metadata"]["labels"] == {**labels("node2"), "mine": "too"}
+    assert node["metadata"]["annotations"] == {**wanted["metadata"]["annotations"], "mine": "too"}, (
+        "it had another network card"
+    )
     assert node["status"]["capacity"] == {**wanted["status"]["capacity"], "example.com/dongle": "4"}
     assert node["status"]["conditions"][0]["lastTransitionTime"] == NOW, "conditions are the heartbeat's"
 
