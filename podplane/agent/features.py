@@ -64,7 +64,7 @@ def _is_planned_alike(old: Node, new: Node) -> bool:
     before, now = old.metadata, new.metadata
     return (
         old.spec.pod_cidrs == new.spec.pod_cidrs
-        and (old.status.addresses == new.status.addresses or old.internal_ips == new.internal_ips)
+        and (old.status.addresses == new.status.addresses or (old.internal_ips, old.ips) == (new.internal_ips, new.ips))
         and all(before.annotations.get(name) == now.annotations.get(name) for name in (UNDERLAY_MAC, BACKENDS))
         and before.uid == now.uid
         and before.labels.get(ZONE) == now.labels.get(ZONE)

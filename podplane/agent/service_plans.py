@@ -74,7 +74,7 @@ def node_context(view: View, config: NetworkConfig, own: ServiceSettings) -> Nod
     if node is None or not view.versions or not config.service_cidrs:
         return None
     place = Place(node.metadata.name, node.metadata.labels.get(ZONE, ""))
-    addresses = _node_port_addresses(node.internal_ips, own.node_port_addresses)
+    addresses = _node_port_addresses(node.ips if own.node_port_addresses else node.internal_ips, own.node_port_addresses)
     return NodeContext(place, view.versions, addresses, _networks(config.service_cidrs), _networks(config.cluster_cidrs))
 
 
@@ -85,6 +85,6 @@ def _networks(cidrs: tuple[str, ...]) -> tuple[IPNetwork, ...]:
 
 @functools.lru_cache(maxsize=2048)
 def _node_port_addresses(ips: tuple[str, ...], cidrs: tuple[str, ...]) -> tuple[IPAddress, ...]:
-    """The addresses of a node that serve node ports: those in these CIDRs, or all."""
+    """The addresses of a node that serve node ports: those of these that are in the CIDRs, or all."""
     own = map(ipaddress.ip_address, ips)
     return tuple(ip for ip in own if not cidrs or any(ip in network for network in _networks(cidrs)))

@@ -40,7 +40,7 @@ from podplane.model.words import counted
 @click.option("--cross-subnet", help="With host-gw, the tunnel to nodes of other subnets: vxlan or gre.  [default: none]")
 @click.option("--cluster-domain", help="The domain of the cluster's names.  [default: cluster.local]")
 @click.option("--masquerade-exclude", help="CIDRs outside that pods reach with their own address.")
-@click.option("--node-port-addresses", help="CIDRs: node ports are served on the nodes' addresses in them.  [default: on all]")
+@click.option("--node-port-addresses", help="CIDRs: node ports are served on the nodes' addresses in them.  [default: on InternalIPs]")
 @click.option(
     "--keep-connections/--cut-connections",
     default=None,

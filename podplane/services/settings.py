@@ -8,7 +8,8 @@ import msgspec
 
 
 class ServiceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`node_port_addresses` are CIDRs: node ports are served on the nodes' addresses in them, or, when there are none, on all."""
+    """`node_port_addresses` are CIDRs: node ports are served on those addresses of the nodes (InternalIP, ExternalIP) that are in them;
+    when there are none, on the InternalIPs."""
 
     node_port_addresses: tuple[str, ...] = ()
 

@@ -121,7 +121,9 @@ def site(client: Any, settings: LabSpec) -> Site:
     chosen = [ipaddress.ip_network(text) for text in texts.split(",") if text]
     node_ips = {
         node.metadata.name: [
-            ip for ip in node.internal_ips if not chosen or any(ipaddress.ip_address(ip) in cidr for cidr in chosen)
+            ip
+            for ip in (node.ips if chosen else node.internal_ips)
+            if not chosen or any(ipaddress.ip_address(ip) in cidr for cidr in chosen)
         ]
         for node in nodes
     }

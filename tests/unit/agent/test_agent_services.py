@@ -9,7 +9,7 @@ import threading
 import msgspec
 import pytest
 
-from podplane.model.objects import Metadata
+from podplane.model.objects import Metadata, NodeAddress
 from podplane.model.service import EndpointPort, EndpointSlice, Service, ServicePort, ServiceSpec
 from podplane.services.settings import ServiceSettings
 from podplane.state.conntrack import Allowed
@@ -55,6 +55,24 @@ async def test_node_ports_are_served_on_the_chosen_addresses_only() -> None:
         # Without endpoints what is served is refused by name; what is not reaches the node's own sockets.
         assert tuple(isinstance(trace.end, Rejected) and "svc/default/web:80" in trace.comments for trace in traces) == wanted
         assert all(isinstance(trace.end, Rejected | Delivered) for trace in traces)
+
+
+async def test_node_ports_are_served_at_external_ips_where_these_are_chosen() -> None:
+    """As kube-proxy's --nodeport-addresses; and when the Node gets one while the agent runs."""
+    rig = Rig(("10.96.0.0/16",))
+    rig.settings = msgspec.structs.replace(rig.settings, services=ServiceSettings(node_port_addresses=("172.30.0.0/22",)))
+    rig.new_agent()
+    spec = ServiceSpec(
+        cluster_ip="10.96.0.9", cluster_ips=("10.96.0.9",), ports=(ServicePort(80, node_port=30080),), type="NodePort"
+    )
+    node, *others = cluster(1)
+    await rig.start(node, *others, Service(metadata=Metadata(name="web", namespace="default"), spec=spec))
+    assert "172.30.0.10" not in rig.host.objects.dump()
+    addresses = (*node.status.addresses, NodeAddress("ExternalIP", "172.30.0.10"))
+    rig.put(msgspec.structs.replace(node, status=msgspec.structs.replace(node.status, addresses=addresses)))
+    await rig.settle()
+    assert "172.30.0.10 . tcp . 30080" in rig.host.objects.dump()
+    assert "192.168.1.10 . tcp . 30080" not in rig.host.objects.dump()
 
 
 async def test_of_two_that_want_one_frontend_the_first_keeps_it_and_the_second_gets_it_when_that_goes() -> None:
