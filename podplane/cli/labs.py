@@ -16,6 +16,9 @@ from podplane.lab.errors import LabError
 from podplane.lab.folder import Folder, labs
 from podplane.model.words import counted
 
+SECOND_NIC = "172.30.0.0/22,fd00:172:30::/64"
+"""The CIDRs of the nodes' second network interfaces, where none are given. All nodes that a lab may have fit in."""
+
 
 @click.command()
 @lab_name
@@ -36,11 +39,20 @@ from podplane.model.words import counted
 @click.option("--service-cidr", help="Service addresses.  [default: 10.96.0.0/16,fd00:10:96::/112]")
 @click.option("--node-cidr", help="Node addresses.  [default: 192.168.1.0/24,fd00:192:168:1::/64]")
 @click.option("--subnets", type=int, help="Place nodes in so many subnets in turns, with a router between.  [default: 1]")
+@click.option(
+    "--second-nic",
+    metavar="[CIDRS]",
+    is_flag=False,
+    flag_value=SECOND_NIC,
+    help=f"Nodes have an eth1, too, which leads to the world outside; its addresses are of {SECOND_NIC}, or of these.  [default: none]",
+)
 @click.option("--backend", help="How packets get from node to node: host-gw, vxlan, gre or auto.  [default: host-gw]")
 @click.option("--cross-subnet", help="With host-gw, the tunnel to nodes of other subnets: vxlan or gre.  [default: none]")
 @click.option("--cluster-domain", help="The domain of the cluster's names.  [default: cluster.local]")
 @click.option("--masquerade-exclude", help="CIDRs outside that pods reach with their own address.")
-@click.option("--node-port-addresses", help="CIDRs: node ports are served on the nodes' addresses in them.  [default: on InternalIPs]")
+@click.option(
+    "--node-port-addresses", help="CIDRs: node ports are served on the nodes' addresses in them.  [default: on InternalIPs]"
+)
 @click.option(
     "--keep-connections/--cut-connections",
     default=None,

@@ -18,6 +18,7 @@ FIRST_NODE_OFFSET = 10
 UNDERLAY_GATEWAY_OFFSET = 1
 SUBNET_BITS = 4
 """A subnet has room for gateways and at least five nodes."""
+SECOND = "second NIC's CIDR"
 BALANCERS, IPV6_BALANCERS = 16, range(0xF000, 0xF100)
 """How many addresses of an IPv4 node CIDR, and which of an IPv6 one, are for load balancers."""
 
@@ -50,6 +51,8 @@ class Plan(msgspec.Struct, frozen=True):
     outside: tuple[IPNetwork, ...] = ()
     subnets: int = 1
     """The node CIDRs are divided among so many networks, with a router between. Nodes are placed in them in turns."""
+    second: tuple[IPNetwork, ...] = ()
+    """Of the nodes' second network interfaces; empty where they have none."""
 
     @property
     def versions(self) -> tuple[int, ...]:
@@ -64,8 +67,8 @@ class Plan(msgspec.Struct, frozen=True):
     def node_capacity(self) -> int:
         """How many nodes fit: by blocks of the cluster CIDRs and by addresses of the node CIDRs."""
         blocks = (1 << (self.block_length(n.version) - n.prefixlen) for n in self.cluster)
-        addresses = (n.num_addresses - FIRST_NODE_OFFSET - (n.version == 4) for n in self.subnet(0))
-        return max(0, min((*blocks, *(self.subnets * count for count in addresses))))
+        addresses = (self.subnets * _hosts(network) for network in self.subnet(0))
+        return max(0, min((*blocks, *addresses, *map(_hosts, self.second_networks))))
 
     @property
     def pod_capacity(self) -> int:
@@ -76,6 +79,19 @@ class Plan(msgspec.Struct, frozen=True):
         """The addresses of node `number` (from 1 on), one a family."""
         place = (number - 1) // self.subnets
         return tuple(n.network_address + FIRST_NODE_OFFSET + place for n in self.subnet(self.subnet_of(number)))
+
+    @property
+    def second_networks(self) -> tuple[IPNetwork, ...]:
+        """Those of the second network interfaces, one a family of the cluster, in its order; none where there are no such interfaces."""
+        return tuple(self._of(self.second)) if self.second else ()
+
+    def second_ips(self, number: int) -> tuple[IPAddress, ...]:
+        """The addresses of the second network interface of node `number`, one a family."""
+        return tuple(n.network_address + FIRST_NODE_OFFSET + number - 1 for n in self.second_networks)
+
+    def second_gateways(self) -> tuple[IPAddress, ...]:
+        """The routers of the network of the second network interfaces, one a family."""
+        return tuple(n.network_address + UNDERLAY_GATEWAY_OFFSET for n in self.second_networks)
 
     def subnet_of(self, number: int) -> int:
         """Which subnet node `number` is in, from 0 on."""
@@ -128,11 +144,17 @@ class Plan(msgspec.Struct, frozen=True):
         if nodes > self.node_capacity or pods_per_node > self.pod_capacity:
             wanted = f"{counted(nodes, 'node')} with {counted(pods_per_node, 'pod')} each"
             room = f"{counted(self.node_capacity, 'node')} with {counted(self.pod_capacity, 'pod')} each"
-            cidrs = f"cluster CIDR {_join(self.cluster)} and node CIDR {_join(self.node)}"
+            cidrs = " and ".join(f"{what} {_join(n)}" for what, n in (("cluster CIDR", self.cluster), *self._of_nodes()))
             raise PlanError(f"{wanted} don't fit: {cidrs} have room for {room}; give larger CIDRs")
 
+    def _of_nodes(self) -> Iterator[tuple[str, tuple[IPNetwork, ...]]]:
+        """The networks of nodes, with what they are called."""
+        yield "node CIDR", self.node
+        if self.second:
+            yield SECOND, self.second
+
     def _check_families(self) -> None:
-        for what, networks in (("service CIDR", self.service), ("node CIDR", self.node)):
+        for what, networks in (("service CIDR", self.service), *self._of_nodes()):
             missing = set(self.versions) - {n.version for n in networks}
             if missing:
                 families = " and ".join(f"IPv{v}" for v in sorted(missing))
@@ -147,7 +169,7 @@ class Plan(msgspec.Struct, frozen=True):
                 )
 
     def _check_usable(self) -> None:
-        for what, networks in (("cluster CIDR", self.cluster), ("service CIDR", self.service), ("node CIDR", self.node)):
+        for what, networks in (("cluster CIDR", self.cluster), ("service CIDR", self.service), *self._of_nodes()):
             for network in networks:
                 special = [name for name in ("loopback", "multicast", "link_local") if getattr(network, f"is_{name}")]
                 if special:
@@ -155,10 +177,16 @@ class Plan(msgspec.Struct, frozen=True):
 
     def _check_overlaps(self) -> None:
         named = [("cluster CIDR", n) for n in self.cluster] + [("service CIDR", n) for n in self.service]
-        named += [("node CIDR", n) for n in self.node] + [("network outside", n) for n in self.outside]
+        named += [(what, n) for what, networks in self._of_nodes() for n in networks]
+        named += [("network outside", n) for n in self.outside]
         for (what, network), (other_what, other) in combinations(named, 2):
             if network.version == other.version and network.overlaps(other):
                 raise PlanError(f"{what} {network} overlaps {other_what} {other}: choose one apart from it")
+
+
+def _hosts(network: IPNetwork) -> int:
+    """How many nodes it has addresses for."""
+    return network.num_addresses - FIRST_NODE_OFFSET - (network.version == 4)
 
 
 def _part(network: IPNetwork, bits: int, index: int) -> IPNetwork:

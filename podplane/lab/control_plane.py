@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,16 @@ WORKING = {
 """The condition of a node that is not its kubelet's."""
 
 
-def node(place: Place, storage: Path, now: str, backend: str) -> dict[str, Any]:
+def node(place: Place, storage: Path, now: str, backend: str, external_ips: Iterable[IPAddress] = ()) -> dict[str, Any]:
     """The node of a machine as its kubelet registers it `now`; its pod blocks are the API server's to give.
 
-    `storage` is where files of its pods are; `backend` is that of the cluster, by which its agent will have it reached.
+    `storage` is where files of its pods are; `backend` is that of the cluster, by which its agent will have it reached;
+    `external_ips` are those that the world outside sees, where they are not those of `place`.
     """
     name = node_name(place.number)
     annotations = {UNDERLAY_MAC: place.mac, BACKENDS: backend, UNDERLAY_MTU: str(underlay.MTU)}
-    addresses = [{"type": "InternalIP", "address": str(ip)} for ip in place.ips]
+    ips = (("InternalIP", place.ips), ("ExternalIP", external_ips))
+    addresses = [{"type": kind, "address": str(ip)} for kind, found in ips for ip in found]
     return {
         "apiVersion": "v1",
         "kind": "Node",

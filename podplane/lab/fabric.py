@@ -13,7 +13,7 @@ from podplane.ipam.plan import Plan
 from podplane.kernel.door import Kernel
 from podplane.kernel.namespace import Namespace, NetworkNamespace, Workers
 from podplane.kernel.opener import KernelOpener
-from podplane.lab import underlay
+from podplane.lab import second_nic, underlay
 from podplane.lab.errors import LabError
 from podplane.lab.faults.cable import Cable
 from podplane.lab.manifests import node_name
@@ -24,12 +24,16 @@ from podplane.state.value import Value, fragment
 
 
 class Machine:
-    """One namespace that stands for a machine, and the door to its kernel state. `uplink` is its own network configuration."""
+    """One namespace that stands for a machine, and the door to its kernel state. `uplink` and `second` are its own configuration of its
+    network interfaces."""
 
-    def __init__(self, namespace: Namespace, opener: KernelOpener, uplink: Sequence[Value] = ()) -> None:
+    def __init__(
+        self, namespace: Namespace, opener: KernelOpener, uplink: Sequence[Value] = (), second: Sequence[Value] = ()
+    ) -> None:
         self.namespace = namespace
         self._opener = opener
         self.uplink = uplink
+        self.second = second
         self.kernel = Kernel(self.namespace, opener)
 
     def open_kernel(self) -> Kernel:
@@ -40,9 +44,16 @@ class Machine:
 
     def configure_uplink(self) -> None:
         """Apply the machine's own network configuration, as when its uplink comes up; objects that exist stay as they are."""
+        self._configure(self.uplink)
+
+    def configure_second(self) -> None:
+        """Likewise that of its second interface."""
+        self._configure(self.second)
+
+    def _configure(self, values: Sequence[Value]) -> None:
         kernel = Kernel(self.namespace, self._opener)
         try:
-            kernel.apply(diff({}, fragment(self.uplink)))
+            kernel.apply(diff({}, fragment(values)))
         finally:
             kernel.close()
 
@@ -81,7 +92,9 @@ class Fabric:
         self._cable(plan)
 
     def _machine(self, name: str, namespace: Namespace) -> Machine:
-        return Machine(namespace, self._opener, underlay.uplink(self._plan, self.places[name], asks=self._asks))
+        place = self.places[name]
+        uplink, second = underlay.uplink(self._plan, place, asks=self._asks), second_nic.machine(self._plan, place.number)
+        return Machine(namespace, self._opener, uplink, second)
 
     def _cable(self, plan: Plan) -> None:
         switch = self.underlay.kernel
@@ -90,22 +103,28 @@ class Fabric:
         for name, machine in self.nodes.items():
             _build(machine.kernel, underlay.boot_sysctls())
             switch.attach(name, machine.namespace)
-            ports += underlay.port(plan, self.places[name], name)
-        _build(switch, [*underlay.switch(plan), *ports])
+            ports += self._ports(name)
+        _build(switch, [*underlay.switch(plan), *second_nic.switch(plan), *ports])
         for machine in self.nodes.values():
-            _build(machine.kernel, machine.uplink)
+            _build(machine.kernel, [*machine.uplink, *machine.second])
+
+    def _ports(self, name: str) -> list[Value]:
+        """All cables of a machine."""
+        place = self.places[name]
+        return [*underlay.port(self._plan, place, name), *second_nic.port(self._plan, place.number, name)]
 
     def cable(self, name: str) -> Cable:
         """The cable of a node."""
         number, plan = self.places[name].number, self._plan
-        gateways = tuple(ip for subnet in range(plan.subnets) for ip in plan.underlay_gateways(subnet))
+        gateways = tuple(ip for subnet in range(plan.subnets) for ip in plan.underlay_gateways(subnet)) + plan.second_gateways()
         gate = underlay.switch_name(plan.subnet_of(number))
-        return Cable(name, self.underlay.namespace, underlay.port_name(number), gate, plan.links(), gateways)
+        networks, second = (*plan.links(), *plan.second_networks), second_nic.port_name(number) if plan.second else ""
+        return Cable(name, self.underlay.namespace, underlay.port_name(number), gate, networks, gateways, second)
 
     def unplug(self, name: str) -> None:
         """Take a machine from its switch, which forgets it; one that is not there stays away. LabError when that can't be."""
         with self._changing:
-            operations = [Operation(value, None) for value in underlay.port(self._plan, self.places[name], name)]
+            operations = [Operation(value, None) for value in self._ports(name)]
             gone = self.underlay.kernel.apply(operations)
         if gone.failed:
             raise LabError(f"the uplink of {name} can't be deleted: {gone.failed[0].error}")
@@ -117,8 +136,8 @@ class Fabric:
         _build(machine.kernel, underlay.boot_sysctls())
         with self._changing:
             self.underlay.kernel.attach(name, namespace)
-            _build(self.underlay.kernel, underlay.port(self._plan, place, name))
-        _build(machine.kernel, machine.uplink)
+            _build(self.underlay.kernel, self._ports(name))
+        _build(machine.kernel, [*machine.uplink, *machine.second])
         return machine
 
     def remake_uplink(self, name: str) -> None:

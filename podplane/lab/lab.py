@@ -353,7 +353,7 @@ class Lab:
     def _manifest(self, number: int) -> dict[str, Any]:
         now = utc_now().strftime("%Y-%m-%dT%H:%M:%SZ")
         place = self._fabric.places[manifests.node_name(number)]
-        return control_plane.node(place, self._folder.path, now, self._backend)
+        return control_plane.node(place, self._folder.path, now, self._backend, self.plan.second_ips(number))
 
     @staticmethod
     async def _register(client: Client, manifest: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
@@ -484,7 +484,7 @@ class Lab:
         clients, own = (tuple(map(str, cidrs)) for cidrs in (networks, (*self.plan.cluster, *self.plan.service)))
         ca, domain, ips = self._certificates.authority, self.spec.cluster_domain, self._settings.dns.ips
         begin = Begin(host, port, token, ca, domain, clients, own, ips=ips, machine=self._dns.machine)
-        inside = (*self.plan.cluster, *self.plan.node, *self.plan.service, *self.plan.outside)
+        inside = (*self.plan.cluster, *self.plan.node, *self.plan.second, *self.plan.service, *self.plan.outside)
         is_asked = self.spec.agents == PROCESSES
         return NameServer(begin, self._name_server_changed, tuple(map(str, inside)), is_asked)
 

@@ -29,6 +29,7 @@ from podplane.cni.network import Attachment
 from podplane.kernel.namespace import Namespace
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import ApiError
+from podplane.lab import second_nic
 from podplane.lab.agents import AgentInProcess, LabAgent
 from podplane.lab.api_connection import ApiConnection, Objects, copy_of, differences, objects_of
 from podplane.lab.control_plane import WORKING
@@ -201,7 +202,9 @@ class LabNode:
 
     def link_changed(self, name: str, event: LinkEvent) -> None:
         """The uplink came, went or lost an address. While it is up, the machine's own network configuration is applied again, as on a
-        real machine; while it is not, nothing of the node reaches the API."""
+        real machine, and so it is of eth1; while it is not, nothing of the node reaches the API."""
+        if name == second_nic.NIC and event.is_present and event.is_up:
+            self.machine.configure_second()
         if name != UPLINK:
             return
         if event.is_present and event.is_up:

@@ -24,7 +24,7 @@ from podplane.lab.spec import LabSpec
 from podplane.model.words import counted
 
 END_SECONDS = 30.0
-FIXED = ("cluster_cidr", "service_cidr", "node_cidr", "subnets")
+FIXED = ("cluster_cidr", "service_cidr", "node_cidr", "subnets", "second_nic")
 """Settings that objects of the lab were made with."""
 
 

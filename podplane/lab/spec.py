@@ -11,7 +11,7 @@ import msgspec
 
 from podplane.dns.message import Name, is_under, name_of
 from podplane.dns.special_names import why_reserved
-from podplane.ipam.plan import Plan, PlanError, parse_cidrs
+from podplane.ipam.plan import SECOND, Plan, PlanError, parse_cidrs
 from podplane.lab.errors import LabError
 from podplane.lab.folder import DEFAULT_NAME, state_home
 from podplane.lab.host_paths import allowed_folders
@@ -40,6 +40,7 @@ class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     `agents_over_https`: agents and kubelets reach the API over HTTPS, as on a real cluster, and not by direct calls.
     `agents`: they are parts of the lab's process, or processes of their own, as on real machines, which always reach the API over HTTPS.
     `keep_connections`: those that a change of policies forbids go on. `mount_home`: pods see /home, /root and the user's home.
+    `second_nic`: CIDRs of the nodes' eth1, "" for none.
     `node_monitor_grace_period`: seconds without a heartbeat after which a node is NotReady.
     `allow_host_paths`: folders of the machine, comma-separated, that pods get as they are. `allow_host_pid`: pods with `hostPID` see all
     processes of the lab.
@@ -53,6 +54,7 @@ class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     cross_subnet: str = ""
     node_cidr: str = "192.168.1.0/24,fd00:192:168:1::/64"
     subnets: int = 1
+    second_nic: str = ""
     node_monitor_grace_period: int = int(NODE_GRACE_SECONDS)
     cluster_domain: str = CLUSTER_DOMAIN
     masquerade_exclude: str = ""
@@ -79,6 +81,7 @@ class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             node=parse_cidrs(self.node_cidr, "node CIDR"),
             outside=parse_cidrs(OUTSIDE, "network outside"),
             subnets=self.subnets,
+            second=parse_cidrs(self.second_nic, SECOND) if self.second_nic else (),
         )
 
     @property

@@ -8,6 +8,8 @@ Gateway and switch share one namespace. It knows the nodes and the network outsi
 packet that leaves the cluster with a pod's address finds no way back, as on a real network. All neighbours are permanent.
 
 With several subnets there is a switch for each, and the gateway is the router between them.
+
+With a second network interface (`second_nic`) a node's default route is there, and eth0 leads to other nodes and the API alone.
 """
 
 from __future__ import annotations
@@ -134,7 +136,8 @@ def port(plan: Plan, place: Place, netns: str) -> list[Value]:
 
 
 def uplink(plan: Plan, place: Place, *, asks: bool = False) -> list[Value]:
-    """What a machine's own network configuration does before Kubernetes comes: address and default route of eth0.
+    """What a machine's own network configuration does before Kubernetes comes: address and default route of eth0; with an eth1, the
+    default route is there, and eth0 has the way to other subnets.
 
     `asks`: other nodes are found by ARP and neighbour discovery, as on a real machine; nobody makes permanent neighbours of them.
     """
@@ -145,9 +148,19 @@ def uplink(plan: Plan, place: Place, *, asks: bool = False) -> list[Value]:
         values += [
             Address(link=UPLINK, ip=ip, prefix_length=network.prefixlen),
             Neighbour(link=UPLINK, ip=gateway, mac=mac_of(gateways[0]), protocol=BOOT_PROTOCOL),
-            Route(destination=DEFAULT[ip.version], gateway=gateway, link=UPLINK, protocol=BOOT_PROTOCOL),
+            *(
+                Route(destination=there, gateway=gateway, link=UPLINK, protocol=BOOT_PROTOCOL)
+                for there in _through_uplink(plan, ip.version)
+            ),
         ]
     return values
+
+
+def _through_uplink(plan: Plan, version: int) -> tuple[IPNetwork, ...]:
+    """What the gateway at eth0 leads to: everything; with an eth1, other subnets alone."""
+    if not plan.second:
+        return (DEFAULT[version],)
+    return tuple(network for network in plan.node if network.version == version and plan.subnets > 1)
 
 
 def boot_sysctls() -> list[Value]:

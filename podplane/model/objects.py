@@ -132,6 +132,11 @@ class Node(Model, frozen=True):
         return tuple(a.address for a in self.status.addresses if a.type in kinds and not why_no_address(a.address))
 
     @property
+    def external_ips(self) -> tuple[str, ...]:
+        """Those by which others reach it from outside."""
+        return tuple(ip for ip in self.ips if ip not in self.internal_ips)
+
+    @property
     def senseless(self) -> tuple[str, ...]:
         """What of its blocks and own addresses makes no sense, and why: `the block 0.0.0.0/0 holds every address`."""
         blocks = [f"the block {text} {why_no_block(text)}" for text in self.spec.senseless_cidrs]

@@ -124,7 +124,9 @@ def examine(
     node_of = {party.name: party.node for party in parties.values()} | {underlay.OUTSIDE: underlay.OUTSIDE}
     allowed = Permitted(who.cluster, parties, {m.name: f"{m.namespace}/{m.pod}" for m in members}, who.judged)
     nodes = [p for p in parties.values() if p.kind == "node"]
-    wanted = promises.plan(pods, nodes, outside, everything, allowed.may, *tunnels.between_nodes(client, site.subnets))
+    external = {node.metadata.name: node.external_ips for node in site.services.nodes}
+    ways = tunnels.between_nodes(client, site.subnets)
+    wanted = promises.plan(pods, nodes, outside, everything, allowed.may, *ways, external)
     wanted, denied = permitted.parted(wanted, allowed.probe_denied_by)
     probes = [*reach.thinned(wanted, node_of, who.unreached), *_localhost(members, parties)]
     answers = _probe(found, probes)

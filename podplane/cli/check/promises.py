@@ -169,8 +169,12 @@ def plan(
     may: May = anybody,
     has_tunnel: HasTunnel = lambda source, target: False,
     largest: Largest = lambda source, target: UNKNOWN,
+    external_ips: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> list[Probe]:
-    """All probes between these parties; where some are chosen, those that policies permit come first."""
+    """All probes between these parties; where some are chosen, those that policies permit come first.
+
+    `external_ips` are the addresses of nodes, by name, that the world outside sees, of those that have such.
+    """
     probes: list[Probe] = []
     for source, target in pairs(pods, everything, may):
         for ip in target.ips:
@@ -183,8 +187,8 @@ def plan(
         by_name = {node.node: node for node in nodes}
         for pod in pods:
             own = by_name.get(pod.node)
-            for ip in outside.ips if own else ():
-                probes.append(_connect(OUTSIDE, pod, outside, ip, same_family(own.ips, ip) if own else ""))
+            ips = (*external_ips.get(own.node, ()), *own.ips) if own else ()
+            probes += [_connect(OUTSIDE, pod, outside, ip, same_family(ips, ip)) for ip in (outside.ips if own else ())]
     return list(dict.fromkeys(probes))
 
 

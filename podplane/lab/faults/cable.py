@@ -43,7 +43,7 @@ NUMBERS = (1 << 32) - 1
 
 class Cable(msgspec.Struct, frozen=True):
     """The cable of a node: the switch's namespace, its port there, the interface of its gateway, and which addresses nodes and gateways
-    have."""
+    have. `second` is the port of the node's eth1, "" for none."""
 
     node: str
     switch: Namespace
@@ -51,6 +51,12 @@ class Cable(msgspec.Struct, frozen=True):
     gate: str
     networks: tuple[IPNetwork, ...]
     gateways: tuple[IPAddress, ...]
+    second: str = ""
+
+    @property
+    def ports(self) -> tuple[str, ...]:
+        """Of all its interfaces."""
+        return tuple(filter(None, (self.port, self.second)))
 
 
 def set_up(cable: Cable, fault: str, chains: Iterable[Chain]) -> None:
@@ -104,18 +110,19 @@ def blocked_port(cable: Cable, wanted: Port) -> Iterator[Chain]:
 
 
 def isolated(cable: Cable) -> Iterator[Chain]:
-    """Nothing passes between the node and other nodes: by the switch, nor by the router between subnets. The gateway is reached, and
+    """Nothing passes between the node and other nodes: by its switches, nor by the router between subnets. The gateway is reached, and
     with it the API and the world outside."""
-    drop, near, far = verdict(DROP), input_is(cable.port), output_is(cable.port)
-    between = [rule(row, drop, comment="isolate") for row in (near, far)]
+    drop = verdict(DROP)
+    between = [rule(match(port), drop, comment="isolate") for port in cable.ports for match in (input_is, output_is)]
     yield _chain(cable, "isolate", BETWEEN_PORTS, between)
-    for hook, row, match in ((FROM_NODE, near, destination_in), (TO_NODE, far, source_in)):
+    for hook, at, match in ((FROM_NODE, input_is, destination_in), (TO_NODE, output_is, source_in)):
         networks: Sequence[tuple[IPNetwork, int]] = [
             *((ipaddress.ip_network(ip), ACCEPT) for ip in cable.gateways),
             *((network, DROP) for network in cable.networks),
         ]
         rules = [
-            rule(row, ethertype(network.version), match(network), verdict(code), comment="isolate")
+            rule(at(port), ethertype(network.version), match(network), verdict(code), comment="isolate")
+            for port in cable.ports
             for network, code in networks
         ]
         yield _chain(cable, "isolate", hook, rules)

@@ -62,6 +62,19 @@ def test_each_direction_is_proved_for_each_pod_and_family(size: list[int], every
         assert seen_outside == set(zip(OUTSIDE.ips, own.ips, strict=True))
 
 
+def test_the_world_outside_must_see_the_external_ip_of_a_node_that_has_one() -> None:
+    pods, nodes = cluster([1, 1])
+    external = {nodes[0].node: ("192.0.2.7",)}
+    probes = [p for p in promises.plan(pods, nodes, OUTSIDE, True, external_ips=external) if p.promise == promises.OUTSIDE]
+    seen = {(p.source, promises.family(p.ip)): p.seen for p in probes}
+    for pod in pods:
+        own = next(n for n in nodes if n.node == pod.node)
+        for ip in own.ips:
+            version = promises.family(ip)
+            is_external = pod.node in external and version == promises.family("192.0.2.7")
+            assert seen[pod.name, version] == ("192.0.2.7" if is_external else ip)
+
+
 @given(sizes)
 def test_a_receiver_must_see_the_senders_own_address_of_the_same_family(size: list[int]) -> None:
     pods, nodes = cluster(size)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import resource
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from podplane.cli.labs import SECOND_NIC
 from podplane.ipam.plan import PlanError
-from podplane.lab import operations, preflight, spec
+from podplane.lab import operations, preflight, second_nic, spec
 from podplane.lab.agents import agent_settings
 from podplane.lab.errors import LabError
 from podplane.lab.folder import Folder
-from podplane.lab.spec import LabSpec
+from podplane.lab.spec import MAX_NODES, LabSpec
+from podplane.state.network import Link, Peer
 
 
 @pytest.fixture
@@ -105,6 +108,39 @@ def test_settings_that_objects_were_made_with_stay(folder: Folder) -> None:
         operations.settings(folder, {"nodes": 2})
     with pytest.raises(LabError, match=r"was made with --cluster-cidr 10\.244\.0\.0/16"):
         operations.settings(folder, {"cluster_cidr": "10.1.0.0/16"})
+    with pytest.raises(LabError, match=r"was made with no --second-nic: .*down --name one --purge"):
+        operations.settings(folder, {"second_nic": SECOND_NIC})
+
+
+@pytest.mark.parametrize(
+    ("cidrs", "why"),
+    [
+        ("192.168.1.128/25,fd00:1::/64", "node CIDR 192.168.1.0/24 overlaps second NIC's CIDR 192.168.1.128/25"),
+        ("203.0.112.0/20,fd00:1::/64", "second NIC's CIDR 203.0.112.0/20 overlaps network outside 203.0.113.0/24"),
+        ("172.30.0.0/24", "the cluster CIDR has IPv6, the second NIC's CIDR 172.30.0.0/24 has not: add one"),
+        (
+            "172.30.0.0/28,fd00:1::/64",
+            "6 nodes with 0 pods each don't fit: .*second NIC's CIDR 172.30.0.0/28,fd00:1::/64 have room for 5",
+        ),
+        ("127.0.0.0/24,fd00:1::/64", "second NIC's CIDR 127.0.0.0/24 is loopback"),
+        ("172.30.0.5/24", "second NIC's CIDR 172.30.0.5/24: .* has host bits set"),
+        ("none", "second NIC's CIDR none: "),
+    ],
+)
+def test_networks_of_second_interfaces_that_can_not_be_are_refused(cidrs: str, why: str) -> None:
+    with pytest.raises(LabError, match=why):
+        LabSpec(nodes=6, second_nic=cidrs).check()
+
+
+def test_the_usual_network_of_second_interfaces_has_room_for_all_nodes_that_a_lab_may_have() -> None:
+    of = LabSpec(nodes=MAX_NODES, second_nic=SECOND_NIC, cluster_cidr="10.0.0.0/11", node_cidr="192.168.0.0/16")
+    of.check()
+    macs = {port.mac for n in range(1, MAX_NODES + 1) for port in _ends(of, n)}
+    assert len(macs) == MAX_NODES
+
+
+def _ends(of: LabSpec, number: int) -> Iterator[Peer]:
+    yield from (v.peer for v in second_nic.port(of.plan(), number, "there") if isinstance(v, Link) and v.peer)
 
 
 def test_the_port_that_was_asked_for_or_any() -> None:
