@@ -132,6 +132,8 @@ class NodeAgent:
         self._recorder = Recorder(client, "podplane", now, name)
         self.supervisor = supervisor or Supervisor()
         self._name_server_answers: bool | None = None
+        self.machine_without: Callable[[], list[str]] = list
+        """What the machine keeps from the node, a line each."""
         self._restart = asyncio.Lock()
         self._starting: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
@@ -198,7 +200,14 @@ class NodeAgent:
             self._record_event,
             self._now,
         )
-        sources = Sources(self.agent, self._caches, self.supervisor.report, lambda: self._client.contact, peers=self.probing)
+        sources = Sources(
+            self.agent,
+            self._caches,
+            self.supervisor.report,
+            lambda: self._client.contact,
+            peers=self.probing,
+            machine_without=lambda: self.machine_without(),
+        )
         reports = Reports(sources, Authorizer(self._client, self.name))
         self.health = NodeHealth(self.agent, reports, self._host.namespace, self._now, self._record_event)
         self.endpoints = NameServerEndpoints(

@@ -89,10 +89,13 @@ class Sources:
         contact: Callable[[], Contact | None],
         clock: Callable[[], float] = time.monotonic,
         peers: Peers = NO_PEERS,
+        machine_without: Callable[[], list[str]] = list,
     ) -> None:
-        """`tasks` gives the reports of the node's supervised tasks, `contact` that of its client, with times of `clock`."""
+        """`tasks` gives the reports of the node's supervised tasks, `contact` that of its client, with times of `clock`, `machine_without`
+        what the machine keeps from the node."""
         self.agent = agent
         self.peers = peers
+        self._machine_without = machine_without
         self._caches = caches
         self._tasks = tasks
         self._contact = contact
@@ -125,7 +128,7 @@ class Sources:
 
     def _unmet(self) -> list[str]:
         """What the node does without of what its Node and those of peers ask for."""
-        return self.agent.planner.unmet_of((NodeKey, PeerKey))[:LISTED]
+        return [*self._machine_without(), *self.agent.planner.unmet_of((NodeKey, PeerKey))][:LISTED]
 
     async def status(self) -> NodeStatus:
         """The whole state. Its parts are of the moment when they were read."""

@@ -32,6 +32,7 @@ from podplane.agent.node import Concern, NodeAgent, Started
 from podplane.agent.object_events import ObjectEvents
 from podplane.agent.peer_plans import PeerPlans
 from podplane.cni.server import Server
+from podplane.kernel import sysctl
 from podplane.kernel.errors import KernelError
 from podplane.kernel.namespace import Workers
 from podplane.kubeapi.access import Access
@@ -210,7 +211,14 @@ class Program:
         own = NodeKey(self._node_name)
         networks = KeptCidrs(self._folder, whose)
         surroundings = Surroundings(
-            self._configuration, host.values, client, cluster, self._waiting, networks, lambda why: events(own, why)
+            self._configuration,
+            host.values,
+            client,
+            cluster,
+            self._waiting,
+            networks,
+            lambda why: events(own, why),
+            sysctl.read_here,
         )
         settings = await surroundings.settings()
         agent = NodeAgent(
@@ -225,6 +233,7 @@ class Program:
             supervisor=supervisor,
             plugins=Plugins(self._folder, self._configuration.plugin_path, may_enter=self._workers.may_enter),
         )
+        agent.machine_without = lambda: surroundings.without
         cluster.caches.subscribe(lambda kind, old, new: _told(agent, kind, old, new))
         cluster.caches.pods.subscribe(lambda old, new: _pod_went(agent, old, new))
         started = await agent.start()

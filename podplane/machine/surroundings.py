@@ -12,14 +12,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
 import msgspec
 
 from podplane.agent.settings import Settings
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import ApiError
-from podplane.machine import cidrs, uplink
+from podplane.machine import cidrs, reverse_path, uplink
 from podplane.machine.cidrs import BLOCKS, Cidrs, KeptCidrs
 from podplane.machine.cluster import Cluster, Waiting, waits_for
 from podplane.machine.configuration import Configuration
@@ -51,8 +51,10 @@ class Surroundings:
         waiting: Waiting,
         kept: KeptCidrs,
         tell: Callable[[str], None],
+        sysctls: Callable[[Iterable[str]], Mapping[str, str]] = lambda names: {},
     ) -> None:
-        """`kept` has what was found last, `tell` is told what can't be found any more."""
+        """`kept` has what was found last, `tell` is told what can't be found any more, `sysctls` reads those of the machine, in another
+        thread."""
         self._configuration = configuration
         self._values = values
         self._client = client
@@ -67,6 +69,9 @@ class Surroundings:
         """When the networks of Services were asked for last, in seconds of the loop's clock."""
         self._settings: Settings | None = None
         self._warned: list[str] = []
+        self._sysctls = sysctls
+        self.without: list[str] = []
+        """What the machine keeps from its node, as it was at the last look."""
         self._changed = asyncio.Event()
 
     async def settings(self) -> Settings:
@@ -130,7 +135,17 @@ class Surroundings:
 
     async def _uplink(self, node: Node) -> Uplink:
         name = self._configuration.features.get("network", {}).get("uplink", "")
-        return await asyncio.to_thread(lambda: uplink.find(self._values(), node.internal_ips, name))
+        peers = [(one.metadata.name, ip) for one in self._cluster.caches.nodes.objects.values() for ip in one.internal_ips]
+
+        def look() -> tuple[Uplink, list[str]]:
+            values = list(self._values())
+            found = uplink.find(values, node.internal_ips, name)
+            filters = self._sysctls(reverse_path.sysctls(found.name))
+            others = (one for one in peers if one[0] != node.metadata.name)
+            return found, reverse_path.dropped(values, filters, found.name, others)
+
+        found, self.without = await asyncio.to_thread(look)
+        return found
 
     def changed(self) -> None:
         """Something of the machine's links changed: look again, soon."""

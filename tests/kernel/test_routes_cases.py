@@ -20,10 +20,11 @@ import pytest
 from podplane.agent.agent import Agent
 from podplane.agent.caches import Caches
 from podplane.cni.network import Attachment
+from podplane.kernel import sysctl
 from podplane.kernel.door import Kernel
 from podplane.kernel.namespace import CurrentNamespace, Namespace, NetworkNamespace, Workers
 from podplane.kernel.opener import KernelOpener
-from podplane.machine import uplink
+from podplane.machine import reverse_path, uplink
 from podplane.model.config import UNDERLAY_MAC
 from podplane.model.objects import Metadata, Node, NodeSpec
 from podplane.model.service import Endpoint, EndpointPort, EndpointSlice, Service, ServicePort, ServiceSpec
@@ -168,6 +169,46 @@ def test_of_several_links_that_with_the_internal_ip_carries_pods_and_answers_lea
     assert exchange(site.far["node2"], site.pod, "10.244.1.2", 7070) in ("192.168.1.11", "10.244.2.0", THEIR_POD)
     seen = [exchange(one, site.pod, "192.168.1.10", 30080, ("10.244.1.2", 8080)) for one in site.far.values()]
     assert seen == ["10.1.0.1", "192.168.1.11", "172.30.0.1"], "a node port, from behind each link"
+
+
+def test_what_the_kernel_drops_of_another_node_for_its_way_back_is_named() -> None:
+    """The default route leads by the first link, and the filter of the second is strict."""
+    site = Site()
+    site.far["node2"].run(shell, "ip address add 10.9.0.5/32 dev eth0; sysctl -qw net.ipv4.conf.eth0.arp_announce=2")
+
+    def passes() -> bool:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as here:
+            here.bind(("192.168.1.10", 7070))
+            here.settimeout(0.3)
+            with site.far["node2"].run(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as there:
+                there.bind(("10.9.0.5", 0))
+                there.sendto(b"x", ("192.168.1.10", 7070))
+            with contextlib.suppress(TimeoutError):
+                return here.recv(10) == b"x"
+        return False
+
+    def told() -> list[str]:
+        values = site.kernel.read_namespace("").values()
+        filters = sysctl.read_here(reverse_path.sysctls("eth1"))
+        return reverse_path.dropped(values, filters, "eth1", [("node2", "192.168.1.11"), ("node3", "10.9.0.5")])
+
+    (why,) = told()
+    assert why.startswith(
+        "rp_filter is 1 on eth1, so the kernel drops what node3 (10.9.0.5) sends there: the way back leads by eth0"
+    )
+    assert not passes() and dropped() == 1
+    for change in ("sysctl -qw net.ipv4.conf.eth1.rp_filter=2", "sysctl -qw net.ipv4.conf.eth1.rp_filter=1; " + WAY_BACK):
+        shell(change)
+        assert passes() and told() == []
+
+
+WAY_BACK = "ip route add 10.9.0.0/16 via 192.168.1.11 dev eth1"
+
+
+def dropped() -> int:
+    """Packets that the filter of reverse paths dropped in this namespace (IPReversePathFilter)."""
+    names, figures = shell("grep ^TcpExt: /proc/net/netstat").splitlines()
+    return int(dict(zip(names.split(), figures.split(), strict=True))["IPReversePathFilter"])
 
 
 def test_an_agent_that_was_away_while_nodes_went_and_came_has_just_the_routes_that_there_are() -> None:

@@ -23,7 +23,7 @@ from podplane.routes import gre
 from podplane.state.network import Link, Peer
 from podplane.state.operations import Operation
 from tests.fake_cluster import uplink_mac
-from tests.kernel.test_routes_cases import exchange, shell
+from tests.kernel.test_routes_cases import dropped, exchange, shell
 from tests.plans import UNDERLAY, agent_settings, node
 from tests.unit.agent.rig import DUAL, caches_of
 
@@ -207,12 +207,6 @@ def test_a_strict_filter_of_reverse_paths_drops_nothing_between_nodes(backend: s
         assert dropped() == two.node2.run(dropped) == 0
 
     asyncio.run(scenario())
-
-
-def dropped() -> int:
-    """Packets that the filter dropped in this namespace (IPReversePathFilter)."""
-    names, figures = shell("grep ^TcpExt: /proc/net/netstat").splitlines()
-    return int(dict(zip(names.split(), figures.split(), strict=True))["IPReversePathFilter"])
 
 
 @pytest.mark.parametrize(("before", "after"), [("host-gw", "vxlan"), ("vxlan", "host-gw")])

@@ -46,12 +46,16 @@ class Node(Rig):
         self.dumps = 0
         self.tasks: dict[str, TaskReport] = {"agent": TaskReport(True, 0, "", 0.0)}
 
+    machine_without: list[str] = []
+    """What the machine keeps from the node."""
+
     async def serve(self) -> Reports:
         """Start, and make what answers."""
         await self.start(*cluster(1, 2), service_of("web", "10.96.0.1"), slice_of("web", "10.244.1.5"))
         self.kernel_of_agent.connections = self._connections  # type: ignore[method-assign]  # a slow kernel
         self.client = Client(self.api.server.call, "agent")
-        self.sources = Sources(self.agent, self.caches, lambda: self.tasks, lambda: self.client.contact)
+        contact, machine = lambda: self.client.contact, lambda: self.machine_without
+        self.sources = Sources(self.agent, self.caches, lambda: self.tasks, contact, machine_without=machine)
         self.reports = Reports(self.sources, Authorizer(self.client, "node1"))
         return self.reports
 

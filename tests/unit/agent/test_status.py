@@ -71,6 +71,13 @@ async def test_what_a_node_does_without_is_told_with_the_reason_until_it_has_it(
     assert [key for key, _, message in node.events if "needs 1280 (RFC 8200" in message] == ["node/node1"]
 
 
+async def test_what_the_machine_keeps_from_a_node_is_told_first() -> None:
+    node = Node()
+    node.machine_without = ["rp_filter is 1 on eth0"]
+    await node.serve()
+    assert (await asked(node, "/status/summary"))["unmet"] == (await asked(node))["unmet"] == ["rp_filter is 1 on eth0"]
+
+
 async def test_what_several_keys_share_counts_once_and_each_change_is_seen() -> None:
     node = Node()
     await node.serve()

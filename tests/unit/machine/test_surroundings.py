@@ -44,6 +44,7 @@ class Rig:
     def __init__(self, folder: Path, api: FakeApi, content: dict[str, Any] | None = None) -> None:
         self.links = {"eth0": ("192.168.1.10", 1500)}
         self.cluster = FakeCluster(node(1, V4), node(2, V4))
+        self.filter = "0"
         self.told: list[str] = []
         self.waited: list[str] = []
         self.restarts: list[Settings] = []
@@ -58,6 +59,7 @@ class Rig:
             waiting,
             KeptCidrs(folder, WHOSE),
             self.told.append,
+            lambda names: dict.fromkeys(names, self.filter),
         )
 
     def values(self) -> list[Value]:
@@ -286,4 +288,21 @@ async def test_a_link_that_comes_and_goes_starts_the_agent_anew_now_and_then_onl
         await until(lambda: bool(rig.restarts))
         await asyncio.sleep(0.01)
     assert [one.network.uplink for one in rig.restarts] == ["eth1"]
+    following.cancel()
+
+
+async def test_nodes_whose_packets_the_machines_filter_drops_are_named_until_it_does_not(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FakeApi({}, []), {"network": {"cluster_cidrs": ["10.0.0.0/8"], "service_cidrs": []}})
+    rig.links |= {"eth1": ("192.168.9.1", 1500)}
+    far = msgspec.structs.replace(with_ip("192.168.9.7"), metadata=node(3, V4).metadata)
+    rig.cluster.caches.nodes.set(far)
+    rig.filter = "1"
+    await rig.tested.settings()
+    assert [one.partition(":")[0] for one in rig.tested.without] == [
+        "rp_filter is 1 on eth0, so the kernel drops what node3 (192.168.9.7) sends there"
+    ]
+    following = asyncio.create_task(rig.tested.follow(rig.restart))
+    rig.filter = "2"
+    rig.tested.changed()
+    await until(lambda: not rig.tested.without)
     following.cancel()
