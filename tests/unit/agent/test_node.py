@@ -358,3 +358,11 @@ async def test_a_static_pod_is_attached_as_the_one_that_stands_for_it_in_the_api
     await rig.node.add(dataclasses.replace(rig.attachment("b"), pod_uid="of-the-file"))
     assert {one.name: one.pod_uid for one in rig.node.attachments()} == {"a": "in-the-api", "b": "of-the-file"}
     await rig.node.close()
+
+
+async def test_what_the_machine_keeps_from_the_node_is_in_its_state_after_a_start_anew_too(rig: Rig) -> None:
+    for why in ("rp_filter is 1 on eth0", "rp_filter is 1 on eth1"):
+        rig.node.machine_without = lambda why=why: [why]  # type: ignore[misc]
+        assert rig.node.health.reports._sources.summary().unmet[0] == why
+        await rig.node.restart(agent_settings(DUAL))
+        assert rig.node.health.reports._sources.summary().unmet[0] == why
