@@ -17,6 +17,8 @@ TOOL = str(Path(__file__).with_name("live_stream.py"))
 CHANGES = (("host-gw", "vxlan"), ("vxlan", "auto"), ("auto", "host-gw"))
 LOST = 3.0
 """What must be: pings without an answer, of 100 a second."""
+LEAST_SENT = 0.95
+"""This part of the pings must have been sent in time for the figure to mean anything."""
 LAST_SECONDS = 8.0
 """After a change was told: the former backend has gone after five seconds (agent.backends)."""
 
@@ -70,4 +72,6 @@ def _result(stream: subprocess.Popen[str]) -> dict[str, Any]:
     if stream.returncode:
         raise RuntimeError("a connection broke")
     found: dict[str, Any] = json.loads(said)
+    if found["sent"] < LEAST_SENT * found["due"]:
+        raise RuntimeError(f"the machine is too busy: {found['sent']} pings in the time of {found['due']}")
     return found

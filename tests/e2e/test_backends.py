@@ -5,43 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from bench import live_stream
 from podplane.kernel import link_kinds
 from podplane.routes import gre
 from tests.e2e.conftest import Podplane, running, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("backends")]
 HAS_GRE = not link_kinds.missing(gre.KINDS.values())
-STREAM = """
-import socket, sys, time
-peer, seconds, size = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
-kind = socket.AF_INET6 if ":" in peer else socket.AF_INET
-ping = socket.socket(kind, socket.SOCK_DGRAM, socket.IPPROTO_ICMPV6 if kind == socket.AF_INET6 else socket.IPPROTO_ICMP)
-ping.setblocking(False)
-stream = socket.create_connection((peer, 8080), timeout=10)
-print("begun", flush=True)
-answered, sent, end = set(), 0, time.monotonic() + seconds
-def receive():
-    try:
-        while True:
-            answered.add(int.from_bytes(ping.recv(4000)[6:8], "big"))
-    except BlockingIOError:
-        pass
-while time.monotonic() < end:
-    header = bytes((128 if kind == socket.AF_INET6 else 8, 0, 0, 0, 0, 0)) + sent.to_bytes(2, "big")
-    ping.sendto(header + bytes(size), (peer, 0))
-    sent += 1
-    stream.sendall(b"x" * 2000 + b"\\n")
-    while not stream.recv(65536).endswith(b"\\n"):
-        pass
-    time.sleep(0.01)
-    receive()
-time.sleep(0.2)
-receive()
-print(sent, sent - len(answered))
-"""
+STREAM = Path(live_stream.__file__).read_text()
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +31,7 @@ def ips_of(lab: Podplane, pod: str) -> list[str]:
 
 
 def stream(lab: Podplane, peer: str, seconds: float, size: int) -> subprocess.Popen[str]:
-    """100 pings of so many bytes a second to a pod's address and as many lines of 2,000 over one connection; they are on their way."""
+    """100 pings of so many bytes a second to a pod's address, and lines of 2,000 over one connection; they are on their way."""
     words = [*lab.command, "exec", "echo-node1-1", "--", "python3", "-c", STREAM, peer, str(seconds), str(size)]
     begun = subprocess.Popen(words, env=lab.environment, stdout=subprocess.PIPE, text=True)
     assert begun.stdout is not None and begun.stdout.readline() == "begun\n"
@@ -133,9 +108,9 @@ def test_backends_change_under_running_traffic_without_a_loss(lab: Podplane, fam
     for name in ("host-gw", "gre" if HAS_GRE else "vxlan", "host-gw", "vxlan"):
         assert f"All nodes are reached by {name}" in lab("backend", "set", name).stdout
     out, _ = running_.communicate(timeout=30)
-    sent, lost = map(int, out.split())
-    assert running_.returncode == 0 and sent > 100
-    assert lost <= 3, f"{lost} of {sent} pings"
+    said = json.loads(out)
+    assert running_.returncode == 0 and said["sent"] > 100 and said["lines"] > 10
+    assert said["lost"] <= 3, said
 
 
 def test_a_tunnel_comes_back_with_its_uplink_and_after_others_took_it_apart(lab: Podplane) -> None:
