@@ -1,11 +1,11 @@
 """Traffic while something else happens: run in the network of a pod, as a script.
 
-    stream.py serve PORT                        sends back what comes over a connection
-    stream.py ask IP PORT SERVICE-IP PORT       sends over one standing connection to the first, and opens new ones to the second, which
-                                                is a server of `tests.engines.image`
+    stream.py serve PORT                        sends back what comes over a connection, and in datagrams
+    stream.py ask IP PORT SERVICE-IP PORT       sends over one standing connection to the first, and datagrams by the clock, and opens new
+                                                connections to the second, which is a server of `tests.engines.image`
 
 `serve` says that it listens, and `ask` that it was answered, by an empty line. It ends with its input, and says then, in JSON, how many
-messages were answered over each, and what went wrong.
+messages were answered over the connections, how many datagrams were sent and lost, and what went wrong.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import select
 import socket
 import sys
+import threading
 import time
 
 BETWEEN_SECONDS, PATIENCE_SECONDS = 0.01, 2.0
@@ -25,8 +26,59 @@ def is_over() -> bool:
     return bool(select.select([sys.stdin], [], [], 0)[0])
 
 
+def echo_datagrams(port: int) -> None:
+    """For ever."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
+        own.bind(("", port))
+        while True:
+            data, source = own.recvfrom(4096)
+            own.sendto(data, source)
+
+
+class Datagrams(threading.Thread):
+    """A hundred a second, whatever becomes of the connections."""
+
+    def __init__(self, ip: str, port: int) -> None:
+        super().__init__()
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.connect((ip, port))
+        self._socket.setblocking(False)
+        self._is_over = threading.Event()
+        self._answered: set[bytes] = set()
+        self.sent = 0
+
+    def run(self) -> None:
+        """Until `end`."""
+        began = time.monotonic()
+        while not self._is_over.wait(max(0.0, began + self.sent * BETWEEN_SECONDS - time.monotonic())):
+            try:
+                self._socket.send(b"%08d" % self.sent)
+            except OSError:
+                pass  # it is lost
+            self.sent += 1
+            self._receive()
+
+    def end(self) -> int:
+        """Send no more: how many had no answer?"""
+        self._is_over.set()
+        self.join()
+        time.sleep(PATIENCE_SECONDS / 4)
+        self._receive()
+        return self.sent - len(self._answered)
+
+    def _receive(self) -> None:
+        while True:
+            try:
+                self._answered.add(self._socket.recv(4096))
+            except BlockingIOError:
+                return
+            except OSError:
+                pass  # what was said of a former one
+
+
 def serve(port: int) -> None:
     """One connection."""
+    threading.Thread(target=echo_datagrams, args=(port,), daemon=True).start()
     with socket.create_server(("", port)) as listener:
         print(flush=True)
         connection, _ = listener.accept()
@@ -36,6 +88,17 @@ def serve(port: int) -> None:
 
 def ask(ip: str, port: int, service: str, service_port: int) -> dict[str, object]:
     """Until the input is closed."""
+    datagrams = Datagrams(ip, port)
+    datagrams.start()
+    try:
+        answered, failures = ask_over_connections(ip, port, service, service_port)
+    finally:
+        lost = datagrams.end()
+    return {"answered": answered, "failures": failures, "datagrams": datagrams.sent, "lost": lost}
+
+
+def ask_over_connections(ip: str, port: int, service: str, service_port: int) -> tuple[int, list[str]]:
+    """Until the input is closed, or the standing connection breaks."""
     standing = socket.create_connection((ip, port), PATIENCE_SECONDS)
     count, failures = 0, list[str]()
     while not is_over():
@@ -44,7 +107,7 @@ def ask(ip: str, port: int, service: str, service_port: int) -> dict[str, object
             standing.sendall(message)
             assert standing.recv(8, socket.MSG_WAITALL) == message
         except (OSError, AssertionError) as error:
-            return {"answered": count, "failures": [*failures, f"standing connection: {error!r}"]}
+            return count, [*failures, f"standing connection: {error!r}"]
         try:
             with socket.create_connection((service, service_port), PATIENCE_SECONDS) as one:
                 one.sendall(REQUEST)
@@ -55,7 +118,7 @@ def ask(ip: str, port: int, service: str, service_port: int) -> dict[str, object
         if count == 1:
             print(flush=True)
         time.sleep(BETWEEN_SECONDS)
-    return {"answered": count, "failures": failures}
+    return count, failures
 
 
 if __name__ == "__main__":

@@ -119,6 +119,7 @@ def test_a_new_version_of_the_agent_rolls_out_and_no_packet_is_lost(pods: Instal
     after = pods.agents()
     assert before.keys() == after.keys() and not set(before.values()) & set(after.values())
     assert found["failures"] == [] and found["answered"] > 50
+    assert found["lost"] == 0 and found["datagrams"] > 100, found
     pods.run("later", "w1", "serve", str(PORT))
     pods.ready("later")
     assert pods.ask(CLIENTS[1], pods.ip("later")) == pods.ip(CLIENTS[1])
