@@ -5,7 +5,7 @@ The gateway of its pods is reached as before, so that a probe tells when the pee
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Set
 
 import msgspec
 
@@ -43,17 +43,41 @@ def _to_gateway(route: Route, gateway: IPAddress | None) -> Iterable[Route]:
 
 
 def found_withdrawn(found: Collection[Value], peers: Iterable[Node]) -> frozenset[str]:
-    """Names of the peers whose routes are withdrawn in what the kernel holds, by an agent before this one."""
+    """Names of the peers whose routes are withdrawn in what the kernel holds, by an agent before this one.
+
+    Only a withdrawal leaves a block unreachable and a route to the block's gateway in it. A block alone may be refused for another reason
+    (`underlay.closed`), and its peer is well.
+    """
     peers = tuple(peers)
     if not peers:
         return frozenset()
-    unreachable = [one.destination for one in found if isinstance(one, Route) and one.kind == UNREACHABLE and not one.netns]
-    return frozenset(peer.metadata.name for peer in peers if any(_is_within(peer, one) for one in unreachable))
+    routes = [one for one in found if isinstance(one, Route) and not one.netns]
+    refused = {_prefix(one.destination) for one in routes if one.kind == UNREACHABLE}
+    hosts = {
+        _prefix(one.destination)
+        for one in routes
+        if one.kind != UNREACHABLE and one.destination.prefixlen == one.destination.max_prefixlen
+    }
+    lengths = {(version, length) for version, _, length in refused}
+    return frozenset(peer.metadata.name for peer in peers if hosts and _is_withdrawn(peer, hosts, refused, lengths))
 
 
-def _is_within(peer: Node, network: IPNetwork) -> bool:
+Prefix = tuple[int, int, int]
+"""IP version, the leading bits as a number, and how many they are."""
+
+
+def _prefix(network: IPNetwork) -> Prefix:
+    return network.version, int(network.network_address) >> (network.max_prefixlen - network.prefixlen), network.prefixlen
+
+
+def _is_withdrawn(peer: Node, hosts: Set[Prefix], refused: Set[Prefix], lengths: Set[tuple[int, int]]) -> bool:
     try:
-        blocks = [network_of(block) for block in peer.spec.pod_cidrs]
+        ips = gateways(peer).values()
     except ValueError:  # nothing is planned for one whose blocks make no sense
         return False
-    return any(block.version == network.version and block.subnet_of(network) for block in blocks)  # type: ignore[arg-type]  # of one version
+    return any((ip.version, int(ip), ip.max_prefixlen) in hosts and _is_refused(ip, refused, lengths) for ip in ips)
+
+
+def _is_refused(ip: IPAddress, refused: Set[Prefix], lengths: Set[tuple[int, int]]) -> bool:
+    found = (length for version, length in lengths if version == ip.version)
+    return any((ip.version, int(ip) >> (ip.max_prefixlen - length), length) in refused for length in found)

@@ -10,6 +10,7 @@ import pytest
 from podplane.agent.poller import Poller
 from podplane.agent.probing import FIRST_SECONDS, SUSPECTS, WITHDRAWN, Probing
 from podplane.kernel.parts import Answer
+from podplane.model.config import UNDERLAY_MTU
 from podplane.model.objects import Node, NodeCondition
 from podplane.probes.choice import MOST
 from podplane.probes.table import INTERVAL_SECONDS, State
@@ -26,6 +27,13 @@ def with_ready(number: int, status: str) -> Node:
     return msgspec.structs.replace(
         made, status=msgspec.structs.replace(made.status, conditions=(NodeCondition("Ready", status),))
     )
+
+
+def narrow(number: int, status: str) -> Node:
+    """The same, that takes packets of less than IPv6 needs."""
+    made = with_ready(number, status)
+    annotations = {**made.metadata.annotations, UNDERLAY_MTU: "1270"}
+    return msgspec.structs.replace(made, metadata=msgspec.structs.replace(made.metadata, annotations=annotations))
 
 
 class Net:
@@ -89,9 +97,13 @@ class ProbingRig(Rig):
 
     def kinds(self, number: int) -> set[str]:
         """Of the routes to a node's blocks in the kernel."""
+        return {one.kind for one in self.routes(number)}
+
+    def routes(self, number: int) -> list[Route]:
+        """To a node's blocks, in the kernel."""
         wanted = (f"10.244.{number}.0/24", f"fd00:10:244:{number}::/64")
         found = (one for one in self.host.objects.network.values() if isinstance(one, Route))
-        return {one.kind for one in found if str(one.destination) in wanted}
+        return [one for one in found if str(one.destination) in wanted]
 
     @property
     def withdrawals(self) -> list[str]:
@@ -236,6 +248,19 @@ async def test_an_agent_that_starts_keeps_what_was_withdrawn_and_writes_nothing(
         if status == "Unknown":
             assert rig.kinds(2) == {"unreachable"} and rig.written == 0
     assert rig.kinds(2) == {"unicast"} and rig.withdrawals == ["node/node2"]
+
+
+async def test_an_agent_that_starts_keeps_the_routes_to_a_peer_that_takes_too_little_for_ipv6(rig: ProbingRig) -> None:
+    rig.put(narrow(2, "Unknown"))
+    await rig.pass_(3)
+    before = {str(one.destination): one.kind for one in rig.routes(2)}
+    assert before == {"10.244.2.0/24": "unicast", "fd00:10:244:2::/64": "unreachable"}
+    await rig.agent.stop()
+    rig.subscribed = None
+    rig.new_agent()
+    await rig.start()
+    assert rig.agent.view.withdrawn == frozenset() and rig.written == 0
+    assert {str(one.destination): one.kind for one in rig.routes(2)} == before
 
 
 async def test_in_a_large_cluster_a_node_watches_some_and_those_that_are_not_ready() -> None:

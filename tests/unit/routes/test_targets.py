@@ -5,11 +5,13 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from podplane.model.config import UNDERLAY_MTU
 from podplane.model.paths import OVERLAY, UNDERLAY, Path
 from podplane.routes import ways
 from podplane.routes.targets import carried_in, paths
 from podplane.routes.withdrawal import found_withdrawn, withdrawn
 from podplane.state.network import Fdb, Neighbour, Route
+from podplane.state.value import network_of
 from tests.plans import config, node
 from tests.unit.routes.test_subnets import FAR, HALF, HERE, NEAR, SUBNETS, settings
 
@@ -84,6 +86,25 @@ def test_an_agent_finds_what_one_before_it_withdrew() -> None:
     odd = msgspec.structs.replace(FAR, spec=msgspec.structs.replace(FAR.spec, pod_cidrs=("nonsense",)))
     assert found_withdrawn(gone.values(), [odd, NEAR]) == {"node2"}
     assert found_withdrawn([own], [NEAR]) == frozenset() and found_withdrawn(gone.values(), []) == frozenset()
+
+
+@pytest.mark.parametrize("backend", ["host-gw", "vxlan", "gre"])
+def test_a_block_that_is_closed_for_the_size_of_packets_is_not_taken_for_withdrawn(backend: str) -> None:
+    used = settings(backend=backend)
+    annotations = {**NEAR.metadata.annotations, UNDERLAY_MTU: "1270"}
+    narrow = msgspec.structs.replace(NEAR, metadata=msgspec.structs.replace(NEAR.metadata, annotations=annotations))
+    way = ways.towards(narrow, used)
+    assert way is not None
+    planned = way.plan_peer(narrow, HERE, used)
+    assert {one.kind for one in planned.values() if isinstance(one, Route)} == {"unicast", "unreachable"}
+    assert found_withdrawn(planned.values(), [narrow, FAR]) == frozenset()
+    assert found_withdrawn(withdrawn(planned, narrow).values(), [narrow, FAR]) == {"node2"}
+
+
+def test_a_peer_within_a_refused_prefix_of_another_is_not_taken_for_withdrawn() -> None:
+    wide = Route(destination=network_of("10.244.0.0/16"), kind="unreachable", protocol=80)
+    host = Route(destination=network_of("10.244.2.9/32"), link="eth0", protocol=80)
+    assert found_withdrawn([wide, host], [NEAR, FAR]) == frozenset()
 
 
 def test_blocks_that_are_routed_as_one_are_withdrawn_as_one() -> None:
