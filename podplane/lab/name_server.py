@@ -34,9 +34,9 @@ LINGER_SECONDS, ASKED_SECONDS = 1.0, 5.0
 by three questions at the bridge's address, one a second, that nobody answers (`machine.name_server`)."""
 SERVED_SECONDS = 1.0
 """A process that served for so long and ends is started again at once."""
-BEAT_SECONDS, HUNG_BEATS, START_BEATS = 0.5, 6, 60
+BEAT_SECONDS, HUNG_BEATS, START_BEATS = 0.5, 6, 600
 """From one look at the process to the next; after so many without an answer it is killed; after so many if it has answered nothing yet.
-Machines are busy at times: a process that only waits for its turn is slow, and not hung."""
+Machines are busy at times: a process that only waits for its turn is slow, and not hung; one that is emulated takes minutes to start."""
 LOWEST_SECONDS, HIGHEST_SECONDS = 0.1, 10.0
 """Of the back-off."""
 
