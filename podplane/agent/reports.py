@@ -25,7 +25,7 @@ from podplane.agent.metrics import Metrics
 from podplane.agent.route_report import routes
 from podplane.agent.status import Sources
 from podplane.kubeapi.authorization import METRICS, PROXY, Authorizer
-from podplane.model.answers import DeniedFlows, SeenFlows
+from podplane.model.answers import DeniedFlows, RouteStatus, SeenFlows
 from podplane.servers.figures import CONTENT_TYPE
 from podplane.servers.http import Call, Reply
 from podplane.servers.report_thread import LIMIT, Busy, ReportThread
@@ -85,7 +85,7 @@ class Reports:
                 case ["status", "summary"]:
                     return Reply(200, msgspec.json.encode(self._sources.summary()))
                 case ["routes"]:
-                    return Reply(200, msgspec.json.encode(await self._counted(lambda: routes(self._agent.ledger))))
+                    return Reply(200, msgspec.json.encode(await self._counted(self._routes)))
                 case ["metrics"]:
                     policies = await self._thread.run(self._agent.policy_counts())
                     metrics = Metrics(self._sources, await self._counted(self._sources.counts), self.requests, policies)
@@ -114,6 +114,9 @@ class Reports:
                 return await count()
         finally:
             self._counts_wanted -= 1
+
+    async def _routes(self) -> list[RouteStatus]:
+        return await routes(self._agent.ledger, self._agent.view.withdrawn)
 
     async def _denied(self, after: int = 0) -> DeniedFlows:
         log = self._agent.denied

@@ -22,7 +22,6 @@ from podplane.model.answers import RouteStatus
 from podplane.model.config import AGENT_PORT
 from podplane.model.node_addresses import why_no_block
 from podplane.model.words import listed
-from podplane.routes.withdrawal import UNREACHABLE
 from podplane.state.value import network_of
 
 OF_NODES = "node/"
@@ -81,9 +80,8 @@ def _withdrawn(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, li
     """Peer → the nodes on which its routes are withdrawn."""
     gone: dict[str, list[str]] = {}
     for node, rows in found.items():
-        refused = {key for one in rows if one["kind"] == UNREACHABLE for key in one["wanted_by"] if _is_peer(key, node)}
-        for key in sorted(refused):
-            gone.setdefault(key.removeprefix(OF_NODES), []).append(node)
+        for peer in sorted({name for one in rows for name in one.get("withdrawn", ())}):
+            gone.setdefault(peer, []).append(node)
     return gone
 
 

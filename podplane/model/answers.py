@@ -66,7 +66,8 @@ class RouteStatus(msgspec.Struct, frozen=True):
     """A route of podplane's on a node: `destination` by `link`, to the gateway `via` where there is one.
 
     `through` is the address of the node at the other end of the tunnel that it leads through ("": none); `wanted_by` are the keys that
-    asked for it, `state` is that of the ledger: done, pending, refused.
+    asked for it, `state` is that of the ledger: done, pending, refused. `withdrawn` are those nodes of theirs because of which it refuses
+    what is sent to their pods: they are not ready and do not answer.
     """
 
     destination: str
@@ -76,6 +77,7 @@ class RouteStatus(msgspec.Struct, frozen=True):
     through: str
     wanted_by: list[str]
     state: str
+    withdrawn: list[str] = []
 
 
 class PeerWay(msgspec.Struct, frozen=True, kw_only=True):

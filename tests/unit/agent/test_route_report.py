@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from podplane.agent.agent import Agent
 from podplane.agent.route_report import routes
 from podplane.kernel.door import Kernel
 from podplane.model.answers import RouteStatus
-from podplane.model.config import ROUTE_PROTOCOL
+from podplane.model.config import ROUTE_PROTOCOL, UNDERLAY_MTU
 from podplane.state.network import Route
 from podplane.state.operations import Operation
 from podplane.state.value import network_of
@@ -50,3 +51,17 @@ async def test_a_route_in_whose_place_there_is_somebody_elses_is_refused() -> No
     assert not Kernel(rig.host, rig.opener).apply([Operation(None, foreign)]).failed
     found = {one.destination: one.state for one in await described("host-gw", rig)}
     assert found["10.244.2.0/24"] == "refused" and found["fd00:10:244:2::/64"] == "done"
+
+
+async def test_a_route_that_refuses_says_whether_it_is_withdrawn_or_closed_to_what_the_network_carries() -> None:
+    rig, (own, narrow, dead) = Rig(), cluster(1, 2, 3)
+    annotations = {**narrow.metadata.annotations, UNDERLAY_MTU: "1270"}
+    narrow = msgspec.structs.replace(narrow, metadata=msgspec.structs.replace(narrow.metadata, annotations=annotations))
+    agent = Agent("node1", agent_settings(DUAL), Kernel(rig.host, rig.opener), caches_of(own, narrow, dead))
+    await agent.start()
+    agent.withdraw_routes(frozenset({"node3"}))
+    await agent.reconcile()
+    found = {one.destination: (one.kind, one.withdrawn) for one in await routes(agent.ledger, agent.view.withdrawn)}
+    assert found["10.244.2.0/24"] == ("unicast", []) and found["fd00:10:244:2::/64"] == ("unreachable", [])
+    assert found["10.244.3.0/24"] == found["fd00:10:244:3::/64"] == ("unreachable", ["node3"])
+    assert found["10.244.3.1/32"] == ("unicast", [])
