@@ -250,14 +250,13 @@ def by_backend(backend: str) -> Settings:
 
 
 @contextlib.contextmanager
-def recorded_routes() -> Iterator[list[bytes]]:
-    """What agents send over rtnetlink meanwhile, as bytes, each piece with one acknowledgement."""
-    sent: list[bytes] = []
+def recorded_routes() -> Iterator[list[Sequence[netlink.Message]]]:
+    """What agents send over rtnetlink meanwhile, each piece with one acknowledgement; `as_sent` makes the bytes, when no clock runs."""
+    sent: list[Sequence[netlink.Message]] = []
     send = netlink.Socket._send
 
     def send_and_keep(self: netlink.Socket, part: Sequence[netlink.Message]) -> list[netlink.Refusal]:
-        flags = [netlink.NLM_F_REQUEST] * (len(part) - 1) + [netlink.NLM_F_REQUEST | netlink.NLM_F_ACK]
-        sent.append(b"".join(netlink.encode(m, n, flag) for n, (m, flag) in enumerate(zip(part, flags, strict=True), 1)))
+        sent.append(part)
         return send(self, part)
 
     netlink.Socket._send = send_and_keep  # type: ignore[method-assign]  # for this process of a bench only
@@ -265,6 +264,12 @@ def recorded_routes() -> Iterator[list[bytes]]:
         yield sent
     finally:
         netlink.Socket._send = send  # type: ignore[method-assign]  # as it was
+
+
+def as_sent(part: Sequence[netlink.Message]) -> bytes:
+    """A piece as it is sent."""
+    flags = [netlink.NLM_F_REQUEST] * (len(part) - 1) + [netlink.NLM_F_REQUEST | netlink.NLM_F_ACK]
+    return b"".join(netlink.encode(m, n, flag) for n, (m, flag) in enumerate(zip(part, flags, strict=True), 1))
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from statistics import quantiles
 
 from bench import factor
 from bench.agent_start import nodes
-from bench.agents import NAME, Cluster, OneAgent, by_backend, make_uplink, node, recorded_routes
+from bench.agents import NAME, Cluster, OneAgent, as_sent, by_backend, make_uplink, node, recorded_routes
 from bench.common import Row
 from bench.judging import ABSOLUTE, PYTHON
 from bench.services import measured
@@ -76,7 +76,7 @@ async def measure(turns: Turns, backend: str, peers: int) -> dict[str, float]:
             agent.node_changed(None, one)
         await agent.settle()
         program = time.perf_counter() - began
-        filling = sent[started:]
+        filling = list(map(as_sent, sent[started:]))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     figures = await joins(agent)
     written = agent.written
@@ -93,7 +93,7 @@ async def measure(turns: Turns, backend: str, peers: int) -> dict[str, float]:
     return {
         **figures,
         "program": program,
-        "replay": replay(sent[:started], filling),
+        "replay": replay(list(map(as_sent, sent[:started])), filling),
         "again": again * 1000,
         "turn": longest * 1000,
         "memory": memory,
