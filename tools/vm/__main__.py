@@ -1,7 +1,7 @@
 """Run tests on Debian's kernel, in a virtual machine. By hand (`make test-vm`); it takes a minute to boot and collect, and each test some
 twenty times as long as here, because the processor is emulated.
 
-    .venv/bin/python -m tools.vm [--seconds 900] [--memory 2048] [-- COMMAND …]
+    .venv/bin/python -m tools.vm [--seconds 1800] [--memory 2048] [-- COMMAND …]
 
 Without a command it runs TESTS. The virtual machine sees the files of this one, read-only, and has no network: what it writes is gone with
 it. The kernel is fetched as a package once, and kept in the cache of the user; qemu, virtiofsd and busybox must be there. Root runs it:
@@ -29,9 +29,10 @@ from podplane.kernel import syscalls
 from tools.vm import initramfs
 from tools.vm.kernel import Kernel, Missing, kernel, program, virtiofsd
 
-SECONDS, MEMORY, PROCESSORS = 900.0, 2048, 2
+SECONDS, MEMORY, PROCESSORS = 1800.0, 2048, 2
 TESTS = (
     "tests/kernel/test_gre.py",
+    "tests/e2e/test_gre.py",
     "tests/kernel/test_cgroups.py",
     "tests/kernel/test_cgroups_of_containers.py",
     "tests/attack/test_user_limits.py",
