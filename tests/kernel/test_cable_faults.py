@@ -230,3 +230,10 @@ def test_an_mtu_is_that_of_the_node_or_of_the_network_behind_it() -> None:
     cable.set_mtu(of, underlay.MTU)
     foreign.set_mtu(own, UPLINK, underlay.MTU)
     assert all(network.passes_whole(*way, 1500) for way in ways)
+
+
+def test_an_mtu_too_small_for_ipv6_leaves_the_gateway_its_ipv6() -> None:
+    """As the first that a port of its switch is given, too: the other nodes still reach it."""
+    network = Network()
+    cable.set_mtu(network.fabric.cable("node1"), 1200)
+    assert network.reach("node3", "gateway")

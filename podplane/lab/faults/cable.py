@@ -132,10 +132,12 @@ def set_mtu(cable: Cable, mtu: int) -> None:
     """Have the switch's port take packets of at most so many bytes to the node, and from it of a VLAN tag more, as veth does whether a
     frame has one or not (is_skb_forwardable). FaultError when it can't.
 
-    The switch's own interface, the gateway, follows its ports (br_mtu_auto_adjust) until it was given an MTU of its own.
+    The switch's own interface, the gateway, follows its ports (br_mtu_auto_adjust) until it was given an MTU of its own; below 1280 it
+    would lose its IPv6 addresses (addrconf_notify). It is given one before, by way of another: that which it has is none (dev_set_mtu).
     """
+    for own in (MTU + 1, MTU):
+        foreign.set_mtu(cable.switch, cable.gate, own)
     foreign.set_mtu(cable.switch, cable.port, mtu)
-    foreign.set_mtu(cable.switch, cable.gate, MTU)
 
 
 def _chain(cable: Cable, fault: str, hook: str, rules: Sequence[Rule]) -> Chain:
