@@ -1,13 +1,13 @@
 """What a node knows of the ways to its peers: reached or lost, how long an answer takes, and how many of the last probes had none.
 
     a probe is sent ── answered ──► the next one INTERVAL_SECONDS after it, of the IP versions of a peer in turn
-                    └─ no answer within its patience: lost, and the next one at once, with less patience; so are other ways to the peer
+                    └─ no answer within its timeout: lost, and the next one at once, with a shorter timeout; so are other ways to the peer
 
     UNKNOWN ── answered ──► REACHED ── LOST_AFTER lost in a row ──► LOST ── BACK_AFTER answered in a row ──► REACHED
        └────── LOST_AFTER lost in a row ─────────────────────────────┘
 
-So a peer that is lost is known to be within INTERVAL_SECONDS + 2, and one packet that is lost changes nothing. An answer that comes late is
-an answer all the same. Times are seconds of the caller's clock; nothing here sends or reads.
+So a peer that is lost is known to be within INTERVAL_SECONDS + 2, and one packet that is lost changes nothing. No timeout is shorter than
+what the round trips of the way need (RFC 6298), so a long way is judged later. An answer that comes late is an answer all the same. Times are seconds of the caller's clock; nothing here sends or reads.
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ INTERVAL_SECONDS, RESTING_SECONDS = 6.0, 60.0
 while all is well with what that carries."""
 LOST_INTERVAL_SECONDS = 1.0
 """From a probe of a lost way to the next one."""
-PATIENCE_SECONDS, LESS_SECONDS, LEAST_SECONDS = 0.8, 0.3, 0.12
-"""So long an answer is waited for: usually; after one that did not come; of a way that is to be judged soon."""
+TIMEOUT_SECONDS, SHORT_SECONDS, SHORTEST_SECONDS = 0.8, 0.3, 0.12
+"""So long an answer is waited for at least: usually; after one that did not come; of a way that is to be judged soon."""
 AGAIN_SECONDS = 0.2
 """From an answer of a way that is taken for lost to the next probe."""
 LOST_AFTER, BACK_AFTER = 4, 3
 KEPT_SECONDS = 2.0
-"""A probe is remembered for so long: one that comes later is no answer any more."""
+"""A probe is remembered for so long: one that comes later is no answer any more. No timeout is longer."""
 WINDOW = 64
 """Of so many probes it is counted how many were lost."""
-SMOOTHING = 8
-"""Each answer counts for one part of so many of the latency (as RFC 6298 has it for round trips)."""
+SMOOTHING, SMOOTHING_OF_VARIATION, VARIATIONS = 8, 4, 4
+"""Each answer counts for one part of so many of the latency and of its variation; and a timeout has so many variations more than the latency
+(RFC 6298, 2: 1/alpha, 1/beta, K)."""
 SEQUENCES = 1 << 16
 
 
@@ -54,18 +55,21 @@ class Plan(NamedTuple):
 
 
 class Row(msgspec.Struct, eq=False):
-    """One way. `latency` is the smoothed time of a round trip in seconds, None before the first answer; `lost` has a bit for each of the
-    last `sent` probes (WINDOW at most): was it lost? `since`: when the state began."""
+    """One way. `latency` is the smoothed time of a round trip in seconds, None before the first answer, and `variation` how much it changes;
+    `lost` has a bit for each of the last `sent` probes (WINDOW at most): was it lost? `since`: when the state began."""
 
     path: Path
     due_at: float
     since: float
     state: State = State.UNKNOWN
     latency: float | None = None
+    variation: float = 0.0
     lost: int = 0
     sent: int = 0
     lost_in_a_row: int = 0
     answered_in_a_row: int = 0
+    over: int = 0
+    """So many probes were answered or lost since there is this way."""
     sequence: int = -1
     """Of the probe that is on its way; -1: none is."""
     is_hasty: bool = False
@@ -82,28 +86,46 @@ class Row(msgspec.Struct, eq=False):
         return (self.lost & ~(self.lost << 1)).bit_count()
 
     @property
-    def patience(self) -> float:
+    def timeout(self) -> float:
         """So long the answer to the next probe is waited for."""
         if self.state is State.LOST:
-            return PATIENCE_SECONDS
-        if self.is_hasty:
-            return LEAST_SECONDS
-        return LESS_SECONDS if self.lost_in_a_row else PATIENCE_SECONDS
+            least = TIMEOUT_SECONDS
+        elif self.is_hasty:
+            least = SHORTEST_SECONDS
+        else:
+            least = SHORT_SECONDS if self.lost_in_a_row else TIMEOUT_SECONDS
+        latency = self.latency or 0.0
+        return max(least, min(KEPT_SECONDS, latency + max(latency, VARIATIONS * self.variation)))
+
+    def measure(self, seconds: float) -> None:
+        """An answer took so long (RFC 6298, 2.2 and 2.3). The very first may have waited for a neighbour to be found."""
+        if self.latency is None or (self.over == 1 and seconds < self.latency):
+            self.latency, self.variation = seconds, seconds / 2
+        else:
+            self.variation += (abs(seconds - self.latency) - self.variation) / SMOOTHING_OF_VARIATION
+            self.latency += (seconds - self.latency) / SMOOTHING
 
     def count(self, *, is_lost: bool) -> None:
         """Another probe is over."""
+        self.over += 1
         self.sent = min(WINDOW, self.sent + 1)
         self.lost = (self.lost << 1 | is_lost) & ((1 << WINDOW) - 1)
         self.lost_in_a_row = self.lost_in_a_row + 1 if is_lost else 0
         self.answered_in_a_row = 0 if is_lost else self.answered_in_a_row + 1
 
+    def count_late(self, number: int) -> None:
+        """The probe that was over as the one of this number, and was counted as lost, is answered."""
+        self.lost &= ~(1 << self.over - number)
+        self.lost_in_a_row = 0
+        self.answered_in_a_row += 1
+
 
 class Sent(msgspec.Struct):
-    """A probe: of which way, when, and is it given up?"""
+    """A probe: of which way, when; and nobody waits for it any more, as the how many-th of its way (0: it is waited for)."""
 
     row: Row
     at: float
-    is_over: bool = False
+    number: int = 0
 
 
 class Table:
@@ -149,8 +171,12 @@ class Table:
         for row in self.of(peer):
             if row.state is not State.LOST:
                 row.is_hasty = True
-                row.due_at = min(row.due_at, now + LEAST_SECONDS if row.sequence >= 0 else now)
+                row.due_at = min(row.due_at, max(now + SHORTEST_SECONDS, self._given_up_at(row)) if row.sequence >= 0 else now)
         self._find_due()
+
+    def _given_up_at(self, row: Row) -> float:
+        """When the probe that is on its way is taken for lost."""
+        return self._sent[row.sequence].at + row.timeout
 
     def _find_due(self) -> None:
         self.due_at = min((row.due_at for row in self._rows.values()), default=math.inf)
@@ -179,7 +205,7 @@ class Table:
             self._end_probe(former.row)
         self._sent[sequence] = Sent(row, now)
         row.sequence = sequence
-        row.due_at = now + row.patience
+        row.due_at = now + row.timeout
         self.waiting += 1
         return sequence
 
@@ -188,7 +214,7 @@ class Table:
         if row.sequence >= 0:
             self.waiting -= 1
             if (sent := self._sent.get(row.sequence)) is not None:
-                sent.is_over = True
+                sent.number = row.over + 1
             row.sequence = -1
 
     def _lost(self, row: Row, now: float) -> None:
@@ -221,21 +247,23 @@ class Table:
         if sent is None or sent.row.path.ip != ip or self._rows.get(sent.row.path) is not sent.row:
             return False
         del self._sent[sequence]
-        row, is_late = sent.row, sent.is_over
-        if is_late:  # it was counted as lost
-            row.lost_in_a_row = 0
+        row, is_late = sent.row, sent.number > 0
+        row.is_hasty = False
+        row.measure(seconds)
+        if is_late:
+            row.count_late(sent.number)
         else:
             self._end_probe(row)
             row.count(is_lost=False)
-        row.is_hasty = False
-        row.latency = seconds if row.latency is None else row.latency + (seconds - row.latency) / SMOOTHING
         if row.state is State.UNKNOWN or (row.state is State.LOST and row.answered_in_a_row >= BACK_AFTER):
             row.state, row.since = State.REACHED, now
             row.lost = row.sent = 0  # what is counted is how it is since it is reached
             self.changes += 1
         if not is_late:
             row.due_at = self._next_at(row, sent.at) if row.state is State.REACHED else now + AGAIN_SECONDS
-            self.due_at = min(self.due_at, row.due_at)
+        elif row.sequence >= 0:  # the next one is on its way, which takes longer than was known
+            row.due_at = max(row.due_at, self._given_up_at(row))
+        self.due_at = min(self.due_at, row.due_at)
         return True
 
     def _forget_old(self, now: float) -> None:
@@ -243,7 +271,7 @@ class Table:
         for sequence, sent in list(self._sent.items()):
             if sent.at > now - KEPT_SECONDS:
                 break
-            if sent.is_over:
+            if sent.number:
                 del self._sent[sequence]
 
     # What there is to say.

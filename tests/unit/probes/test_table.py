@@ -132,17 +132,49 @@ def test_what_is_hastened_is_judged_within_a_second() -> None:
 def test_an_answer_that_comes_late_is_an_answer() -> None:
     net = Net(PODS)
     net.run(4)
-    net.seconds = 0.6  # more than the patience of one in haste, and of one that lost a packet
+    net.seconds = 0.6  # more than the timeout of one in haste, and of one that lost a packet
     net.table.hasten("node2", net.now)
+    net.run(100)
+    assert net.row().state is State.REACHED and 0.5 < (net.row().latency or 0) < 0.7 and net.row().loss == 0
+
+
+@pytest.mark.parametrize("seconds", [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.5])
+def test_a_long_way_is_never_lost_for_its_length_alone(seconds: float) -> None:
+    net = Net(PODS, PODS6)
+    net.seconds = seconds
     net.run(60)
-    assert net.row().state is State.REACHED and 0.5 < (net.row().latency or 0) < 0.7
+    changes = net.table.changes
+    net.table.hasten("node2", net.now)
+    for _ in range(60):
+        net.run(1)
+        assert net.row().state is net.row(PODS6).state is State.REACHED and net.table.changes == changes
+    assert net.row().loss == 0 and not net.table.is_hasty
 
 
-def test_a_long_way_is_never_lost_for_its_length_alone() -> None:
+@pytest.mark.parametrize("seconds", [0.2, 0.4, 0.5, 0.7, 1.5])
+def test_one_lost_packet_of_a_long_way_is_one_and_soon_over(seconds: float) -> None:
+    net = Net(PODS, BELOW)
+    net.seconds = seconds
+    net.run(60)
+    to_lose = [PODS]
+    net.answers = lambda path, now: not (path in to_lose and to_lose.remove(path) is None)
+    net.run(15)
+    before = len(net.sent)
+    net.run(120)
+    assert not to_lose and net.row().lost.bit_count() == 1
+    assert len(net.sent) - before == pytest.approx(120 / INTERVAL_SECONDS + 120 / RESTING_SECONDS, abs=2)
+
+
+def test_a_first_answer_that_waited_for_a_neighbour_makes_no_way_long() -> None:
     net = Net(PODS)
-    net.seconds = 1.5
-    net.run(60)
-    assert net.row().state is State.REACHED
+    net.seconds = 0.7
+    net.run(3)
+    net.seconds = 0.001
+    net.run(20)
+    net.answers = lambda path, now: False
+    net.table.hasten("node2", net.now)
+    net.run(0.8)
+    assert net.row().state is State.LOST
 
 
 def test_only_the_address_that_was_asked_may_answer_and_once() -> None:
