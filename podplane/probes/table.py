@@ -7,7 +7,8 @@
        └────── LOST_AFTER lost in a row ─────────────────────────────┘
 
 So a peer that is lost is known to be within INTERVAL_SECONDS + 2, and one packet that is lost changes nothing. No timeout is shorter than
-what the round trips of the way need (RFC 6298), so a long way is judged later. An answer that comes late is an answer all the same. Times are seconds of the caller's clock; nothing here sends or reads.
+what the round trips of the way need (RFC 6298), so a long way is judged later. An answer that comes late is an answer all the same. Times
+are seconds of the caller's clock; nothing here sends or reads.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ KEPT_SECONDS = 2.0
 WINDOW = 64
 """Of so many probes it is counted how many were lost."""
 SMOOTHING, SMOOTHING_OF_VARIATION, VARIATIONS = 8, 4, 4
-"""Each answer counts for one part of so many of the latency and of its variation; and a timeout has so many variations more than the latency
+"""Each answer counts for one part of so many of the latency and of its variation; and a timeout has so many variations more than a latency
 (RFC 6298, 2: 1/alpha, 1/beta, K)."""
 SEQUENCES = 1 << 16
 
@@ -55,7 +56,7 @@ class Plan(NamedTuple):
 
 
 class Row(msgspec.Struct, eq=False):
-    """One way. `latency` is the smoothed time of a round trip in seconds, None before the first answer, and `variation` how much it changes;
+    """One way. `latency` is the smoothed time of a round trip in seconds, None before the first answer, and `variation` its change;
     `lost` has a bit for each of the last `sent` probes (WINDOW at most): was it lost? `since`: when the state began."""
 
     path: Path
