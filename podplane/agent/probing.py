@@ -10,6 +10,7 @@ agents of the process, and cost nothing while nothing is due.
 from __future__ import annotations
 
 import asyncio
+import heapq
 import logging
 import math
 import time
@@ -28,6 +29,7 @@ from podplane.probes.problems import problems
 from podplane.probes.table import INTERVAL_SECONDS, Plan, State, Table
 from podplane.probes.withdrawal import Surroundings, Suspect, withdrawn
 from podplane.routes.targets import carried_in, paths
+from podplane.routes.usable import TELLERS
 
 log = logging.getLogger(__name__)
 FIRST_SECONDS = 1.0
@@ -69,6 +71,8 @@ class Probing:
         self._clock = clock
         self.table = Table()
         self._echo: Echo | None = None
+        self._why_no_echo = ""
+        self._has_chosen = False
         self._not_ready: dict[str, None] = {}
         self._was_ready: set[str] = set()
         """Of those that are not, and that have been ready since this agent started."""
@@ -153,10 +157,15 @@ class Probing:
     async def _opened(self) -> Echo:
         while True:
             try:
-                return self._open_echo()
+                echo = self._open_echo()
             except OSError as error:
-                log.warning("probes node=%s error=%s", self._view.node_name, error)
+                if str(error) != self._why_no_echo:
+                    log.warning("probes node=%s error=%s", self._view.node_name, error)
+                self._why_no_echo = str(error)
                 await asyncio.sleep(AGAIN_SECONDS)
+            else:
+                self._why_no_echo = ""
+                return echo
 
     def look(self) -> None:
         """Send what is due, take what was answered, and judge."""
@@ -181,7 +190,7 @@ class Probing:
             self._choose_at = now + NODE_SECONDS * len(nodes)
             self._chosen = choice.watched(self._view.node_name, nodes.keys())
             self._are_chosen = True
-        self._is_dirty, self._config = False, self._agent.config
+        self._is_dirty, self._has_chosen, self._config = False, True, self._agent.config
         suspects = self._suspects(now) if own is not None else ()
         known = {row.path.peer for row in self.table.rows}
         self.table.set(self._wanted(self._chosen if own is not None else (), suspects, now), now)
@@ -217,15 +226,16 @@ class Probing:
         return paths(self._view.as_usable(peer), own, self._config)
 
     def _judge(self, now: float) -> None:
-        """Withdraw routes, or take that back."""
+        """Withdraw routes, or take that back. Of one that is not probed now only that it is ready can be new."""
         if self.table.changes != self._changes:
             self._tell_changed()
         self._is_to_judge, self._changes, self._judge_at = False, self.table.changes, now + JUDGE_SECONDS
         former = self._view.withdrawn
         if not self._not_ready and not former:
             return
-        suspects = [self._suspect(name) for name in {*self._not_ready, *former} if name in self._view.nodes]
-        names = withdrawn(former, suspects, self._surroundings())
+        probed = [name for name in self.table.peers if name in self._not_ready and name in self._view.nodes]
+        stay = former & self._not_ready.keys() - set(probed)
+        names = stay | withdrawn(former, map(self._suspect, probed), self._surroundings())
         if names != former:
             self._agent.withdraw_routes(names)
             self._is_dirty = True
@@ -279,13 +289,28 @@ class Probing:
     @property
     def is_settled(self) -> bool:
         """Is it known of every way whether it is reached?"""
-        return not any(row.state is State.UNKNOWN for row in self.table.rows)
+        is_probed = self._echo is not None and self._has_chosen
+        return is_probed and not any(row.state is State.UNKNOWN for row in self.table.rows)
+
+    def unmet(self) -> list[str]:
+        """Why nothing is known of peers; [] where they are probed."""
+        return [f"peers can't be probed: {self._why_no_echo}"] if self._why_no_echo else []
 
     def _tell(self, former: frozenset[str], now: frozenset[str]) -> None:
-        node = self._view.node_name
-        for name in sorted(now - former):
+        node, gone = self._view.node_name, sorted(now - former)
+        is_teller = bool(gone) and self._is_teller()
+        for name in gone:
             log.warning("node=%s routes to %s are withdrawn: it is not ready and does not answer", node, name)
-            what = "it is not ready, and its pods' gateway does not answer: what is sent to its pods is refused (unreachable)"
-            self._record_event(PeerKey(name), f"{what} until it is ready or answers", WITHDRAWN)
+            if is_teller:
+                what = (
+                    "it is not ready, and its pods' gateway does not answer: what is sent to its pods is refused (unreachable)"
+                )
+                self._record_event(PeerKey(name), f"{what} until it is ready or answers", WITHDRAWN)
         for name in sorted(former - now):
-            log.warning("node=%s routes to %s are back", node, name)
+            if name in self._view.nodes:
+                log.warning("node=%s routes to %s are back", node, name)
+
+    def _is_teller(self) -> bool:
+        """Does this node write events about peers? In a large cluster all would write the same."""
+        ready = (name for name, node in self._view.nodes.items() if node.is_ready)
+        return self._view.node_name in heapq.nsmallest(TELLERS, ready)

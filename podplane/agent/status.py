@@ -58,6 +58,9 @@ class Peers(Protocol):
     def problems(self) -> list[PeerProblem]:
         """Those that are lost, or lose much."""
 
+    def unmet(self) -> list[str]:
+        """Why nothing is known of peers; [] where they are probed."""
+
 
 class _NoPeers:
     """Nobody probes."""
@@ -68,6 +71,10 @@ class _NoPeers:
 
     def problems(self) -> list[PeerProblem]:
         """None."""
+        return []
+
+    def unmet(self) -> list[str]:
+        """Nothing is asked for."""
         return []
 
 
@@ -128,7 +135,7 @@ class Sources:
 
     def _unmet(self) -> list[str]:
         """What the node does without of what its Node and those of peers ask for."""
-        return [*self._machine_without(), *self.agent.planner.unmet_of((NodeKey, PeerKey))][:LISTED]
+        return [*self._machine_without(), *self.peers.unmet(), *self.agent.planner.unmet_of((NodeKey, PeerKey))][:LISTED]
 
     async def status(self) -> NodeStatus:
         """The whole state. Its parts are of the moment when they were read."""

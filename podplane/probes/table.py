@@ -149,6 +149,11 @@ class Table:
         """All of them, by peer."""
         return self._rows.values()
 
+    @property
+    def peers(self) -> Collection[str]:
+        """Their names."""
+        return self._of_peer.keys()
+
     def of(self, peer: str) -> Collection[Row]:
         """Those of one peer."""
         return self._of_peer.get(peer, ())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 
 import msgspec
 import pytest
 
+from podplane.agent import probing
 from podplane.agent.poller import Poller
 from podplane.agent.probing import FIRST_SECONDS, SUSPECTS, WITHDRAWN, Probing
 from podplane.kernel.parts import Answer
@@ -34,6 +36,11 @@ def narrow(number: int, status: str) -> Node:
     made = with_ready(number, status)
     annotations = {**made.metadata.annotations, UNDERLAY_MTU: "1270"}
     return msgspec.structs.replace(made, metadata=msgspec.structs.replace(made.metadata, annotations=annotations))
+
+
+def renamed(name: str, made: Node) -> Node:
+    """The same node by another name."""
+    return msgspec.structs.replace(made, metadata=msgspec.structs.replace(made.metadata, name=name))
 
 
 class Net:
@@ -326,3 +333,80 @@ async def test_what_cant_be_sent_is_lost(rig: ProbingRig, monkeypatch: pytest.Mo
     monkeypatch.setattr(rig.net, "send", lambda ip, sequence: False)
     await rig.pass_(12)
     assert {row.state for row in rig.probing.table.rows if row.path.backend} == {State.LOST}
+
+
+async def test_of_the_nodes_that_are_ready_three_write_the_event() -> None:
+    for number, is_written in ((4, False), (3, True)):
+        rig = ProbingRig()
+        await rig.begin(
+            READY[0], *(renamed(f"a{n}", with_ready(n, "True")) for n in range(2, number + 1)), with_ready(5, "True")
+        )
+        await rig.pass_(START)
+        rig.net.dead = {5}
+        rig.put(with_ready(5, "Unknown"))
+        await rig.pass_(1)
+        assert rig.kinds(5) == {"unreachable"} and rig.withdrawals == (["node/node5"] if is_written else [])
+
+
+async def test_a_look_judges_those_that_are_probed_however_many_are_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = ProbingRig()
+    await rig.begin(*(with_ready(n, "True") for n in range(1, 240)))
+    rig.net.dead = set(range(140, 240))
+    rig.put(*(with_ready(n, "Unknown") for n in sorted(rig.net.dead)))
+    await rig.pass_(START)
+    assert all(rig.kinds(n) == {"unreachable"} for n in rig.net.dead)
+    judged: list[str] = []
+    suspect = rig.probing._suspect
+    monkeypatch.setattr(rig.probing, "_suspect", lambda name: judged.append(name) or suspect(name))  # type: ignore[func-returns-value]
+    rig.probing._is_to_judge = True
+    rig.probing.look()
+    assert 0 < len(judged) <= MOST + SUSPECTS
+    rig.put(with_ready(150, "True"))
+    await rig.pass_(2 * STEP)
+    assert rig.kinds(150) == {"unicast"} and rig.kinds(151) == {"unreachable"}
+
+
+async def test_of_a_withdrawn_node_that_is_deleted_nothing_is_said_to_be_back(
+    rig: ProbingRig, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig.net.dead = {2, 3}
+    for number in (2, 3):
+        rig.put(with_ready(number, "Unknown"))
+        await rig.pass_(1)
+        rig.net.dead -= {2}
+        rig.remove(READY[1])
+        await rig.pass_(1)
+        rig.put(with_ready(2, "True"))
+    assert rig.withdrawals == ["node/node2", "node/node3"]
+    rig.put(with_ready(3, "True"))
+    await rig.pass_(1)
+    assert [line for line in caplog.messages if "are back" in line] == ["node=node1 routes to node3 are back"]
+
+
+async def test_where_no_socket_can_be_opened_nothing_is_known_of_peers_and_that_is_said(
+    rig: ProbingRig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(probing, "AGAIN_SECONDS", 0.01)
+    is_open = asyncio.Event()
+    tries: list[OSError] = [PermissionError(1, "Operation not permitted")] * 3
+
+    def opened() -> Net:
+        if tries:
+            raise tries.pop()
+        is_open.set()
+        return rig.net
+
+    made = Probing(rig.agent, opened, Poller(), rig._record, lambda: True, clock=lambda: rig.now)
+    made.begin()
+    task = asyncio.create_task(made.run())
+    await asyncio.sleep(0)
+    assert made.unmet() == ["peers can't be probed: [Errno 1] Operation not permitted"]
+    assert not made.is_settled and made.ways() == made.problems() == []
+    await is_open.wait()
+    await asyncio.sleep(0)
+    assert made.unmet() == [] and not made.is_settled, "no way was tried yet"
+    assert len([line for line in caplog.messages if "Operation not permitted" in line]) == 1
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert rig.probing.is_settled and rig.probing.unmet() == []

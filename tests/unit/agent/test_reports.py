@@ -15,7 +15,7 @@ import pytest
 
 from podplane.agent.health import NodeHealth
 from podplane.agent.reports import Reports
-from podplane.agent.status import Sources
+from podplane.agent.status import NO_PEERS, Peers, Sources
 from podplane.apiserver import identity
 from podplane.kernel.namespace import Namespace
 from podplane.kubeapi.authorization import Authorizer
@@ -48,6 +48,7 @@ class Node(Rig):
 
     machine_without: list[str] = []
     """What the machine keeps from the node."""
+    peers: Peers = NO_PEERS
 
     async def serve(self) -> Reports:
         """Start, and make what answers."""
@@ -55,7 +56,7 @@ class Node(Rig):
         self.kernel_of_agent.connections = self._connections  # type: ignore[method-assign]  # a slow kernel
         self.client = Client(self.api.server.call, "agent")
         contact, machine = lambda: self.client.contact, lambda: self.machine_without
-        self.sources = Sources(self.agent, self.caches, lambda: self.tasks, contact, machine_without=machine)
+        self.sources = Sources(self.agent, self.caches, lambda: self.tasks, contact, peers=self.peers, machine_without=machine)
         self.reports = Reports(self.sources, Authorizer(self.client, "node1"))
         return self.reports
 

@@ -78,6 +78,14 @@ async def test_what_the_machine_keeps_from_a_node_is_told_first() -> None:
     assert (await asked(node, "/status/summary"))["unmet"] == (await asked(node))["unmet"] == ["rp_filter is 1 on eth0"]
 
 
+async def test_that_peers_cant_be_probed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    node, silent = Node(), type(status.NO_PEERS)()
+    monkeypatch.setattr(silent, "unmet", lambda: ["peers can't be probed: EPERM"])
+    node.peers = silent
+    await node.serve()
+    assert (await asked(node, "/status/summary"))["unmet"] == (await asked(node))["unmet"] == ["peers can't be probed: EPERM"]
+
+
 async def test_what_several_keys_share_counts_once_and_each_change_is_seen() -> None:
     node = Node()
     await node.serve()
