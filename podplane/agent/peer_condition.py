@@ -97,10 +97,13 @@ class PeerCondition:
         return QUIET_SECONDS  # somebody may have written over it
 
     def _is_said(self, node: Node, said: Said) -> bool:
-        is_there = any((one.type, one.status) == (TYPE, "True") for one in node.status.conditions)
+        is_there = _status_of(node) == "True"
         return is_there == said.is_wrong and (not said.is_wrong or said == self._told)
 
     async def _say(self, node: Node, said: Said) -> None:
+        """The time of its transition is that of its status: where that stays, the API keeps it. What an agent before this one said has had
+        its event."""
+        is_other = _status_of(node) != str(said.is_wrong)
         time = self._now().strftime("%Y-%m-%dT%H:%M:%SZ")
         condition = {
             "type": TYPE,
@@ -108,10 +111,15 @@ class PeerCondition:
             "reason": said.reason,
             "message": said.message,
             "lastHeartbeatTime": time,
-            "lastTransitionTime": time,
+            **({"lastTransitionTime": time} if is_other else {}),
         }
         name = node.metadata.name
         await self._client.patch_own_status("nodes", "", name, {"conditions": [condition]}, node.metadata.uid)
         log.warning("node=%s %s", name, said.message)
-        if said.is_wrong:
+        if said.is_wrong and (is_other or self._told is not None):
             self._record_event(NodeKey(name), said.message, TYPE)
+
+
+def _status_of(node: Node) -> str:
+    """What the condition is on a Node; "" where there is none."""
+    return next((one.status for one in node.status.conditions if one.type == TYPE), "")

@@ -49,7 +49,11 @@ class Rig:
         self.api, self.now, self.problems, self.is_settled = Api(), 100.0, list[PeerProblem](), True
         self.events: list[str] = []
         self.has_node = True
-        self.condition = PeerCondition(
+        self.condition = self.new_condition()
+
+    def new_condition(self) -> PeerCondition:
+        """That of an agent that starts."""
+        return PeerCondition(
             self.api,
             self.node,
             lambda: self.problems,
@@ -129,6 +133,23 @@ async def test_an_agent_that_starts_takes_back_what_one_before_it_said_once_it_k
     rig.is_settled = True
     await rig.pass_(10)
     assert rig.api.written[-1]["status"] == "False"
+
+
+async def test_the_time_of_a_transition_is_that_of_the_status_and_another_agent_writes_no_event_of_the_same() -> None:
+    rig = Rig()
+    for peer in ("node2", "node3"):
+        rig.problems = [msgspec.structs.replace(WRONG, peer=peer)]
+        await rig.pass_(60)
+    assert ["lastTransitionTime" in one for one in rig.api.written] == [True, False] and len(rig.events) == 2
+    rig.condition = rig.new_condition()
+    await rig.pass_(60)
+    assert len(rig.api.written) == 3 and "lastTransitionTime" not in rig.api.written[2] and len(rig.events) == 2
+    rig.problems = []
+    await rig.pass_(60)
+    assert rig.api.written[3]["status"] == "False" and "lastTransitionTime" in rig.api.written[3]
+    rig.problems = [WRONG]
+    await rig.pass_(60)
+    assert "lastTransitionTime" in rig.api.written[4] and len(rig.events) == 3
 
 
 async def test_without_a_node_nothing_is_written_and_an_api_that_is_away_is_asked_again() -> None:
