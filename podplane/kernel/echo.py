@@ -1,13 +1,16 @@
 """ICMP echo requests of a node to others, and their answers (RFC 792, RFC 4443).
 
-A raw socket for each IP version, in which the kernel keeps nothing but echo replies with this sender's identifier. A request carries a
-number that nobody else knows, and the time when it was sent; the kernel notes when an answer came (SO_TIMESTAMPNS), so that answers may be
-read late. CAP_NET_RAW is all that it needs.
+A raw socket for each IP version, in which the kernel keeps nothing but echo replies with this sender's identifier. A request carries the
+time when it was sent, and a code that only this sender can make, for this address, number and time: who sees requests to one address
+can't answer for another. The kernel notes when an answer came (SO_TIMESTAMPNS), so that answers may be read late. CAP_NET_RAW is all that
+it needs.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
+import hmac
 import os
 import socket
 import struct
@@ -19,7 +22,8 @@ from podplane.kernel.parts import Answer
 from podplane.kernel.socket_filter import Instruction, attach
 
 HEADER = struct.Struct("!BBHHH8sQ")
-"""Type, code, checksum, identifier, sequence number; the secret, and when it was sent, in nanoseconds of the wall clock."""
+"""Type, code, checksum, identifier, sequence number; the authentication code, and when it was sent, in nanoseconds of the wall clock."""
+SIGNED = struct.Struct("!HQ")
 REQUEST, REPLY = {4: 8, 6: 128}, {4: 0, 6: 129}
 SO_TIMESTAMPNS = 35
 """include/uapi/asm-generic/socket.h; the type of its control message, too."""
@@ -37,7 +41,7 @@ class Echo:
 
     def __init__(self) -> None:
         self._identifier = int.from_bytes(os.urandom(2))
-        self._secret = os.urandom(8)
+        self._key = os.urandom(16)
         self._sockets: dict[int, socket.socket] = {}
         for version in (4, 6):
             try:
@@ -53,7 +57,8 @@ class Echo:
         own = self._sockets.get(version)
         if own is None:
             return False
-        parts = (self._identifier, sequence, self._secret, time.time_ns())
+        now = time.time_ns()
+        parts = (self._identifier, sequence, self._code(ip, sequence, now), now)
         message = HEADER.pack(REQUEST[version], 0, 0, *parts)
         if version == 4:  # of ICMPv6 the kernel computes it (RFC 3542, 3.1)
             message = HEADER.pack(REQUEST[version], 0, checksum(message), *parts)
@@ -78,11 +83,17 @@ class Echo:
         start = (data[0] & 15) * 4 if version == 4 else 0
         if len(data) < start + HEADER.size:
             return None
-        kind, _, _, identifier, sequence, secret, sent = HEADER.unpack_from(data, start)
-        if (kind, identifier, secret) != (REPLY[version], self._identifier, self._secret):
+        kind, _, _, identifier, sequence, code, sent = HEADER.unpack_from(data, start)
+        if (kind, identifier) != (REPLY[version], self._identifier):
+            return None
+        if not hmac.compare_digest(code, self._code(ip, sequence, sent)):
             return None
         received = next((_nanoseconds(one) for _, type_, one in control if type_ == SO_TIMESTAMPNS), time.time_ns())
         return Answer(ip, sequence, min(max(0.0, (received - sent) / 1e9), LONGEST_SECONDS))  # somebody may have set the clock
+
+    def _code(self, ip: str, sequence: int, sent: int) -> bytes:
+        """What authenticates a request to this address, and its answer (RFC 7693, keyed)."""
+        return hashlib.blake2b(SIGNED.pack(sequence, sent) + ip.encode(), digest_size=8, key=self._key).digest()
 
     def close(self) -> None:
         """Close the sockets; idempotent."""

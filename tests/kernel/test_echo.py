@@ -10,8 +10,9 @@ import time
 
 import pytest
 
+from podplane.kernel.announce import checksum
 from podplane.kernel.door import Kernel
-from podplane.kernel.echo import Echo
+from podplane.kernel.echo import HEADER, REPLY, REQUEST, Echo
 from podplane.kernel.namespace import CurrentNamespace, NetworkNamespace, Workers
 from podplane.kernel.opener import KernelOpener
 from podplane.kernel.parts import Answer
@@ -86,13 +87,46 @@ def test_answers_to_others_are_not_even_put_into_the_socket(version: int) -> Non
     while other._identifier == one._identifier:
         other = Echo()
     awaited(one, THEIRS[version])
-    forged = Echo()  # of the same identifier: somebody who looks on may send it, but does not know the secret
+    forged = Echo()  # of the same identifier: somebody who looks on may send it, but has not got the key
     forged._identifier = one._identifier
     assert forged.send(THEIRS[version], 8)
     time.sleep(0.1)
     assert list(one.receive()) == []
     assert [select_of(other._sockets[version]), list(other.receive())] == [False, []]
     del two
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_who_sees_requests_to_one_address_cannot_answer_for_another(version: int) -> None:
+    two, echo = Two(), Echo()
+    other = ipaddress.ip_address(THEIRS[version]) + 1
+    two.put(Address(netns="far", link="eth0", ip=other, prefix_length=24 if version == 4 else 64))
+    awaited(echo, THEIRS[version])
+    awaited(echo, str(other))
+    family, protocol = (socket.AF_INET, socket.IPPROTO_ICMP) if version == 4 else (socket.AF_INET6, socket.IPPROTO_ICMPV6)
+    seen = two.far.run(socket.socket, family, socket.SOCK_RAW, protocol)
+    assert echo.send(THEIRS[version], 8) and len(answers(echo, 1)) == 1
+    packets = iter(lambda: seen.recv(200)[20 if version == 4 else 0 :], b"")
+    request = next(packet for packet in packets if packet[0] == REQUEST[version])  # neighbours speak ICMPv6, too
+    for ip, at, is_taken in ((THEIRS[version], 0, True), (str(other), 0, False), (THEIRS[version], 1, False)):
+        _answer_as(two, ip, request, at)
+        assert [(one.ip, one.sequence) for one in answers(echo, 1, seconds=0.3)] == ([(ip, 8)] if is_taken else [])
+    seen.close()
+    echo.close()
+
+
+def _answer_as(two: Two, ip: str, request: bytes, later: int) -> None:
+    """Answer a request from this address of the far end; as if it had been sent so many nanoseconds later than it says."""
+    version = 6 if ":" in ip else 4
+    _, _, _, identifier, sequence, code, sent = HEADER.unpack(request)
+    parts = (identifier, sequence, code, sent + later)
+    reply = HEADER.pack(REPLY[version], 0, 0, *parts)
+    if version == 4:
+        reply = HEADER.pack(REPLY[version], 0, checksum(reply), *parts)
+    family, protocol = (socket.AF_INET, socket.IPPROTO_ICMP) if version == 4 else (socket.AF_INET6, socket.IPPROTO_ICMPV6)
+    with two.far.run(socket.socket, family, socket.SOCK_RAW, protocol) as one:
+        one.bind((ip, 0))
+        one.sendto(reply, (OWN[version], 0))
 
 
 def select_of(sock: socket.socket) -> bool:
