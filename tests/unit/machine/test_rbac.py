@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from podplane.agent import peer_condition
 from podplane.machine import rbac
+from podplane.model.config import BACKENDS, UNDERLAY_MTU
 
 PAGE = Path(__file__).parents[3] / "docs/agent.md"
 
@@ -50,3 +52,10 @@ def test_the_documentation_has_every_rule_and_no_other() -> None:
         f"| {', '.join(rule.resources)} | {', '.join(rule.verbs)} | {': '.join((rule.namespace or 'all', *rule.names))} | {rule.why} |"
         for rule in rbac.RULES
     ]
+
+
+def test_pages_about_removal_name_all_that_agents_have_written_on_nodes() -> None:
+    for page in (PAGE, PAGE.with_name("install.md")):
+        text = page.read_text()
+        assert all(f"{annotation}-" in text for annotation in (BACKENDS, UNDERLAY_MTU))
+        assert f'{{"type":"{peer_condition.TYPE}","$patch":"delete"}}' in text
