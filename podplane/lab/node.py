@@ -97,7 +97,6 @@ class LabNode:
         self.cable = cable
         self._name_server = name_server
         self._power = power
-        self._boot = Boot()
         self._make_agent: Callable[[], NodeAgent] = lambda: NodeAgent(
             name, self, settings, client, caches, peers, self._record_event, utc_now, poller
         )
@@ -361,8 +360,8 @@ class LabNode:
         return IS_OFF in self._connection.causes
 
     async def power_off(self, boot: Boot) -> None:
-        """Now; when the machine boots, it has what `boot` says."""
-        self._boot = boot
+        """Now; when the machine boots, it has what `boot` says. FaultError when it can't have that: it keeps its power."""
+        self._power.choose(self._name, boot)
         await self._power.off(self)
 
     async def lose_power(self) -> None:
@@ -375,8 +374,7 @@ class LabNode:
     async def power_on(self) -> str:
         """Boot. What was left half done by another try is gone before."""
         await self._power.off(self)
-        place = await self._power.boot(self, self._boot)
-        self._boot = Boot()
+        place = await self._power.boot(self)
         return " and ".join(map(str, place.ips))
 
     def connect(self) -> None:

@@ -48,7 +48,7 @@ class Power(msgspec.Struct, eq=False):
     """All machines of a lab; its methods run on one event loop.
 
     `sandboxes` are those of the machines by name; `register` says to the API what a machine is now, and gives the part of the Node's status
-    that says so; `begin` starts agent and kubelet on it.
+    that says so; `begin` starts agent and kubelet on it. `chosen` are the places of those without power, where that was chosen.
     """
 
     plan: Plan
@@ -58,6 +58,12 @@ class Power(msgspec.Struct, eq=False):
     make_sandbox: Callable[[], Awaitable[PodSandbox]]
     register: Callable[[Place], Awaitable[Mapping[str, Any]]]
     begin: Callable[[str, Machine, Mapping[str, Any]], Awaitable[None]]
+    chosen: dict[str, Place] = msgspec.field(default_factory=dict)
+
+    def choose(self, name: str, wanted: Boot) -> None:
+        """Where a machine boots next, which no other gets meanwhile. FaultError when no address is free."""
+        self.chosen.pop(name, None)
+        self.chosen[name] = self._place(self.fabric.places[name], wanted)
 
     async def off(self, node: Node) -> None:
         """Now; idempotent. LabError when the kernel refuses."""
@@ -68,12 +74,13 @@ class Power(msgspec.Struct, eq=False):
         self.sandboxes[node.name].close()
         self.fabric.nodes[node.name].close()
 
-    async def boot(self, node: Node, wanted: Boot) -> Place:
-        """Boot; where it is now. FaultError when no address is free, and what `make_sandbox`, `register` and `begin` raise."""
-        place = self._place(self.fabric.places[node.name], wanted)
+    async def boot(self, node: Node) -> Place:
+        """Boot; where it is now. LabError, and what `make_sandbox`, `register` and `begin` raise."""
+        place = self.chosen.get(node.name, self.fabric.places[node.name])
         sandbox = self.sandboxes[node.name] = await self.make_sandbox()
         machine = await asyncio.to_thread(self.fabric.plug, node.name, sandbox.namespace, place)
         await self.begin(node.name, machine, await self.register(place))
+        self.chosen.pop(node.name, None)
         return place
 
     def _place(self, place: Place, wanted: Boot) -> Place:
@@ -85,7 +92,7 @@ class Power(msgspec.Struct, eq=False):
 
     def _free_ips(self, place: Place) -> tuple[IPAddress, ...]:
         """The addresses of a machine that there is not, in the same subnet."""
-        taken = {ip for other in self.fabric.places.values() for ip in other.ips}
+        taken = {ip for other in (*self.fabric.places.values(), *self.chosen.values()) for ip in other.ips}
         subnet = self.plan.subnet_of(place.number)
         numbers = range(len(self.fabric.places) + 1, self.plan.node_capacity + 1)
         found = (self.plan.node_ips(number) for number in numbers if self.plan.subnet_of(number) == subnet)

@@ -31,7 +31,7 @@ class Network:
 
 
 def boot(network: Network, name: str, **wanted: bool) -> Place:
-    """Boot a machine; where it is."""
+    """Boot a machine, for which that was chosen; where it is."""
     log: list[object] = []
     sandboxes: dict[str, Any] = {}
 
@@ -49,7 +49,9 @@ def boot(network: Network, name: str, **wanted: bool) -> Place:
     nobody: Any = None
     node: Any = SimpleNamespace(name=name)
     power = Power(network.plan, fabric, nobody, sandboxes, make, register, begin)
-    place = asyncio.run(power.boot(node, Boot(**wanted)))
+    power.choose(name, Boot(**wanted))
+    place = asyncio.run(power.boot(node))
+    assert not power.chosen
     assert log == [place, (name, f"machine of {name}", {"of": place})] and network.places[name] == place
     assert sandboxes[name].namespace == "netns"
     return place
@@ -82,3 +84,17 @@ def test_where_no_address_is_free_it_is_said() -> None:
     assert len(moved) == 2
     with pytest.raises(FaultError, match="no other address is free in the network of the nodes"):
         boot(network, "node3", new_ip=True)
+    assert boot(network, "node3") == usual_place(network.plan, 3)
+
+
+def test_two_without_power_are_not_to_have_one_address() -> None:
+    network: Any = Network("192.168.1.0/28", 1)
+    nothing: Any = None
+    power = Power(network.plan, network, nothing, {}, nothing, nothing, nothing)
+    for name in ("node1", "node2"):
+        power.choose(name, Boot(new_ip=True))
+    assert power.chosen["node1"].ips != power.chosen["node2"].ips
+    with pytest.raises(FaultError, match="no other address is free"):
+        power.choose("node3", Boot(new_ip=True))
+    power.choose("node2", Boot())
+    power.choose("node3", Boot(new_ip=True))
