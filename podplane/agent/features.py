@@ -45,7 +45,7 @@ from podplane.policy.feature import PolicyMemory
 from podplane.policy.index import Change
 from podplane.policy.restart import after_start
 from podplane.routes import ways
-from podplane.routes.usable import Usable, is_teller, usable
+from podplane.routes.usable import TELLERS, Usable, is_teller, usable
 from podplane.routes.withdrawal import withdrawn
 from podplane.services import announce, lifetime, tables
 from podplane.services.elements import hairpin
@@ -256,7 +256,8 @@ def _left_out(counted: Usable, view: View) -> Iterable[Warn]:
     """What of a Node does not count is told in the status of each node, and by an event of some of them."""
     if counted.reasons:
         name = counted.node.metadata.name
-        yield Warn(counted.sentence, is_event=is_teller(view.node_name, name, view.nodes.keys()))
+        first = view.claims.first(TELLERS) if view.claims is not None else sorted(view.nodes)[:TELLERS]
+        yield Warn(counted.sentence, is_event=is_teller(view.node_name, name, first))
 
 
 def _plan_attachment(view: View, key: AttachmentKey, config: NetworkConfig, memory: None, taken: Taken) -> Plan:

@@ -127,7 +127,10 @@ class Claims(Protocol):
     """Which addresses and blocks of Nodes count where several Nodes claim them (`routes.claims`)."""
 
     def touched(self, name: str, /) -> Collection[str]:
-        """Other Nodes of which something else may count since the last change of this one."""
+        """Other Nodes of which something else may count since the last change of any Node, where this one was it."""
+
+    def first(self, count: int, /) -> Sequence[str]:
+        """The least names of Nodes, so many."""
 
     def lost(self, name: str, own: str = "", /) -> Mapping[str, str]:
         """The claims of a Node that do not count on the node `own`, and why."""

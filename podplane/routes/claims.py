@@ -1,194 +1,221 @@
 """Which Nodes say that they have which addresses and blocks, and who has what several of them claim. Pure; shared by a process' agents.
 
 A claim is a network: a node's own address as a /32 or /128, or a block of its pods. Two claims of different Nodes that overlap can't both
-be routed. The Node with precedence keeps its own: one that is ready before one that is not (who replaced a machine has its address, while
-the former Node is still there), then the older one, then by name. A claim that lost takes nothing from others.
+be routed:
 
-    put(node) ──► claims by place ──► overlaps? almost never: one look-up says so
+    the same address, or blocks    the Node with precedence has it: one that is ready before one that is not (who replaced a machine has
+    that overlap                   its address, while the former Node is still there), then the older one, then by name
+    an address at which no node    it loses to whatever another Node claims: a node is reached at its first of each IP version
+    is reached
+    an address in another's block  the block is kept: a Node's blocks can't be changed, and its addresses can, by its kubelet alone
+    a block that holds what more   is none, and takes nothing from others: so nobody has the whole cluster's, and what a change of one
+    than HELD Nodes claim          Node may concern is bounded
+
+A claim that lost takes nothing from others.
+
+    put(node) ──► claims by place ──► overlaps? almost never: few look-ups say so
                                          └──► touched(name): whose plans may differ by that   lost(name): which claims do not count, and why
 """
 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from podplane.model.objects import Node
+from podplane.routes.places import BITS, Claim, Place, Places, Rank
 from podplane.state.value import address_of, network_of
 
-Rank = tuple[bool, str, str]
-"""The lesser one has precedence: is it not ready, since when it is there, its name."""
-BITS = {4: 32, 6: 128}
+HELD = 2
+"""A block may hold what so many Nodes claim (then precedence decides), itself not counted."""
 
 
-class Claim(NamedTuple):
-    """What a Node says that it has: the first `length` bits of `start`, an address of its own or a block of its pods."""
+class _Said(NamedTuple):
+    """What one Node says: claims, and blocks that can't be its own, with the reason."""
 
-    node: str
-    version: int
-    start: int
-    length: int
-    is_block: bool
-    text: str
+    claims: tuple[Claim, ...] = ()
+    senseless: Mapping[str, str] = {}
 
 
-class _Places:
-    """Claims of one IP version by place."""
-
-    def __init__(self, bits: int) -> None:
-        self._bits = bits
-        self._claims: dict[tuple[int, int], list[Claim]] = {}
-        self._lengths: dict[int, int] = {}
-        self._sorted: list[tuple[int, int]] = []
-
-    def add(self, claim: Claim) -> None:
-        """A claim comes."""
-        place = claim.start, claim.length
-        if (row := self._claims.get(place)) is not None:
-            row.append(claim)
-            return
-        self._claims[place] = [claim]
-        self._lengths[claim.length] = self._lengths.get(claim.length, 0) + 1
-        bisect.insort(self._sorted, place)
-
-    def remove(self, claim: Claim) -> None:
-        """It goes."""
-        place = claim.start, claim.length
-        row = self._claims[place]
-        row.remove(claim)
-        if not row:
-            del self._claims[place]
-            del self._sorted[bisect.bisect_left(self._sorted, place)]
-            self._lengths[claim.length] -= 1
-            if not self._lengths[claim.length]:
-                del self._lengths[claim.length]
-
-    def overlapping(self, start: int, length: int) -> list[Claim]:
-        """All that have an address in common with this place, those there included: what holds it, then what it holds."""
-        found: list[Claim] = []
-        bits, claims = self._bits, self._claims
-        for other in self._lengths:
-            if other <= length and (row := claims.get((start >> (bits - other) << (bits - other), other))):
-                found += row
-        if length < bits:
-            first = bisect.bisect_left(self._sorted, (start, length + 1))
-            last = bisect.bisect_left(self._sorted, (start + (1 << (bits - length)), 0), first)
-            for place in self._sorted[first:last]:
-                found += claims[place] if place[1] > length else ()
-        return found
+NOTHING = _Said()
 
 
 class Claims:
     """Those of all Nodes; each change is told by `put`."""
 
     def __init__(self) -> None:
-        self._places = {version: _Places(bits) for version, bits in BITS.items()}
-        self._of: dict[str, tuple[Claim, ...]] = {}
-        self._ranks: dict[str, Rank] = {}
+        self._places = {version: Places(version) for version in BITS}
+        self._said: dict[str, _Said] = {}
+        self._names: list[str] = []
+        self._wide: set[Place] = set()
+        """Blocks that hold what more than HELD Nodes claim."""
         self._contested: set[str] = set()
-        """Nodes with a claim that overlaps another one."""
-        self._touched: dict[str, frozenset[str]] = {}
+        """Nodes of which something may not count."""
+        self._last: tuple[str, Collection[str]] = ("", ())
+        """The Node that was put last, and whom it touched."""
 
     def put(self, name: str, node: Node | None) -> None:
         """A Node came, changed, or went (None)."""
-        before, now = self._of.get(name, ()), tuple(_claims(node)) if node is not None else ()
-        rank = (not node.is_ready, node.metadata.creation_timestamp, name) if node is not None else None
-        self._touched.pop(name, None)
-        if before == now and self._ranks.get(name) == rank:
-            return
-        for claim in before:
-            self._places[claim.version].remove(claim)
-        for claim in now:
-            self._places[claim.version].add(claim)
-        others: dict[str, None] = {}
-        for claim in (*before, *now):
-            near = self._overlapping(claim)
-            if len(near) > 1 or (near and near[0] is not claim):
-                others |= dict.fromkeys(other.node for other in near if other is not claim)
-        if now and rank is not None:
-            self._of[name], self._ranks[name] = now, rank
-        else:
-            self._of.pop(name, None)
-            self._ranks.pop(name, None)
-        if others or name in self._contested:
-            self._note(name, others)
+        before, now = self._said.get(name, NOTHING), _said(node) if node is not None else NOTHING
+        self._last = name, ()
+        self._keep(name, now if node is not None else None)
+        if before.claims != now.claims:
+            affected = self._replace(set(before.claims) - set(now.claims), set(now.claims) - set(before.claims))
+            self._last = name, frozenset({claim.node for claim in affected} - {name})
+            for one in self._last[1]:
+                self._note(one)
+        self._note(name)
 
-    def _note(self, name: str, others: Collection[str]) -> None:
-        """Claims of these overlap those that this Node has or had."""
-        reached, left = {name, *others}, [name, *others]
-        looked_at: dict[tuple[int, int, int], None] = {}
-        while left:
-            for claim in self._of.get(left.pop(), ()):
-                if claim[1:4] not in looked_at:
-                    looked_at[claim[1:4]] = None
-                    near = {other.node for other in self._overlapping(claim)} - reached
-                    reached |= near
-                    left += near
-        self._touched[name] = frozenset(reached - {name})
-        for one in reached:
-            is_contested = any(other is not claim for claim in self._of.get(one, ()) for other in self._overlapping(claim))
-            (self._contested.add if is_contested else self._contested.discard)(one)
+    def first(self, count: int) -> Sequence[str]:
+        """The least names of Nodes, so many."""
+        return self._names[:count]
 
     def touched(self, name: str) -> Collection[str]:
-        """Other Nodes of which something else may count since the last change of this one."""
-        return self._touched.get(name, ())
+        """Other Nodes of which something else may count since the last change of any Node, where this one was it."""
+        return self._last[1] if self._last[0] == name else ()
 
     def lost(self, name: str, own: str = "") -> Mapping[str, str]:
         """The claims of a Node that do not count, and why, by their texts. On the node `own` its own claims count before all others: its
         pods are there."""
-        if name not in self._contested:
+        mine = self._said.get(own, NOTHING) if own else NOTHING
+        is_wide = self._wide and not self._wide.isdisjoint([one.place for one in mine.claims])
+        if name not in self._contested and not is_wide:
             return {}
-        reasons = ((claim.text, self._why_lost(claim, own)) for claim in self._of[name])
-        return {text: why for text, why in reasons if why}
+        said = self._said.get(name, NOTHING)
+        view = _View(self._places, self._wide, mine.claims)
+        gone = {} if name == own else {one: why for one in said.claims if (why := view.why_lost(one))}
+        unreached = {one.place.version for one in gone if not one.is_block and not one.is_spare}
+        spare = [one.text for one in said.claims if one.is_spare and one.place.version in unreached]
+        after = {text: f"the address {text} comes after one that is left out" for text in spare}
+        return {**said.senseless, **after, **{one.text: why for one, why in gone.items()}}
 
-    def _why_lost(self, claim: Claim, own: str) -> str:
-        counts: dict[Claim, bool] = {}
-        others = self._others(claim, own)
-        return next((_sentence(claim, one) for one in others if self._beats(one, claim, counts, own)), "")
+    def _keep(self, name: str, now: _Said | None) -> None:
+        if now is None:
+            if self._said.pop(name, None) is not None:
+                del self._names[bisect.bisect_left(self._names, name)]
+            return
+        if name not in self._said:
+            bisect.insort(self._names, name)
+        self._said[name] = now
 
-    def _beats(self, other: Claim, claim: Claim, counts: dict[Claim, bool], own: str = "") -> bool:
-        """Does the other one count, and keep this one from it?"""
-        if other.node == claim.node:
-            return claim.is_block and not other.is_block
-        if own in (other.node, claim.node):
-            return other.node == own and not any(
-                self._beats(one, other, counts) for one in self._others(other) if one.node == own
-            )
-        return self._ranks[other.node] < self._ranks[claim.node] and self._counts(other, counts)
+    def _replace(self, gone: Collection[Claim], come: Collection[Claim]) -> Iterable[Claim]:
+        """Claims go and come. Returns those for which something else may count, among them all for which it does."""
+        places = {claim.place for claim in (*gone, *come)}
+        firsts = {place: tuple(self._row(place)[:2]) for place in places}
+        counted = {one: one not in self._wide for place in places for one in self._holding(place)}
+        for claim in gone:
+            self._places[claim.place.version].remove(claim)
+        for claim in come:
+            self._places[claim.place.version].add(claim)
+        around = {one for place in places for one in self._holding(place)}
+        for one in {*counted, *around}:
+            (self._wide.add if one in around and self._is_wide(one) else self._wide.discard)(one)
+        tops = {one for one in {*counted, *around} if counted.get(one) or (one in around and one not in self._wide)}
+        reached = {one for top in tops for one in (top, *self._places[top.version].within(top))}
+        affected = {row[0] for one in reached if (row := self._row(one))}
+        for place, first in firsts.items():
+            row = self._row(place)
+            affected.update(row if tuple(row[:1]) != first[:1] or (len(row) > 1) != (len(first) > 1) else ())
+        return affected
 
-    def _counts(self, claim: Claim, counts: dict[Claim, bool]) -> bool:
-        if claim not in counts:
-            counts[claim] = not any(self._beats(one, claim, counts) for one in self._others(claim))
-        return counts[claim]
+    def _is_wide(self, place: Place) -> bool:
+        """Does it hold what more than HELD Nodes claim? As soon as so many are found there is no need for more."""
+        names: set[str] = set()
+        for one in self._places[place.version].within(place):
+            names.update(claim.node for claim in self._row(one)[: HELD + 1])
+            if len(names) > HELD:
+                return True
+        return False
 
-    def _others(self, claim: Claim, own: str = "") -> list[Claim]:
-        """Those that overlap it. Those with precedence come first: so `_counts` looks at few of them, one within the other."""
-        others = [one for one in self._overlapping(claim) if one is not claim]
-        return sorted(others, key=lambda one: (one.node != own, self._ranks[one.node], one.length, one.start, one.is_block))
+    def _note(self, name: str) -> None:
+        said, view = self._said.get(name, NOTHING), _View(self._places, self._wide)
+        is_contested = said.senseless or any(view.is_contested(claim) for claim in said.claims)
+        (self._contested.add if is_contested else self._contested.discard)(name)
 
-    def _overlapping(self, claim: Claim) -> list[Claim]:
-        return self._places[claim.version].overlapping(claim.start, claim.length)
+    def _row(self, place: Place) -> list[Claim]:
+        return self._places[place.version].row(place)
+
+    def _holding(self, place: Place) -> Iterator[Place]:
+        return self._places[place.version].holding(place)
 
 
-def _claims(node: Node) -> list[Claim]:
-    name, found = node.metadata.name, list[Claim]()
+class _View:
+    """Who has what, where the claims `mine` count before all others."""
+
+    def __init__(self, places: Mapping[int, Places], wide: Collection[Place], mine: Sequence[Claim] = ()) -> None:
+        self._places, self._wide, self._mine = places, wide, mine
+
+    def why_lost(self, claim: Claim) -> str:
+        """Why a claim that is none of `mine` does not count; "" when it does."""
+        if mine := next((one for one in self._mine if one.place.overlaps(claim.place)), None):
+            return _sentence(claim, mine)
+        first = self._row(claim.place)[0]
+        if first != claim:
+            return _sentence(claim, first)
+        if claim.place in self._wide:
+            return f"the block {claim.text} holds addresses or blocks of more than {HELD} nodes"
+        return next((_sentence(claim, one) for one in self._near(claim) if self._beats(one, claim)), "")
+
+    def is_contested(self, claim: Claim) -> bool:
+        """Does anything that may count overlap it?"""
+        return claim.place in self._wide or len(self._row(claim.place)) > 1 or bool(self._near(claim))
+
+    def _beats(self, other: Claim, claim: Claim) -> bool:
+        """Does the other one, of another place, count and keep this one from it? Of two blocks the one with precedence: so this ends."""
+        if not other.is_block or (claim.is_block and other.rank > claim.rank):
+            return False
+        return not self.why_lost(other)
+
+    def _near(self, claim: Claim) -> list[Claim]:
+        """What may count of other Nodes and overlaps it, of other places, by precedence: few, for a block that holds more is none."""
+        places = self._places[claim.place.version]
+        inside = () if claim.place in self._wide else places.within(claim.place)
+        found = (
+            self._row(one)[0] for one in (*places.holding(claim.place), *inside) if one != claim.place and one not in self._wide
+        )
+        return sorted(one for one in found if one.node != claim.node)
+
+    def _row(self, place: Place) -> list[Claim]:
+        return self._places[place.version].row(place)
+
+
+def _said(node: Node) -> _Said:
+    rank = False, not node.is_ready, node.metadata.creation_timestamp, node.metadata.name
+    ips, versions = list[Claim](), set[int]()
     for text in dict.fromkeys(node.internal_ips):
         ip = address_of(text)
-        found.append(Claim(name, ip.version, int(ip), BITS[ip.version], False, text))
-    for text in dict.fromkeys(node.spec.pod_cidrs):
-        block = network_of(text)
-        found.append(Claim(name, block.version, int(block.network_address), block.prefixlen, True, text))
-    return found
+        ips.append(
+            Claim((ip.version in versions, *rank[1:]), Place(ip.version, int(ip), BITS[ip.version]), is_block=False, text=text)
+        )
+        versions.add(ip.version)
+    blocks, senseless = dict[Place, Claim](), dict[str, str]()
+    for block in [_block(rank, text) for text in dict.fromkeys(node.spec.pod_cidrs)]:
+        if why := _why_senseless(block, ips, blocks):
+            senseless[block.text] = why
+        else:
+            blocks[block.place] = block
+    return _Said((*ips, *blocks.values()), senseless)
+
+
+def _why_senseless(block: Claim, ips: Iterable[Claim], blocks: Collection[Place]) -> str:
+    """Why a Node can't have a block, whatever others say; "" when it can. `blocks` are those that it has."""
+    if block.place in blocks:
+        return f"the block {block.text} is said twice"
+    if held := next((ip for ip in ips if ip.place.overlaps(block.place)), None):
+        return f"the block {block.text} holds its own address {held.text}"
+    return ""
+
+
+def _block(rank: Rank, text: str) -> Claim:
+    block = network_of(text)
+    return Claim(rank, Place(block.version, int(block.network_address), block.prefixlen), is_block=True, text=text)
 
 
 def _sentence(claim: Claim, other: Claim) -> str:
     what, their = ("block" if one.is_block else "address" for one in (claim, other))
-    whose = "its own" if claim.node == other.node else f"{other.node}'s"
-    if (claim.start, claim.length, what) == (other.start, other.length, their):
+    if (claim.place, what) == (other.place, their):
         return f"the {what} {claim.text} is that of {other.node}, too"
     if claim.is_block and not other.is_block:
-        return f"the block {claim.text} holds {whose} address {other.text}"
-    if not claim.is_block:
-        return f"the address {claim.text} is in {whose} block {other.text}"
-    return f"the block {claim.text} overlaps {whose} block {other.text}"
+        return f"the block {claim.text} holds {other.node}'s address {other.text}"
+    return f"the {what} {claim.text} {'overlaps' if claim.is_block else 'is in'} {other.node}'s block {other.text}"

@@ -7,7 +7,6 @@ planned as ever. What is left out is told: on the Node, by an event that it and 
 from __future__ import annotations
 
 import functools
-import heapq
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
@@ -64,6 +63,6 @@ def _ends(text: str) -> tuple[tuple[int, int], tuple[int, int]]:
     return (found.version, first), (found.version, first + (1 << (found.max_prefixlen - found.prefixlen)) - 1)
 
 
-def is_teller(node: str, about: str, nodes: Collection[str]) -> bool:
-    """Does this node write events about a Node that does not count whole?"""
-    return node == about or node in heapq.nsmallest(TELLERS, nodes)
+def is_teller(node: str, about: str, first: Collection[str]) -> bool:
+    """Does this node write events about a Node that does not count whole? `first` are the least names of Nodes, TELLERS of them."""
+    return node == about or node in first

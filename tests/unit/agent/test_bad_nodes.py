@@ -70,6 +70,27 @@ async def test_of_two_nodes_with_one_block_one_has_it_and_the_others_pods_are_to
     ]
 
 
+@ALL
+async def test_a_node_that_lies_about_further_addresses_takes_no_routes_of_others(backend: str) -> None:
+    rig, theirs = rig_of(backend), [one.address for number in (5, 6) for one in node(number, DUAL).status.addresses]
+    own = [one.address for one in node(2, DUAL).status.addresses]
+    await rig.start(
+        saying(1), saying(5), saying(6), saying(2, ips=[*own, *theirs, "10.244.5.7", "fd00:10:244:5::7"], is_ready=True)
+    )
+    assert [routes(rig, number) for number in (2, 5, 6)] == [set(node(number, DUAL).spec.pod_cidrs) for number in (2, 5, 6)]
+    rig.put(saying(2, ips=["10.244.5.7"], is_ready=True))
+    await rig.settle()
+    assert routes(rig, 5) == set(node(5, DUAL).spec.pod_cidrs) and not routes(rig, 2)
+    assert told(rig) == ["node2: the address 10.244.5.7 is in node5's block 10.244.5.0/24: left out"]
+
+
+async def test_a_block_of_the_whole_cluster_takes_no_routes_of_others() -> None:
+    rig, nodes = rig_of(), [saying(number) for number in range(3, 8)]
+    await rig.start(saying(1), *nodes, saying(2, ["10.244.0.0/16"], is_ready=True))
+    assert all(len(routes(rig, number)) == 2 for number in range(3, 8)) and not routes(rig, 2)
+    assert told(rig) == ["node2: the block 10.244.0.0/16 overlaps node1's block 10.244.1.0/24: left out"]
+
+
 async def test_a_machine_that_was_replaced_is_reached_though_its_former_node_is_there() -> None:
     rig, former, now = rig_of(), saying(2, ips=["192.168.1.50"], is_ready=True), saying(3, ips=["192.168.1.50"], is_ready=True)
     await rig.start(saying(1), former, now)
@@ -84,7 +105,7 @@ async def test_a_machine_that_was_replaced_is_reached_though_its_former_node_is_
     ("block", "why"),
     [
         ("0.0.0.0/0", "holds every address"),
-        ("192.168.0.0/16", "holds node1's address 192.168.1.10"),
+        ("192.168.0.0/16", "holds its own address 192.168.1.11"),
         ("127.0.0.0/24", "holds loopback addresses"),
         ("224.0.0.0/24", "holds multicast addresses"),
         ("169.254.7.0/24", "holds link-local addresses"),

@@ -41,7 +41,6 @@ def test_nodes_with_addresses_and_blocks_of_their_own_lose_nothing() -> None:
         ((["10.244.1.0/24"], []), (["10.244.0.0/16"], []), {"10.244.0.0/16": "the block 10.244.0.0/16 overlaps a's block 10.244.1.0/24"}),
         ((["10.244.0.0/16"], []), (["10.244.1.0/24"], []), {"10.244.1.0/24": "the block 10.244.1.0/24 overlaps a's block 10.244.0.0/16"}),
         (([], ["192.168.1.1"]), ([], ["192.168.1.1"]), {"192.168.1.1": "the address 192.168.1.1 is that of a, too"}),
-        (([], ["fd00::1"]), (["fd00::/64"], []), {"fd00::/64": "the block fd00::/64 holds a's address fd00::1"}),
         ((["fd00::/64"], []), ([], ["fd00::1"]), {"fd00::1": "the address fd00::1 is in a's block fd00::/64"}),
         (([], []), (["10.0.0.0/8"], ["10.1.1.1"]), {"10.0.0.0/8": "the block 10.0.0.0/8 holds its own address 10.1.1.1"}),
     ],
@@ -75,12 +74,92 @@ def test_what_lost_takes_nothing_from_others() -> None:
     assert not claims.lost("a") and set(claims.lost("b")) == {"10.0.0.0/16"} and not claims.lost("c")
     claims.put("a", None)
     assert claims.touched("a") == {"b", "c"} and not claims.lost("b") and set(claims.lost("c")) == {"10.0.5.0/24"}
+    claims.put("d", node("d", ["10.0.0.0/8"], since="0"))
+    assert not claims.lost("d") and set(claims.lost("b")) == {"10.0.0.0/16"} and set(claims.lost("c")) == {"10.0.5.0/24"}
+
+
+def test_what_lost_on_a_node_to_its_own_takes_nothing_there() -> None:
+    claims = of(
+        node("a", ["10.0.0.0/16"], since="1"), node("b", ["10.0.5.0/24"], since="2"), node("c", ["10.0.6.0/24"], since="3")
+    )
+    assert set(claims.lost("c")) == {"10.0.6.0/24"} and set(claims.lost("a", own="b")) == {"10.0.0.0/16"}
+    assert not claims.lost("c", own="b"), "on b the block of a is not routed"
+
+
+@pytest.mark.parametrize("is_older", [True, False])
+def test_an_address_in_a_block_of_another_takes_nothing_from_it(is_older: bool) -> None:
+    liar = node("a", [], ["10.244.5.7"], "1" if is_older else "3")
+    claims = of(node("b", ["10.244.5.0/24"], ["192.168.1.5"], "2"), liar)
+    assert claims.lost("a") == {"10.244.5.7": "the address 10.244.5.7 is in b's block 10.244.5.0/24"} and not claims.lost("b")
+
+
+def test_an_address_at_which_no_node_is_reached_takes_nothing_and_is_none_when_the_first_is_lost() -> None:
+    others = [node("b", ["10.244.5.0/24"], ["192.168.1.5"], "2"), node("c", [], ["192.168.1.6", "fd00::6"], "3")]
+    claims = of(*others, node("a", [], ["192.168.1.4", "192.168.1.5", "192.168.1.6", "10.244.5.7"], "1"))
+    assert claims.lost("a") == {
+        "192.168.1.5": "the address 192.168.1.5 is that of b, too",
+        "192.168.1.6": "the address 192.168.1.6 is that of c, too",
+        "10.244.5.7": "the address 10.244.5.7 is in b's block 10.244.5.0/24",
+    }
+    assert not claims.lost("b") and not claims.lost("c")
+    claims.put("a", node("a", [], ["10.244.5.7", "192.168.1.7", "fd00::5"], "1"))
+    assert claims.lost("a") == {
+        "10.244.5.7": "the address 10.244.5.7 is in b's block 10.244.5.0/24",
+        "192.168.1.7": "the address 192.168.1.7 comes after one that is left out",
+    }
+    assert not claims.lost("b")
+
+
+def test_each_address_of_a_node_is_its_own_there() -> None:
+    claims = of(node("a", [], ["192.168.1.4", "10.1.1.1"], "2"), node("b", ["10.1.1.0/24"], ["192.168.1.5"], "1"))
+    assert not claims.lost("b") and claims.lost("b", own="a") == {
+        "10.1.1.0/24": "the block 10.1.1.0/24 holds a's address 10.1.1.1"
+    }
+
+
+def test_a_block_said_twice_counts_once() -> None:
+    claims = of(node("a", ["fd00::/64", "fd00:0::/64"]))
+    assert claims.lost("a") == {"fd00:0::/64": "the block fd00:0::/64 is said twice"}
+
+
+def many(count: int) -> list[Node]:
+    return [
+        node(f"n{one}", [f"10.{one >> 8}.{one & 255}.0/24"], [f"192.168.{one >> 8}.{one & 255}"], "2") for one in range(count)
+    ]
+
+
+@pytest.mark.parametrize("block", ["10.0.0.0/9", "192.168.0.0/16"])
+def test_a_block_that_holds_what_many_have_is_none_and_concerns_nobody(block: str) -> None:
+    claims = of(*many(300))
+    claims.put("wide", node("wide", [block], since="1"))
+    assert claims.lost("wide") == {block: f"the block {block} holds addresses or blocks of more than 2 nodes"}
+    assert not claims.touched("wide") and not any(claims.lost(f"n{one}") for one in range(300))
+    claims.put("n50", node("n50", ["10.0.50.0/24"], ["192.168.0.50"], "2", ready=False))
+    assert not claims.touched("n50")
+    assert len(claims.lost("n1", own="wide")) == 1, "its pods are there"
+    claims.put("wide", None)
+    assert not claims.touched("wide")
 
 
 def test_thousands_of_nodes_with_one_address_are_judged() -> None:
     """As machines of some hypervisors have it: each has the same address on the network to its host."""
-    claims = of(*(node(f"n{9999 - number}", [], ["10.0.2.15"], f"{9999 - number}") for number in range(1500)))
-    assert not claims.lost("n8500") and set(claims.lost("n9999")) == set(claims.lost("n9000")) == {"10.0.2.15"}
+    claims = of(*(node(f"n{number}", [], ["10.0.2.15"], f"{number}") for number in range(8500, 9999)))
+    assert not claims.lost("n8500") and set(claims.lost("n9998")) == set(claims.lost("n9000")) == {"10.0.2.15"}
+    claims.put("n9000", node("n9000", [], ["10.0.2.15"], "9000", ready=False))
+    assert set(claims.touched("n9000")) <= {"n8500"}, "who of them is ready concerns nobody, but for the first"
+    claims.put("n8500", None)
+    assert len(claims.touched("n8500")) == 1498 and not claims.lost("n8501")
+
+
+def test_nothing_is_kept_of_nodes_that_went() -> None:
+    claims = of(node("keep", ["10.0.0.0/16"], ["192.168.7.7"], "1"))
+    for number in range(50):
+        name = f"spot{number}"
+        claims.put(name, node(name, ["10.0.1.0/24"], ["192.168.7.7"], "2"))
+        claims.put(name, None)
+        assert claims.touched(name) == {"keep"}
+    kept = [value for value in vars(claims).values() if isinstance(value, set | dict | list) and "spot" in repr(value)]
+    assert not kept and claims.first(9) == ["keep"]
 
 
 BLOCKS = [f"10.{a}.{b}.0/{length}" for a in (0, 1) for b in (0, 64, 128) for length in (18, 19, 24)] + ["10.0.0.0/15"]
@@ -89,6 +168,14 @@ NODES = st.dictionaries(
     st.sampled_from("abcdef"),
     st.tuples(st.lists(st.sampled_from(BLOCKS), max_size=2), st.lists(st.sampled_from(IPS), max_size=2), st.booleans()),
 )
+
+
+def reached(name: str, said: tuple[list[str], list[str], bool], lost: dict[str, str]) -> list[tuple[str, str]]:
+    """What of a Node counts: its blocks, and its first address of each IP version."""
+    blocks, ips, _ = said
+    left = [ip for ip in ips if ip not in lost]
+    first = [next(iter(found), "") for found in ([ip for ip in left if ":" in ip], [ip for ip in left if ":" not in ip])]
+    return [(name, text) for text in {*blocks, *first} if text and text not in lost]
 
 
 @given(NODES, NODES)
@@ -108,12 +195,11 @@ def test_the_order_of_changes_does_not_matter_and_what_counts_does_not_overlap(
             known = now
     fresh = of(*(one for name in reversed("abcdef") if (one := made(last, name))))
     assert {name: dict(fresh.lost(name)) for name in "abcdef"} == known
-    count = [
-        (name, ipaddress.ip_network(text))
-        for name, (blocks, ips, _) in last.items()
-        for text in {*blocks, *ips}
-        if text not in known[name]
-    ]
-    for name, one in count:
-        for other_name, other in count:
-            assert name == other_name or one.version != other.version or not one.overlaps(other)
+    for own in ("", *last):
+        lost = {name: dict(claims.lost(name, own)) for name in last}
+        count = [
+            (one, ipaddress.ip_network(text)) for name, said in last.items() for one, text in reached(name, said, lost[name])
+        ]
+        for name, one in count:
+            for other_name, other in count:
+                assert name == other_name or one.version != other.version or not one.overlaps(other)
