@@ -61,6 +61,8 @@ SYSCTLS_AT_ONCE = 100
 UNREAD_SECONDS = 1.0
 """After a reading of tables that can't say what is in some set, the next one waits so long at least,
 or AUDIT_SHARE times as long as it took."""
+ROUTE = "Route"
+"""The kind of object that the kernel takes only with an address on the link: to reach its gateway, or as its source (prefsrc)."""
 OPEN_AGAIN_SECONDS = 1.0
 """A sysctl whose file is not there is looked for so often."""
 CONTRADICTIONS = (Exists, NotFound, Retry, OSError)
@@ -238,6 +240,8 @@ class Watcher:
                 self._ledger.release_retries(self._clock(), every=True)
             elif not event.is_present:  # it may have been in the way
                 self._ledger.release_retries(self._clock(), every=True)
+            if event.has_address:
+                self._ledger.try_anew([one for one in self._ledger.refused if one[0] == ROUTE])
             if (event.came or event.may_have_lost) and name not in self.ownership.links:
                 self._tell_link_changed(name, event)
 

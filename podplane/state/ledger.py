@@ -326,6 +326,13 @@ class Ledger:
             if identity in self._refused and identity not in self._sent and identity in self._deviations:
                 self._due[identity] = None
 
+    def try_anew(self, identities: Iterable[Identity]) -> None:
+        """The same, for what may have been lacking is there; what is on its way, and refused once more, is tried again as after a first
+        refusal."""
+        for identity in (refused := [one for one in identities if one in self._refused]):
+            self._refused[identity].tries = 0
+        self.retry(refused)
+
     def next_retry(self) -> float | None:
         """When the first refused object that is not on its way is to be tried again; None when there is none."""
         waiting = (i for i in self._refused if i not in self._due and i not in self._sent)

@@ -27,7 +27,8 @@ class LinkEvent(NamedTuple):
 
     `may_have_lost`: it went, was set down, or lost an address: what lay on it may be gone, and must be read again. `came`: it came,
     was set up, or carries larger packets than before (one that carries less than 1,280 bytes has no IPv6, addrconf_notify).
-    `lost_carrier`: it had a carrier, and lost it (for a moment, maybe).
+    `lost_carrier`: it had a carrier, and lost it (for a moment, maybe). `has_address`: it has an address that it had not, or that was
+    tentative (RFC 4862, 5.4): a route that needs it can be made.
     """
 
     is_present: bool
@@ -35,6 +36,7 @@ class LinkEvent(NamedTuple):
     may_have_lost: bool = False
     came: bool = False
     lost_carrier: bool = False
+    has_address: bool = False
 
     def after(self, former: LinkEvent | None) -> LinkEvent:
         """This event after a former one."""
@@ -46,6 +48,7 @@ class LinkEvent(NamedTuple):
             self.may_have_lost or former.may_have_lost,
             self.came or former.came,
             self.lost_carrier or former.lost_carrier,
+            self.has_address or former.has_address,
         )
 
 

@@ -101,6 +101,7 @@ def test_the_uplink_goes_down_and_comes_up(lab: Podplane) -> None:
     assert not any("dev eth0" in line and "via" in line for line in network(lab, "node1"))
     assert "eth0 was set up" in lab("fault", "node1", "--clear").stdout
     until(lambda: network(lab, "node1") == before, SECONDS)
+    assert "refused" not in lab("status").stdout, "the routes came with the addresses, and did not wait for a next try"
     assert "Active on node1: none." in lab("fault", "node1").stdout
     lab("check")
 

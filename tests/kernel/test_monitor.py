@@ -182,6 +182,15 @@ def test_a_link_that_loses_its_ipv4_address_is_named_since_its_routes_vanish_sil
     assert ROUTE4.identity not in kernel.read(OWNER)
 
 
+def test_a_link_of_others_is_named_when_it_has_an_address_that_can_be_used() -> None:
+    """A tentative one is announced when nobody else has it."""
+    _, monitor = machine()
+    run("ip address add 192.168.1.70/24 dev eth0")
+    assert changes(monitor).links["eth0"].has_address
+    run("ip address add fd00::70/64 dev eth0 nodad")
+    assert changes(monitor).links["eth0"].has_address
+
+
 def test_a_link_of_ours_that_is_renamed_or_loses_its_mark_is_ours_no_more() -> None:
     _, monitor = machine()
     run("ip link set far1 down\nip link set pp1 down\nip link set pp1 name other1\n")

@@ -196,9 +196,10 @@ class Monitor:
     def _take_address(self, payload: bytes, is_there: bool) -> None:
         family, _, _, _, index = c.ADDRESS.unpack_from(payload)
         self._know_port(index)
-        if not is_there and index in self._names and (family == c.AF_INET or index not in self._own):
+        if index in self._names and (index not in self._own or (family == c.AF_INET and not is_there)):
             state = self._states.get(index)
-            self._report(self._names[index], LinkEvent(True, state is not None and state.is_up, may_have_lost=True))
+            is_up = state is not None and state.is_up
+            self._report(self._names[index], LinkEvent(True, is_up, may_have_lost=not is_there, has_address=is_there))
         self._observe(decode.address(payload, self._own), is_there)
 
     def _take_route(self, payload: bytes, is_there: bool) -> None:

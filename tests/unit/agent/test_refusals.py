@@ -17,7 +17,7 @@ from podplane.kernel.errors import NotFound, Retry
 from podplane.model.objects import Node
 from podplane.state.ledger import Status
 from podplane.state.nft import Element
-from podplane.state.operations import Failure, Operation, Report
+from podplane.state.operations import Failure, LinkEvent, Operation, Report
 from podplane.state.ownership import Ownership
 from podplane.state.value import Identity, Value
 from tests.plans import node
@@ -219,3 +219,23 @@ async def test_unknown_outcomes_are_no_events() -> None:
     rig.agent.ledger.acknowledge(Report(failed=[Failure(operation, Retry("apply", "lost"))]), 0.0)
     rig.agent._sent(Report(failed=[Failure(operation, Retry("apply", "lost"))]))
     assert rig.events == []
+
+
+async def test_a_refused_route_is_made_at_once_when_the_uplink_has_an_address_again() -> None:
+    """However often it was tried before: its gateway is reached from now on (RFC 4862, 5.4: an address is tentative for a second)."""
+    rig = await started(Choosy)
+    kernel = rig.agent._kernel
+    assert isinstance(kernel, Choosy)
+    kernel.refused = "10.244.2.0/24"
+    rig.put(*cluster(1, 2))
+    await rig.settle()
+    for at in range(1, 60):
+        await rig.poll(float(at))
+    (refused,) = rig.agent.ledger.refused.values()
+    assert refused.next_try > 61
+    kernel.refused = ""
+    (monitor,) = rig.host.objects.monitors
+    monitor.report_link("eth0", LinkEvent(True, True, has_address=True))
+    rig.agent.watcher.take_notifications()
+    await rig.settle()
+    assert not rig.agent.ledger.refused and "10.244.2.0/24" in rig.host.objects.dump()
