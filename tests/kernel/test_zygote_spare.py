@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -133,23 +133,33 @@ async def test_a_file_system_that_was_begun_is_as_any_other(machine: Machine) ->
     assert await listed(machine, root, await begun(machine, alike)) == plain
 
 
-@pytest.mark.parametrize("other", ["bind", "size"])
-def test_what_does_not_fit_is_made_anew(other: str) -> None:
-    contained(partial(made_anew, other=other))()
+@contained
+async def test_a_file_system_with_a_mount_below_one_that_was_begun_is_made_anew(machine: Machine) -> None:
+    said = await made_anew(machine, binds=[Bind(f"{FOLDER}/volume", "/usr/own", read_only=True)])
+    assert said[-1] == "value" and is_made_once(said)
 
 
-async def made_anew(machine: Machine, other: str) -> None:
+@contained
+async def test_a_file_system_of_another_size_is_made_anew(machine: Machine) -> None:
+    said = await made_anew(machine, size=1 << 20)
+    assert said[-1] != "value" and is_made_once(said)
+
+
+def is_made_once(said: list[str]) -> bool:
+    return sum(line.startswith("/usr overlay") for line in said) == 1
+
+
+async def made_anew(machine: Machine, **other: Any) -> list[str]:
+    """What is in a file system that differs so from one that was begun; it is what is in one of which nothing was."""
     folder = lab_folder()
     (folder / "volume").mkdir()
     (folder / "volume" / "key").write_text("value\n")
     alike = Root(FOLDER)
     pid = await begun(machine, alike)
-    binds = [Bind(f"{FOLDER}/volume", "/usr/own", read_only=True)] if other == "bind" else []
-    root = msgspec.structs.replace(alike, binds=binds, size=1 << 20 if other == "size" else 0)
+    root = msgspec.structs.replace(alike, **other)
     said = await listed(machine, root, pid)
-    assert (said[-1] == "value") is (other == "bind")
-    assert sum(line.startswith("/usr overlay") for line in said) == 1
     assert await listed(machine, root, 0) == said
+    return said
 
 
 @contained

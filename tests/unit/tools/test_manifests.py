@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -148,16 +149,16 @@ def test_the_version_of_the_chart_is_that_of_the_package(deployed: dict[tuple[st
 def test_every_value_has_a_schema_of_its_own() -> None:
     values = yaml.safe_load((manifests.CHART / "values.yaml").read_text())
     schema = json.loads((manifests.CHART / "values.schema.json").read_text())
-    closed(schema, values, "")
+    assert list(open_objects(schema, values, "values")) == []
 
 
-def closed(schema: Object, values: Object, path: str) -> None:
-    """Each key of the values is described, and of such objects no other one is taken."""
-    assert values.keys() <= schema["properties"].keys(), path
-    assert schema["additionalProperties"] is False, path
+def open_objects(schema: Object, values: Object, path: str) -> Iterator[str]:
+    """Those that have a key that is not described, or of which any other one is taken."""
+    if not values.keys() <= schema["properties"].keys() or schema.get("additionalProperties") is not False:
+        yield path
     for name, value in values.items():
-        if isinstance(value, dict) and "properties" in schema["properties"][name]:
-            closed(schema["properties"][name], value, f"{path}.{name}")
+        if isinstance(value, dict) and "properties" in schema["properties"].get(name, {}):
+            yield from open_objects(schema["properties"][name], value, f"{path}.{name}")
 
 
 @needs_helm
