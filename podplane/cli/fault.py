@@ -79,18 +79,29 @@ def _make(folder: Folder, node: str, row: Fault, argument: str) -> None:
 
 
 def _clear(folder: Folder, node: str) -> None:
-    """Undo the faults of a node. One whose Node was deleted while it had no power has no other way to be told: it gets a new one."""
-    from podplane.kubeapi.errors import AlreadyExists
-    from podplane.lab import manifests, spec
-
+    """Undo the faults of a node."""
     client = connect(folder)
-    settings = spec.load(folder.spec)
-    machines = {manifests.node_name(number) for number in range(1, settings.nodes + 1)} if settings is not None else set()
-    if node in machines and node not in {one["metadata"]["name"] for one in client.objects("nodes")}:
-        with contextlib.suppress(AlreadyExists):
-            client.create("nodes", "", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}})
+    if node in _without_node(folder, client.objects("nodes")):
+        _create(client, node)
     _node(client, node)
     click.echo(_ask(folder, client, node, CLEAR, ""))
+
+
+def _without_node(folder: Folder, nodes: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The machines of a lab whose Node was deleted and that did not make it again: they have no power, or do not reach the API."""
+    from podplane.lab import manifests, spec
+
+    settings, known = spec.load(folder.spec), {one["metadata"]["name"] for one in nodes}
+    numbers = range(1, settings.nodes + 1) if settings is not None else ()
+    return [name for name in map(manifests.node_name, numbers) if name not in known]
+
+
+def _create(client: Any, node: str) -> None:
+    """A Node for a machine that has none: it has no other way to be told."""
+    from podplane.kubeapi.errors import AlreadyExists
+
+    with contextlib.suppress(AlreadyExists):
+        client.create("nodes", "", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}})
 
 
 def _clear_all(folder: Folder) -> None:
@@ -98,17 +109,20 @@ def _clear_all(folder: Folder) -> None:
     from podplane.lab.faults import messages
 
     client = connect(folder)
-    nodes = {one["metadata"]["name"]: one["metadata"].get("annotations") or {} for one in client.objects("nodes")}
+    nodes = client.objects("nodes")
     errors: list[LabError] = []
-    active = [name for name, annotations in nodes.items() if messages.active_of(annotations)]
-    for name in active:
+    deleted = _without_node(folder, nodes)
+    active = [one["metadata"]["name"] for one in nodes if messages.active_of(one["metadata"].get("annotations") or {})]
+    for name in (*active, *deleted):
         try:
+            if name in deleted:
+                _create(client, name)
             click.echo(_ask(folder, client, name, CLEAR, ""))
         except LabError as error:
             errors.append(error)
     if errors:
         raise errors[0]
-    if not active:
+    if not active and not deleted:
         click.echo("No fault is active.")
 
 

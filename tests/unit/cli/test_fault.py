@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -77,6 +78,7 @@ def test_the_faults_of_all_nodes_are_cleared_also_when_one_of_them_can_not(
 
     monkeypatch.setattr("podplane.cli.fault.connect", lambda folder: Client())
     monkeypatch.setattr("podplane.cli.fault._ask", ask)
+    monkeypatch.setattr("podplane.lab.spec.load", lambda path: None)
     with pytest.raises(LabError, match="node1 did not answer"):
         fault.main(["clear"], standalone_mode=False)
     assert capsys.readouterr().out == "node3 clear \nnode4 clear \n"
@@ -103,3 +105,27 @@ def test_hints_lead_to_the_lab_of_the_fault(
     assert "{" not in said
     assert said.count("`podplane ") == said.count(" --name other")
     assert ("undo: `podplane fault --name other node2 --clear`" in said) == bool(row.undo)
+
+
+def test_a_machine_whose_node_was_deleted_is_cleared_with_all_others(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nodes: list[dict[str, Any]] = [{"metadata": {"name": "node1"}}, {"metadata": {"name": "node3"}}]
+
+    class Client:
+        def objects(self, resource: str) -> list[dict[str, Any]]:
+            return list(nodes)
+
+        def create(self, resource: str, namespace: str, manifest: dict[str, Any]) -> None:
+            nodes.append(manifest)
+
+    def ask(folder: Folder, client: Client, node: str, *words: str) -> str:
+        assert node in {one["metadata"]["name"] for one in nodes}
+        return f"{node} {' '.join(words)}"
+
+    monkeypatch.setattr("podplane.cli.fault.connect", lambda folder: Client())
+    monkeypatch.setattr("podplane.cli.fault._ask", ask)
+    monkeypatch.setattr("podplane.lab.spec.load", lambda path: SimpleNamespace(nodes=3))
+    fault.main(["clear"], standalone_mode=False)
+    fault.main(["clear"], standalone_mode=False)
+    assert capsys.readouterr().out == "node2 clear \nNo fault is active.\n"
