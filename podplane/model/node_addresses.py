@@ -1,4 +1,4 @@
-"""Which addresses can be those of a node, and which networks those of its pods, whatever else there is in the cluster. Pure.
+"""Which addresses and MACs can be those of a node, and which networks those of its pods, whatever else there is in the cluster. Pure.
 
 An API takes what the writer of a Node says: a kubelet with a wrong option, or a controller of somebody's own. What no packet could be
 sent to is left out where objects are read, so that nothing plans with it, and is told with the reason.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
+import re
 import socket
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ KEPT = 16_384
 """So many texts are remembered: a cluster of 5,000 nodes with both IP versions has some 10,000 of each kind."""
 SMALLEST = 2
 """Bits that a block leaves for pods, at least: its first address but one is the gateway's."""
+MAC = re.compile("[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
 class _Range(NamedTuple):
@@ -53,6 +55,16 @@ def why_no_address(text: str) -> str:
         return "is no IP address"
     what = _reserved(packed, 0)
     return f"is {'an' if what[0] in 'uI' else 'a'} {what} address" if what else ""
+
+
+@functools.lru_cache(KEPT)
+def why_no_mac(text: str) -> str:
+    """Why this can't be the MAC of a node: `is that of a group`; "" when it can (IEEE 802.3, 3.2.3)."""
+    if not MAC.fullmatch(text):
+        return "is no MAC address, as in 0a:58:0a:f4:01:02"
+    if int(text[:2], 16) & 1:
+        return "is that of a group, not of one interface"
+    return "is that of no interface" if not text.strip("0:") else ""
 
 
 @functools.lru_cache(KEPT)

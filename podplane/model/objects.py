@@ -10,7 +10,8 @@ import functools
 
 import msgspec
 
-from podplane.model.node_addresses import KEPT, why_no_address, why_no_block
+from podplane.model.config import UNDERLAY_MAC
+from podplane.model.node_addresses import KEPT, why_no_address, why_no_block, why_no_mac
 
 
 class Model(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
@@ -138,9 +139,17 @@ class Node(Model, frozen=True):
 
     @property
     def senseless(self) -> tuple[str, ...]:
-        """What of its blocks and own addresses makes no sense, and why: `the block 0.0.0.0/0 holds every address`."""
+        """What of its blocks, own addresses and MAC makes no sense, and why: `the block 0.0.0.0/0 holds every address`."""
         blocks = [f"the block {text} {why_no_block(text)}" for text in self.spec.senseless_cidrs]
-        return (*blocks, *_senseless(self.status.addresses))
+        said = self.metadata.annotations.get(UNDERLAY_MAC, "")
+        mac = (f"the MAC {said!r} {why_no_mac(said)}",) if said and why_no_mac(said) else ()
+        return (*blocks, *_senseless(self.status.addresses), *mac)
+
+    @property
+    def underlay_mac(self) -> str:
+        """The MAC at which other nodes of its network reach it, as it says; "" where it says none, or what can't be one."""
+        said = self.metadata.annotations.get(UNDERLAY_MAC, "")
+        return said if said and not why_no_mac(said) else ""
 
     @property
     def is_ready(self) -> bool:

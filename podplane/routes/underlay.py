@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 
-from podplane.model.config import ROUTE_PROTOCOL, UNDERLAY_MAC, UNDERLAY_MTU, NetworkConfig
+from podplane.model.config import ROUTE_PROTOCOL, UNDERLAY_MTU, NetworkConfig
 from podplane.model.objects import Node
 from podplane.state.links import LEAST_MTU, carries
 from podplane.state.network import Neighbour, Route
@@ -86,7 +86,7 @@ def neighbours(peer: Node, node: Node, config: NetworkConfig) -> Iterator[Neighb
     With hundreds of nodes dynamic entries would overflow the machine's one neighbour table. None where the settings want other nodes to be
     asked for it.
     """
-    mac = peer.metadata.annotations.get(UNDERLAY_MAC)
+    mac = peer.underlay_mac
     if mac and config.permanent_neighbours:
         for version, ip in on_link(peer, node, config).items():
             if carries(version, config.mtu):

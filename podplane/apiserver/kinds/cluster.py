@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,9 +10,9 @@ from podplane.apiserver.kinds import names, statuses
 from podplane.apiserver.kinds.addresses import check_cidr
 from podplane.apiserver.problems import Cause
 from podplane.model.config import UNDERLAY_MAC
+from podplane.model.node_addresses import why_no_mac
 
 Object = dict[str, Any]
-MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 MAX_DATA_BYTES = 1024 * 1024
 
 
@@ -43,8 +42,8 @@ def complete_namespace(namespace: Object) -> None:
 def check_node(node: Object, old: Object | None) -> Iterator[Cause]:
     """Node: blocks are networks, one of an IP version (ValidateNode); addresses are addresses."""
     mac = node["metadata"].get("annotations", {}).get(UNDERLAY_MAC)
-    if mac is not None and not MAC.fullmatch(mac):
-        yield Cause.invalid(f"metadata.annotations[{UNDERLAY_MAC}]", mac, "must be a MAC address")
+    if mac is not None and (why := why_no_mac(mac)):
+        yield Cause.invalid(f"metadata.annotations[{UNDERLAY_MAC}]", mac, f"must be a MAC address of one interface: it {why}")
     blocks = node.get("spec", {}).get("podCIDRs", ())
     for i, block in enumerate(blocks):
         yield from check_cidr(block, f"spec.podCIDRs[{i}]")

@@ -9,9 +9,10 @@ import msgspec
 import pytest
 
 from podplane.agent.keys import NodeKey, PeerKey
+from podplane.model.config import UNDERLAY_MAC
 from podplane.model.objects import Node, NodeAddress, NodeCondition, NodeSpec, NodeStatus
 from podplane.routes.table import NAMES
-from podplane.state.network import Route
+from podplane.state.network import Neighbour, Route
 from tests.plans import agent_settings, node
 from tests.unit.agent.rig import DUAL, Rig
 
@@ -134,6 +135,34 @@ async def test_an_address_that_can_not_be_one_is_left_out(backend: str, ip: str,
     assert "10.244.2.0/24" in routes(rig, 2) and not routes(rig, 3)
     assert [why.partition(":")[0] for why in told(rig)] == ["node2", "node3"] and all(repr(ip) in why for why in told(rig))
     assert not caplog.records, "no traceback"
+
+
+@pytest.mark.parametrize(
+    ("mac", "why"),
+    [
+        ("ff:ff:ff:ff:ff:ff", "is that of a group, not of one interface"),
+        ("01:00:5e:00:00:01", "is that of a group, not of one interface"),
+        ("00:00:00:00:00:00", "is that of no interface"),
+        ("eth0", "is no MAC address, as in 0a:58:0a:f4:01:02"),
+    ],
+)
+@pytest.mark.parametrize("backend", ["host-gw", "vxlan"])
+async def test_a_mac_that_no_interface_can_have_is_left_out_and_the_node_is_asked_for_it(
+    backend: str, mac: str, why: str
+) -> None:
+    rig, bad = rig_of(backend), saying(2)
+    metadata = msgspec.structs.replace(bad.metadata, annotations={UNDERLAY_MAC: mac})
+    await rig.start(saying(1), msgspec.structs.replace(bad, metadata=metadata), saying(3))
+    permanent = {
+        number: [one for one in rig.agent.ledger.desired.fragment(PeerKey(f"node{number}")).values() if _is_of_uplink(one)]
+        for number in (2, 3)
+    }
+    assert len(routes(rig, 2)) == 2 and not permanent[2] and len(permanent[3]) == 2
+    assert told(rig) == [f"node2: the MAC {mac!r} {why}: left out"]
+
+
+def _is_of_uplink(value: object) -> bool:
+    return isinstance(value, Neighbour) and value.link == "eth0"
 
 
 async def test_a_node_with_nothing_but_nonsense_of_its_own_harms_no_host(caplog: pytest.LogCaptureFixture) -> None:
