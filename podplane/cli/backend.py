@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from podplane.agent.planner import NOT_APPLIED
 from podplane.cli import unreached
 from podplane.cli.names import some
 from podplane.cli.options import connect, lab_name
@@ -23,6 +25,7 @@ from podplane.routes import ways
 from podplane.routes.cluster_settings import BACKEND, CROSS_SUBNET, NAME, NAMESPACE, ClusterSettingsError, applied
 from podplane.routes.table import NAMES, chosen
 from podplane.routes.underlay import addresses
+from podplane.state.ledger import MAX_RETRY_SECONDS
 
 CONFIGMAPS = "configmaps"
 WAIT_SECONDS, AGAIN_SECONDS = 60.0, 0.1
@@ -123,12 +126,28 @@ def _why_not(data: Mapping[str, str]) -> str:
 
 
 def _wait(client: Any, name: str) -> None:
-    end, tell = time.monotonic() + WAIT_SECONDS, telling(some)
+    since = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=MAX_RETRY_SECONDS)
+
+    def why(late: list[str]) -> str:
+        return next((f"{node}: {said}" for node in late if (said := _refused(client, node, since))), "")
+
+    end, tell = time.monotonic() + WAIT_SECONDS, telling(some, why)
     while late := _late(client, name):
         if time.monotonic() > end:
-            raise LabError(_not_yet(late, name))
+            raise LabError(": ".join(filter(None, (_not_yet(late, name), why(late)))))
         tell(late)
         time.sleep(AGAIN_SECONDS)
+
+
+def _refused(client: Any, node: str, since: datetime.datetime) -> str:
+    """What the kernel of this node has said no to since then, by its events: links, or else what was last; "" when nothing was.
+
+    What it goes on to refuse is tried again, and told, once in MAX_RETRY_SECONDS at least; with a link, all that lies on it is refused.
+    """
+    selector = f"type=Warning,reason={NOT_APPLIED},involvedObject.kind=Node,involvedObject.name={node}"
+    times = {event["message"]: event["lastTimestamp"] for event in client.objects("events", "default", fieldSelector=selector)}
+    said = [("create link" in text, at, text) for text, at in times.items() if datetime.datetime.fromisoformat(at) >= since]
+    return max(said)[2] if said else ""
 
 
 def _late(client: Any, name: str) -> list[str]:

@@ -210,12 +210,10 @@ def test_nodes_with_a_router_between_them_are_reached_by_auto_and_host_gw_says_w
 def test_a_node_whose_kernel_refuses_the_new_backend_keeps_the_former_one(podplane: Podplane) -> None:
     podplane("up", "--nodes", "2", "--pods-per-node", "1")
     podplane.on_node("node1", "ip link add theirs type vxlan id 1 dstport 4789 local 192.168.1.10 dev eth0")
-    changing = podplane.start("backend", "set", "vxlan")
-    until(
-        lambda: any(
-            "VNI 1 at UDP port 4789 is taken by the link theirs" in one["message"] for one in podplane.api.objects("events")
-        )
-    )
+    changing = podplane.start("backend", "set", "vxlan", stderr=subprocess.PIPE)
+    assert changing.stderr is not None
+    assert changing.stderr.readline() == "Waiting for node1 …\n"
+    assert "VNI 1 at UDP port 4789 is taken by the link theirs" in changing.stderr.readline()
     assert "eth0" in podplane("routes", "--node", "node1").stdout
     assert "eth0" in podplane("routes", "--node", "node2").stdout, "so its peers do"
     assert "theirs" in podplane.on_node("node1", "ip -o link")
