@@ -20,12 +20,14 @@ A claim that lost takes nothing from others.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+import functools
+import itertools
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from podplane.model.objects import Node
-from podplane.routes.places import BITS, Claim, Place, Places, Rank
-from podplane.state.value import address_of, network_of
+from podplane.routes.places import BITS, Claim, Place, Places
+from podplane.state.value import PARSED, address_of, network_of
 
 HELD = 2
 """A block may hold what so many Nodes claim (then precedence decides), itself not counted."""
@@ -52,19 +54,27 @@ class Claims:
         """Blocks that hold what more than HELD Nodes claim."""
         self._contested: set[str] = set()
         """Nodes of which something may not count."""
-        self._last: tuple[str, Collection[str]] = ("", ())
-        """The Node that was put last, and whom it touched."""
+        self._last = ""
+        """The Node that was put last."""
+        self._affected: Sequence[Claim] = ()
+        """Claims for which something else may count since then."""
 
     def put(self, name: str, node: Node | None) -> None:
         """A Node came, changed, or went (None)."""
         before, now = self._said.get(name, NOTHING), _said(node) if node is not None else NOTHING
-        self._last = name, ()
+        self._last, self._affected = name, ()
         self._keep(name, now if node is not None else None)
-        if before.claims != now.claims:
-            affected = self._replace(set(before.claims) - set(now.claims), set(now.claims) - set(before.claims))
-            self._last = name, frozenset({claim.node for claim in affected} - {name})
-            for one in self._last[1]:
-                self._note(one)
+        if before == now:
+            return
+        gone = [claim for claim in before.claims if claim not in now.claims]
+        come = [claim for claim in now.claims if claim not in before.claims]
+        places = {claim.place for claim in (*gone, *come)}
+        if name not in self._contested and all(self._places[place.version].is_free(place, name) for place in places):
+            self._replace(gone, come)
+            if now.senseless:
+                self._contested.add(name)
+            return
+        self._affected = self._affected_by(places, lambda: self._replace(gone, come))
         self._note(name)
 
     def first(self, count: int) -> Sequence[str]:
@@ -73,22 +83,24 @@ class Claims:
 
     def touched(self, name: str) -> Collection[str]:
         """Other Nodes of which something else may count since the last change of any Node, where this one was it."""
-        return self._last[1] if self._last[0] == name else ()
+        return {claim.node for claim in self._affected} - {name} if name == self._last else ()
 
     def lost(self, name: str, own: str = "") -> Mapping[str, str]:
         """The claims of a Node that do not count, and why, by their texts. On the node `own` its own claims count before all others: its
         pods are there."""
-        mine = self._said.get(own, NOTHING) if own else NOTHING
-        is_wide = self._wide and not self._wide.isdisjoint([one.place for one in mine.claims])
-        if name not in self._contested and not is_wide:
+        if name not in self._contested and not (self._wide and self._is_wide_on(own)):
             return {}
-        said = self._said.get(name, NOTHING)
+        said, mine = self._said.get(name, NOTHING), self._said.get(own, NOTHING)
         view = _View(self._places, self._wide, mine.claims)
         gone = {} if name == own else {one: why for one in said.claims if (why := view.why_lost(one))}
         unreached = {one.place.version for one in gone if not one.is_block and not one.is_spare}
         spare = [one.text for one in said.claims if one.is_spare and one.place.version in unreached]
         after = {text: f"the address {text} comes after one that is left out" for text in spare}
         return {**said.senseless, **after, **{one.text: why for one, why in gone.items()}}
+
+    def _is_wide_on(self, own: str) -> bool:
+        """Has this node a block that counts there alone?"""
+        return any(claim.place in self._wide for claim in self._said.get(own, NOTHING).claims)
 
     def _keep(self, name: str, now: _Said | None) -> None:
         if now is None:
@@ -99,25 +111,28 @@ class Claims:
             bisect.insort(self._names, name)
         self._said[name] = now
 
-    def _replace(self, gone: Collection[Claim], come: Collection[Claim]) -> Iterable[Claim]:
-        """Claims go and come. Returns those for which something else may count, among them all for which it does."""
-        places = {claim.place for claim in (*gone, *come)}
-        firsts = {place: tuple(self._row(place)[:2]) for place in places}
-        counted = {one: one not in self._wide for place in places for one in self._holding(place)}
+    def _replace(self, gone: Iterable[Claim], come: Iterable[Claim]) -> None:
         for claim in gone:
             self._places[claim.place.version].remove(claim)
         for claim in come:
             self._places[claim.place.version].add(claim)
+
+    def _affected_by(self, places: Collection[Place], replace: Callable[[], None]) -> Sequence[Claim]:
+        """Replace claims to these places. Returns all for which something else counts then, and maybe others: those beside them in the
+        largest block that is no wide one, before or then."""
+        firsts = {place: self._row(place)[:2] for place in places}
+        counted = {one: one not in self._wide for place in places for one in self._holding(place)}
+        replace()
         around = {one for place in places for one in self._holding(place)}
         for one in {*counted, *around}:
             (self._wide.add if one in around and self._is_wide(one) else self._wide.discard)(one)
         tops = {one for one in {*counted, *around} if counted.get(one) or (one in around and one not in self._wide)}
         reached = {one for top in tops for one in (top, *self._places[top.version].within(top))}
-        affected = {row[0] for one in reached if (row := self._row(one))}
-        for place, first in firsts.items():
-            row = self._row(place)
-            affected.update(row if tuple(row[:1]) != first[:1] or (len(row) > 1) != (len(first) > 1) else ())
-        return affected
+        affected = [claim for one in reached for claim in self._row(one)[:2]]
+        for name in {claim.node for claim in affected}:
+            self._note(name)
+        changed = [self._row(place) for place, first in firsts.items() if self._row(place)[:1] != first[:1]]
+        return [*affected, *itertools.chain.from_iterable(changed)]
 
     def _is_wide(self, place: Place) -> bool:
         """Does it hold what more than HELD Nodes claim? As soon as so many are found there is no need for more."""
@@ -182,20 +197,31 @@ class _View:
 
 def _said(node: Node) -> _Said:
     rank = False, not node.is_ready, node.metadata.creation_timestamp, node.metadata.name
-    ips, versions = list[Claim](), set[int]()
+    ips, versions, senseless = dict[Place, Claim](), set[int](), dict[str, str]()
     for text in dict.fromkeys(node.internal_ips):
-        ip = address_of(text)
-        ips.append(
-            Claim((ip.version in versions, *rank[1:]), Place(ip.version, int(ip), BITS[ip.version]), is_block=False, text=text)
-        )
-        versions.add(ip.version)
-    blocks, senseless = dict[Place, Claim](), dict[str, str]()
-    for block in [_block(rank, text) for text in dict.fromkeys(node.spec.pod_cidrs)]:
-        if why := _why_senseless(block, ips, blocks):
-            senseless[block.text] = why
+        if (place := _place(text)) in ips:
+            senseless[text] = f"the address {text} is said twice"
+            continue
+        ips[place] = Claim((place.version in versions, *rank[1:]), place, is_block=False, text=text)
+        versions.add(place.version)
+    blocks: dict[Place, Claim] = {}
+    for text in dict.fromkeys(node.spec.pod_cidrs):
+        block = Claim(rank, _place(text), is_block=True, text=text)
+        if why := _why_senseless(block, ips.values(), blocks):
+            senseless[text] = why
         else:
             blocks[block.place] = block
-    return _Said((*ips, *blocks.values()), senseless)
+    return _Said((*ips.values(), *blocks.values()), senseless)
+
+
+@functools.lru_cache(PARSED)
+def _place(text: str) -> Place:
+    """That of a block or address."""
+    if "/" not in text:
+        ip = address_of(text)
+        return Place(ip.version, int(ip), BITS[ip.version])
+    block = network_of(text)
+    return Place(block.version, int(block.network_address), block.prefixlen)
 
 
 def _why_senseless(block: Claim, ips: Iterable[Claim], blocks: Collection[Place]) -> str:
@@ -205,11 +231,6 @@ def _why_senseless(block: Claim, ips: Iterable[Claim], blocks: Collection[Place]
     if held := next((ip for ip in ips if ip.place.overlaps(block.place)), None):
         return f"the block {block.text} holds its own address {held.text}"
     return ""
-
-
-def _block(rank: Rank, text: str) -> Claim:
-    block = network_of(text)
-    return Claim(rank, Place(block.version, int(block.network_address), block.prefixlen), is_block=True, text=text)
 
 
 def _sentence(claim: Claim, other: Claim) -> str:

@@ -55,7 +55,7 @@ class Places:
 
     def __init__(self, version: int) -> None:
         self._version, self._bits = version, BITS[version]
-        self._rows: dict[Place, list[Claim]] = {}
+        self._rows: dict[tuple[int, int, int], list[Claim]] = {}
         self._lengths: dict[int, int] = {}
         self._sorted: list[Place] = []
 
@@ -82,6 +82,14 @@ class Places:
     def row(self, place: Place) -> list[Claim]:
         """The claims to exactly this, by precedence."""
         return self._rows.get(place, [])
+
+    def is_free(self, place: Place, name: str) -> bool:
+        """Does nothing of other Nodes overlap it, as almost always?"""
+        for length in self._lengths:
+            row = self._rows.get((place[0], place[1] >> (self._bits - length) << (self._bits - length), length))
+            if row and length <= place[2] and (len(row) > 1 or row[0].node != name):
+                return False
+        return place[2] == self._bits or next(self.within(place), None) is None
 
     def holding(self, place: Place) -> Iterator[Place]:
         """Those there that hold it, in no order; it is one of them, if it is there."""
