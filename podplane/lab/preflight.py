@@ -37,7 +37,8 @@ def check_file_limit(nodes: int, pods: int) -> None:
 def check_backend(name: str, versions: Iterable[int], option: str) -> None:
     """LabError when this machine's kernel can't make the links of a backend between nodes with addresses of these IP versions; `option` is
     how the user asked for it."""
-    lacking = link_kinds.missing(kind for version, kind in backend(name).kinds.items() if version in versions)
+    kinds = backend(name).kinds
+    lacking = link_kinds.missing(kinds[version] for version in versions if version in kinds)
     if lacking:
         raise LabError(
             f"{option}: this kernel makes no links of type {' and '.join(lacking)}, it lacks the {link_kinds.modules(lacking)}: "

@@ -13,6 +13,7 @@ import pytest
 
 from podplane.cli.labs import SECOND_NIC
 from podplane.ipam.plan import PlanError
+from podplane.kernel import link_kinds
 from podplane.lab import operations, preflight, second_nic, spec
 from podplane.lab.agents import agent_settings
 from podplane.lab.errors import LabError
@@ -151,6 +152,16 @@ def test_the_port_that_was_asked_for_or_any() -> None:
     with preflight.listen(LabSpec(port=port)) as own, preflight.listen(LabSpec()) as other:
         assert own.getsockname() == ("127.0.0.1", port)
         assert other.getsockname()[1] not in (0, port)
+
+
+@pytest.mark.parametrize(("versions", "lacking"), [((4,), "gre"), ((6,), "ip6gre"), ((6, 4), "gre and ip6gre")])
+def test_a_backend_that_the_kernel_has_no_links_for(
+    monkeypatch: pytest.MonkeyPatch, versions: tuple[int, ...], lacking: str
+) -> None:
+    """Whichever IP versions nodes have, which may come one by one."""
+    monkeypatch.setattr(link_kinds, "missing", sorted)
+    with pytest.raises(LabError, match=f"--backend gre: this kernel makes no links of type {lacking}, it lacks the module"):
+        preflight.check_backend("gre", iter(versions), "--backend gre")
 
 
 def test_too_few_open_files_for_a_large_lab(monkeypatch: pytest.MonkeyPatch) -> None:
