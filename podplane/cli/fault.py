@@ -74,8 +74,17 @@ def _make(folder: Folder, node: str, row: Fault, argument: str) -> None:
     _node(client, node)
     click.echo(_ask(folder, client, node, row.name, argument))
     undo = f"; undo: `{folder.undo_faults(node)}`" if row.undo else ""
-    seen = row.look_at.format(node=node, check=folder.command("check"), exec=folder.command("exec"))
-    click.echo(f"See: {seen}{undo}.")
+    commands = {name: folder.command(name) for name in ("check", "exec")}
+    click.echo(f"See: {row.look_at.format(node=node, silence=_silence(folder), **commands)}{undo}.")
+
+
+def _silence(folder: Folder) -> str:
+    """Seconds from a node's fall silent to when it is NotReady: its last heartbeat may be one interval old by then."""
+    from podplane.lab import spec
+
+    settings = spec.load(folder.spec) or spec.LabSpec()
+    grace = settings.node_monitor_grace_period
+    return f"{grace - settings.beat_seconds:.0f} to {grace}"
 
 
 def _clear(folder: Folder, node: str) -> None:

@@ -100,7 +100,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         CUT_API,
         "Agent and kubelet of the node can't reach the API, for DURATION (90s, 2m) or until --clear.",
-        "`kubectl get node {node}` says NotReady after 40 to 50 seconds; packets still pass",
+        "`kubectl get node {node}` says NotReady after {silence} seconds; packets still pass",
         undo="they reach it again, and learn what changed meanwhile",
         argument="DURATION",
         check=seconds_of,
@@ -151,7 +151,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         POWER_OFF,
         "The node and its pods are gone at once, and nobody is told.",
-        "`kubectl get node {node}` says NotReady after 40 to 50 seconds; its pods are not reached",
+        "`kubectl get node {node}` says NotReady after {silence} seconds; its pods are not reached",
         undo="the machine boots, and its pods start again",
         not_during=(CUT_API, UPLINK_DOWN, STOP_AGENT, STOP_NAME_SERVER, MTU),
         flags={

@@ -11,6 +11,7 @@ from podplane.cli.fault import fault
 from podplane.lab.errors import LabError
 from podplane.lab.faults.table import FAULTS, Fault
 from podplane.lab.folder import Folder
+from podplane.lab.spec import LabSpec
 from podplane.model.config import ACTIVE_FAULTS
 
 
@@ -129,3 +130,17 @@ def test_a_machine_whose_node_was_deleted_is_cleared_with_all_others(
     fault.main(["clear"], standalone_mode=False)
     fault.main(["clear"], standalone_mode=False)
     assert capsys.readouterr().out == "node2 clear \nNo fault is active.\n"
+
+
+@pytest.mark.parametrize(("given", "seconds"), [(None, "40 to 50"), (50, "40 to 50"), (10, "8 to 10"), (300, "290 to 300")])
+def test_when_a_node_is_not_ready_is_what_the_lab_was_given(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], given: int | None, seconds: str
+) -> None:
+    settings = LabSpec(node_monitor_grace_period=given) if given else None
+    monkeypatch.setattr("podplane.lab.spec.load", lambda file: settings)
+    monkeypatch.setattr("podplane.cli.fault.connect", lambda folder: None)
+    monkeypatch.setattr("podplane.cli.fault._node", lambda client, name: {})
+    monkeypatch.setattr("podplane.cli.fault._ask", lambda *words: "done")
+    for option in ("--cut-api", "--power-off"):
+        fault.main(["node1", option], standalone_mode=False)
+        assert f"`kubectl get node node1` says NotReady after {seconds} seconds; " in capsys.readouterr().out
