@@ -53,18 +53,16 @@ def nodes_of(client: Any) -> dict[str, Node]:
 
 def in_lab(folder: Folder, client: Any, of: Iterable[str] | None = None) -> Found:
     """What the nodes `of` a lab do not reach (None: all of them); nothing is asked where there is no router between nodes."""
-    config = _config_in_lab(folder, client)
-    if config is None:
+    settings = spec.load(folder.spec)
+    if settings is None or settings.subnets == 1:
         return {}
+    config = _config_in_lab(settings, client)
     nodes = nodes_of(client)
     return among(nodes, config, nodes if of is None else of)
 
 
-def _config_in_lab(folder: Folder, client: Any) -> NetworkConfig | None:
-    """What agents of a lab read of the way between nodes; None where there is no router between any."""
-    settings = spec.load(folder.spec)
-    if settings is None or settings.subnets == 1:
-        return None
+def _config_in_lab(settings: spec.LabSpec, client: Any) -> NetworkConfig:
+    """What agents of a lab read of the way between nodes."""
     return config_of(client, NetworkConfig(cluster_cidrs=(), subnets=tuple(map(str, settings.plan().links()))))
 
 
@@ -97,10 +95,13 @@ def _of_peers(nodes: Mapping[str, Node], name: str, peers: list[str], config: Ne
 
 
 def tunnelled_note(folder: Folder, client: Any) -> str:
-    """Which nodes of a lab reach each other through a tunnel where others reach each other directly, and why; "" where that is not so."""
-    config = _config_in_lab(folder, client)
-    tunnel = backend(config.backend).tunnel if config is not None else ""
-    return _tunnelled(nodes_of(client), tunnel, config) if config is not None and tunnel else ""
+    """Which nodes of a lab reach each other through a tunnel and which directly, and why, where the backend has both ways; "" otherwise."""
+    settings = spec.load(folder.spec)
+    if settings is None:
+        return ""
+    config = _config_in_lab(settings, client)
+    tunnel = backend(config.backend).tunnel
+    return _tunnelled(nodes_of(client), tunnel, config) if tunnel else ""
 
 
 def _tunnelled(nodes: Mapping[str, Node], tunnel: str, config: NetworkConfig) -> str:
@@ -117,7 +118,7 @@ def _tunnelled(nodes: Mapping[str, Node], tunnel: str, config: NetworkConfig) ->
                 f"Nodes of the same subnet send packets of pods as they are; between {ends} is a router, which knows no pods: "
                 f"such nodes send them through {tunnel}."
             )
-    return ""
+    return f"No nodes have a router between them: they send packets of pods as they are, and none through {tunnel}."
 
 
 def note(folder: Folder, found: Found) -> str:

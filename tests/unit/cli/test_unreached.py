@@ -86,3 +86,34 @@ def test_a_lab_without_a_router_asks_nothing(tmp_path: Path, monkeypatch: pytest
     assert unreached.in_lab(folder, None) == {}
     spec.save(folder.spec, spec.LabSpec(name="one"))
     assert unreached.in_lab(folder, None) == {}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "backend", "said"),
+    [
+        (
+            (HERE, NEAR),
+            "auto",
+            "No nodes have a router between them: they send packets of pods as they are, and none through vxlan.",
+        ),
+        (
+            (HERE, FAR),
+            "auto",
+            "Nodes of the same subnet send packets of pods as they are; between node1 (192.168.1.10, ",
+        ),
+        ((HERE, FAR), "vxlan", ""),
+        ((HERE, NEAR), "host-gw", ""),
+    ],
+)
+def test_which_nodes_use_the_tunnel_of_auto_is_told_in_one_line(
+    nodes: tuple[Node, ...], backend: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    folder = Folder.named("one")
+    folder.create()
+    spec.save(folder.spec, spec.LabSpec(name="one", subnets=1 if FAR not in nodes else 2))
+    client = SimpleNamespace(
+        get=lambda *words: {"data": {"backend": backend}}, objects=lambda kind: [msgspec.to_builtins(one) for one in nodes]
+    )
+    found = unreached.tunnelled_note(folder, client)
+    assert found.startswith(said) and bool(found) == bool(said)
