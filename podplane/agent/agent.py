@@ -160,6 +160,8 @@ class Agent:
         self._advertised: set[str] = set()
         self._carried = ETHERNET_MTU
         """Bytes: what the uplink carries."""
+        self.uplink_mac = ""
+        """Where peers are told of it; "" where they ask for it."""
         self.without_offload: list[str] = []
         """Types of tunnels whose checksums and segments are made in software, and why."""
         self._answers_until = -math.inf
@@ -309,6 +311,7 @@ class Agent:
         carried = self.watcher.mtu_of(wanted.uplink) or self._carried
         self._wanted, self._carried = wanted, carried
         driver = self._kernel.driver(wanted.uplink)
+        self.uplink_mac = self._kernel.mac(wanted.uplink) if wanted.permanent_neighbours else ""
         self.config = msgspec.structs.replace(wanted, mtu=min(wanted.mtu, carried), uplink_driver=driver)
         self._tell_offload(ways.without_offload(self.config))
         self._settings = msgspec.structs.replace(self._settings, network=self.config)

@@ -19,7 +19,7 @@ from podplane.agent.planner import RecordEvent
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.keeping import keep
 from podplane.kubeapi.retry import FailureLog
-from podplane.model.config import BACKENDS, UNDERLAY_MTU, NetworkConfig
+from podplane.model.config import BACKENDS, UNDERLAY_MAC, UNDERLAY_MTU, NetworkConfig
 from podplane.model.objects import Node
 from podplane.routes import ways
 from podplane.routes.cluster_settings import PATH, ClusterSettingsError, applied
@@ -45,7 +45,7 @@ class NodeBackends:
 
     `own` are the settings of the node itself. `configure(settings)` plans by other ones, and returns when the kernel has, or has
     refused, what the node itself needs for them; `has(name)`: are the links there that this backend needs? `underlay_mtu()` is the largest
-    packet that the node takes from its peers, in bytes.
+    packet that the node takes from its peers, in bytes; `underlay_mac()` is the MAC at which they reach it, "" where they ask for it.
     """
 
     def __init__(
@@ -58,12 +58,14 @@ class NodeBackends:
         configure: Callable[[NetworkConfig], Awaitable[object]],
         has: Callable[[str], bool],
         underlay_mtu: Callable[[], int],
+        underlay_mac: Callable[[], str] = str,
     ) -> None:
         self._node_name, self._caches = node_name, caches
         self._own = own
         self._client = client
         self._record_event = record_event
-        self._configure, self._has, self._underlay_mtu = configure, has, underlay_mtu
+        self._configure, self._has = configure, has
+        self._underlay_mtu, self._underlay_mac = underlay_mtu, underlay_mac
         self._wake = asyncio.Event()
         self._error = ""
         self._left_at: float | None = None
@@ -128,9 +130,11 @@ class NodeBackends:
             await self._configure(settings)
 
     async def _tell(self) -> None:
-        """Say on the Node by which backends it can be reached, and with which packets."""
+        """Say on the Node by which backends it can be reached, with which packets, and at which MAC."""
         node, names = self._node, sorted(way.name for way in ways.of(self.current) if self._has(way.name))
         said = {BACKENDS: ",".join(names), UNDERLAY_MTU: str(self._underlay_mtu())}
+        if mac := self._underlay_mac():
+            said[UNDERLAY_MAC] = mac
         if node is not None and not said.items() <= node.metadata.annotations.items():
             body = {"metadata": {"annotations": said}}
             await self._client.patch("nodes", "", node.metadata.name, body, uid=node.metadata.uid)

@@ -139,6 +139,9 @@ class Kernel(Protocol):
     def driver(self, link: str) -> str:
         """The name of the driver of a link of the node, whosever it is; "" where there is no such link, or it has none."""
 
+    def mac(self, link: str) -> str:
+        """The MAC of a link of the node, whosever it is; "" where there is no such link, or it has none."""
+
     def release(self) -> str:
         """That of the kernel (uname(2))."""
 

@@ -173,6 +173,7 @@ class NodeAgent:
             self._set_routes,
             self._has_backend,
             lambda: self.agent.config.mtu,
+            lambda: self.agent.uplink_mac,
         )
         kernel = self._host.open_kernel()
         self.agent = Agent(

@@ -400,6 +400,11 @@ class Kernel:
         with contextlib.closing(self._opener.features(self._namespaces[HOST])) as features:
             return features.driver(link)
 
+    def mac(self, link: str) -> str:
+        """The MAC of a link of the node, whosever it is; "" where there is no such link, or it has none."""
+        with contextlib.closing(self._opener.features(self._namespaces[HOST])) as features:
+            return features.mac(link)
+
     def release(self) -> str:
         """That of the kernel (uname(2))."""
         return self._opener.release()

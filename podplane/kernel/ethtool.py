@@ -1,4 +1,4 @@
-"""What links do with packets beyond sending them, and who drives them: ethtool's requests by ioctl (SIOCETHTOOL).
+"""What links do with packets beyond sending them, who drives them, and their MACs: by ioctl (SIOCETHTOOL, netdevice(7)).
 
 A question about a link that is not there, or is none of this kind, is an OSError (ENODEV, EOPNOTSUPP). Changes need CAP_NET_ADMIN.
 Sources: include/uapi/linux/ethtool.h, net/ethtool/ioctl.c (ethtool_set_one_feature).
@@ -11,7 +11,7 @@ import fcntl
 import socket
 import struct
 
-SIOCETHTOOL = 0x8946
+SIOCETHTOOL, SIOCGIFHWADDR = 0x8946, 0x8927
 ETHTOOL_GDRVINFO, ETHTOOL_GTXCSUM, ETHTOOL_STXCSUM = 0x03, 0x16, 0x17
 DRIVER_INFO_BYTES = 196
 """Of struct ethtool_drvinfo: the request, then names of 32 bytes, that of the driver first."""
@@ -19,6 +19,9 @@ VALUE = struct.Struct("=II")
 """struct ethtool_value: the request, and what is said."""
 REQUEST = struct.Struct("16sP16x")
 """struct ifreq: the name of a link, and where the request is."""
+HARDWARE = struct.Struct("=16sH6s16x")
+"""struct ifreq: the name of a link, and the type (ARPHRD_…) and bytes of its hardware address."""
+ARPHRD_ETHER = 1
 KINDS = frozenset(("vxlan", "gre", "ip6gre"))
 """Types of links that may have checksums in software: tunnels, which hand on to others what they do not do."""
 
@@ -40,6 +43,15 @@ class Ethtool:
         except OSError:
             return ""
         return answer[4:36].split(b"\0")[0].decode(errors="replace")
+
+    def mac(self, link: str) -> str:
+        """Its MAC; "" where there is no such link, or it has none."""
+        try:
+            answer = fcntl.ioctl(self._socket, SIOCGIFHWADDR, HARDWARE.pack(link.encode(), 0, b""))
+        except OSError:
+            return ""
+        _, kind, address = HARDWARE.unpack(answer)
+        return str(address.hex(":")) if kind == ARPHRD_ETHER else ""
 
     def has_software_checksum(self, link: str) -> bool:
         """Are checksums of what it sends computed before? Of a link that is not there they are not."""

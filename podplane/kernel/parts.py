@@ -184,6 +184,9 @@ class LinkFeatures(Protocol):
     def driver(self, link: str) -> str:
         """The name of its driver; "" where there is no such link, or it has none."""
 
+    def mac(self, link: str) -> str:
+        """Its MAC; "" where there is no such link, or it has none."""
+
     def has_software_checksum(self, link: str) -> bool:
         """Are checksums of what it sends computed before? Of a link that is not there they are not."""
 

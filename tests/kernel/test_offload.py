@@ -91,10 +91,11 @@ def test_the_door_switches_it_reads_it_back_and_refuses_what_can_not_be(which: i
     kernel.close()
 
 
-def test_the_driver_of_a_link_is_known() -> None:
+def test_the_driver_and_the_mac_of_a_link_are_known() -> None:
     kernel = Kernel(CurrentNamespace(), KernelOpener())
-    cable = Link(name="eth0", kind="veth", peer=Peer(name="far"))
+    cable = Link(name="eth0", kind="veth", mac="0a:58:c0:a8:01:0b", peer=Peer(name="far"))
     assert not kernel.apply([Operation(None, cable)]).failed
     assert [kernel.driver(name) for name in ("eth0", "none", "")] == ["veth", "", ""]
+    assert [kernel.mac(name) for name in ("eth0", "none", "")] == [cable.mac, "", ""]
     assert kernel.release()[0].isdigit()
     kernel.close()

@@ -20,8 +20,8 @@ class Objects:
     """One network namespace: rtnetlink's and nf_tables' objects by identity, and sysctls that were set.
 
     `commits` counts our own changes of nf_tables, `foreign_commits` those that somebody else made. `nft_families` are those that it has.
-    `counts` is what named counters counted, `logged` what rules logged, for one of `log_readers`. `drivers` are those of links, by their
-    names, and `software_checksums` the links with those.
+    `counts` is what named counters counted, `logged` what rules logged, for one of `log_readers`.
+    `drivers` and `macs` are those of links, by their names, and `software_checksums` the links with those.
     """
 
     network: dict[Identity, Value] = field(default_factory=dict)
@@ -32,6 +32,7 @@ class Objects:
     log_readers: set[int] = field(default_factory=set)
     can_log: bool = True
     drivers: dict[str, str] = field(default_factory=dict)
+    macs: dict[str, str] = field(default_factory=dict)
     software_checksums: set[str] = field(default_factory=set)
     commits: int = 0
     foreign_commits: int = 0

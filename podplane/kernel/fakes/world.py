@@ -273,6 +273,10 @@ class FakeFeatures:
         """As a test has it."""
         return self._objects.drivers.get(link, "")
 
+    def mac(self, link: str) -> str:
+        """As a test has it."""
+        return self._objects.macs.get(link, "")
+
     def has_software_checksum(self, link: str) -> bool:
         """Was it set?"""
         return link in self._objects.software_checksums

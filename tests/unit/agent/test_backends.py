@@ -12,7 +12,7 @@ from podplane.agent.backends import NodeBackends
 from podplane.agent.keys import Key
 from podplane.kernel.fakes.world import FakeNamespace
 from podplane.kubeapi.client import Client
-from podplane.model.config import BACKENDS, UNDERLAY_MTU, NetworkConfig
+from podplane.model.config import BACKENDS, UNDERLAY_MAC, UNDERLAY_MTU, NetworkConfig
 from podplane.model.config_map import ConfigMap
 from podplane.model.objects import Metadata, Node
 from podplane.routes.cluster_settings import NAME, NAMESPACE
@@ -29,6 +29,7 @@ class Patches(Client):
     def __init__(self) -> None:
         self.texts: list[str] = []
         self.mtus: list[str] = []
+        self.macs: list[str | None] = []
 
     async def patch(
         self, resource: str, namespace: str, name: str, body: object, *, uid: str, subresource: str = ""
@@ -37,6 +38,7 @@ class Patches(Client):
         said: dict[str, str] = body["metadata"]["annotations"]  # type: ignore[index]
         self.texts.append(said[BACKENDS])
         self.mtus.append(said[UNDERLAY_MTU])
+        self.macs.append(said.get(UNDERLAY_MAC))
         return {}
 
 
@@ -45,7 +47,7 @@ class Rig:
 
     def __init__(self, said: str = "host-gw") -> None:
         self.caches = caches_of(*cluster(1, 2))
-        self.mtu = 1500
+        self.mtu, self.mac = 1500, ""
         self.says(1, said)
         self.says(2, "host-gw")
         self.client = Patches()
@@ -57,7 +59,15 @@ class Rig:
 
     def start(self) -> None:
         self.backends = NodeBackends(
-            "node1", lambda: self.caches, config(DUAL), self.client, self._record, self._configure, self._has, lambda: self.mtu
+            "node1",
+            lambda: self.caches,
+            config(DUAL),
+            self.client,
+            self._record,
+            self._configure,
+            self._has,
+            lambda: self.mtu,
+            lambda: self.mac,
         )
 
     def _has(self, name: str) -> bool:
@@ -92,6 +102,18 @@ async def test_nothing_is_done_while_nothing_changes() -> None:
     rig = Rig()
     assert await rig.step() is None
     assert rig.configured == [] and rig.client.texts == []
+
+
+async def test_a_node_puts_its_mac_back() -> None:
+    rig = Rig()
+    rig.mac = rig.caches.nodes.objects["node1"].metadata.annotations[UNDERLAY_MAC]
+    await rig.step()
+    assert rig.client.macs == []
+    known = rig.caches.nodes.objects["node1"]
+    said = {**known.metadata.annotations, UNDERLAY_MAC: "ff:ff:ff:ff:ff:ff"}
+    rig.caches.nodes.set(msgspec.structs.replace(known, metadata=msgspec.structs.replace(known.metadata, annotations=said)))
+    await rig.step()
+    assert rig.client.macs == [rig.mac]
 
 
 async def test_the_new_backend_comes_beside_the_former_one_which_goes_when_all_peers_have_it() -> None:
