@@ -42,7 +42,7 @@ def backend(context: click.Context, folder: Folder) -> None:
         client = connect(folder)
         data = _config_map(client).get("data") or {}
         if why := _why_not(data):
-            click.echo(f"The ConfigMap {NAMESPACE}/{NAME} does not count, and nodes go on with what they had: {why}")
+            click.echo(_not_counted(why))
         else:
             click.echo(f"Nodes reach each other's pods by {_words(data)}; there are {', '.join(NAMES)}.")
         rows = [
@@ -115,6 +115,16 @@ def _of_group_or_own(context: click.Context, own: Folder) -> Folder:
     if group is not None and group.get_parameter_source("name") is ParameterSource.COMMANDLINE:
         raise LabError(f"--name says {of_group.name} and {own.name}: leave one of them out")
     return own
+
+
+def not_counted(client: Any) -> str:
+    """That the cluster's settings do not count, and why; "" where they do, or there are none."""
+    why = _why_not(_config_map(client).get("data") or {})
+    return _not_counted(why) if why else ""
+
+
+def _not_counted(why: str) -> str:
+    return f"The ConfigMap {NAMESPACE}/{NAME} does not count, and nodes go on with what they had: {why}"
 
 
 def _why_not(data: Mapping[str, str]) -> str:

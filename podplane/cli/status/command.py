@@ -57,9 +57,12 @@ def _of_lab(folder: Folder) -> None:
         click.echo(f"  writes  refused: {why}")
     for line in active_faults(folder, nodes.values()):
         click.echo(f"  fault   {line}")
+    from podplane.cli.backend import not_counted
     from podplane.cli.dns import show_status, statuses
     from podplane.cli.status import gather, peers, show
 
+    if line := not_counted(client):
+        click.echo(f"  backend {line}")
     if line := show_status.summary(statuses.of_nodes(client, nodes.values(), folder.undo_faults)):
         click.echo(f"  names   {line}: `{folder.command('dns status')}`")
     summaries = gather.summaries(client, nodes)

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from podplane.cli import backend
+from podplane.cli.backend import not_counted
+from podplane.kubeapi.errors import NotFound
 from podplane.lab.errors import LabError
 
 
@@ -54,3 +56,20 @@ def test_an_option_counts_more_than_the_environment(monkeypatch: pytest.MonkeyPa
 def test_two_labs_are_refused() -> None:
     with pytest.raises(LabError, match="--name says h and g: leave one of them out"):
         backend.backend.main(["--name", "h", "set", "--name", "g", "vxlan"], standalone_mode=False)
+
+
+def test_settings_that_do_not_count_are_told_in_one_line() -> None:
+    data: dict[str, str] = {}
+
+    class Client:
+        def get(self, resource: str, namespace: str, name: str) -> dict[str, Any]:
+            if not data:
+                raise NotFound(404, "NotFound", "")
+            return {"data": data}
+
+    assert not not_counted(Client())
+    data["backend"] = "host-gw"
+    assert not not_counted(Client())
+    data["backend"] = "pigeon"
+    said = not_counted(Client())
+    assert said.startswith("The ConfigMap kube-system/podplane-network does not count") and "'pigeon'" in said
