@@ -75,7 +75,7 @@ def _make(folder: Folder, node: str, row: Fault, argument: str) -> None:
     click.echo(_ask(folder, client, node, row.name, argument))
     undo = f"; undo: `{folder.undo_faults(node)}`" if row.undo else ""
     commands = {name: folder.command(name) for name in ("check", "exec")}
-    click.echo(f"See: {row.look_at.format(node=node, silence=_silence(folder), **commands)}{undo}.")
+    click.echo(f"See: {row.seen_at(argument).format(node=node, silence=_silence(folder), **commands)}{undo}.")
 
 
 def _silence(folder: Folder) -> str:

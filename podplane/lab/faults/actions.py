@@ -206,7 +206,7 @@ async def widen(target: Target) -> str:
     """The MTU is the usual one. An interface with less than 1280 has lost its IPv6 addresses (RFC 8200, 5; addrconf_notify)."""
     await asyncio.to_thread(_set_mtu, target, Narrow(MTU))
     await asyncio.to_thread(target.configure_uplink)
-    return f"On {target.name}, the MTU of {UPLINK} was set to {MTU}."
+    return f"{UPLINK} of {target.name} and its port at the switch take packets of {MTU} bytes."
 
 
 def _set_mtu(target: Target, wanted: Narrow) -> None:

@@ -33,6 +33,7 @@ class Fault(msgspec.Struct, frozen=True):
     `argument` is the placeholder of the option's value, which may be left out unless it is `needed`; `flags` are further options that go
     with it, and what they mean. Value and flags together, with spaces between, are the fault's argument: `check` raises FaultError for one
     that makes no sense. `not_during` names the active faults that must be cleared before; `aliases` are other names of the option.
+    `look_at` says where one sees it; `look_at_with` that of a flag with which it is seen elsewhere.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Fault(msgspec.Struct, frozen=True):
     needed: bool = False
     flags: Mapping[str, str] = {}  # never changed
     aliases: tuple[str, ...] = ()
+    look_at_with: Mapping[str, str] = {}  # never changed
 
     @property
     def option(self) -> str:
@@ -56,6 +58,10 @@ class Fault(msgspec.Struct, frozen=True):
         """The option with its placeholder, and the flags that go with it."""
         value = self.argument if self.needed else f"[{self.argument}]" if self.argument else ""
         return " ".join(filter(None, (self.option, value, *(f"[{flag}]" for flag in self.flags))))
+
+    def seen_at(self, argument: str) -> str:
+        """Where one sees it, with placeholders."""
+        return next((self.look_at_with[word] for word in argument.split() if word in self.look_at_with), self.look_at)
 
     def refuse(self, argument: str) -> None:
         """FaultError unless this is an argument of it."""
@@ -147,6 +153,7 @@ FAULTS: tuple[Fault, ...] = (
         needed=True,
         not_during=(UPLINK_DOWN,),
         flags={UNSEEN: "With --mtu: only the port at the switch does; nothing on the node says so."},
+        look_at_with={UNSEEN: "`{check}` names the nodes, the direction and the largest size that passes"},
     ),
     Fault(
         POWER_OFF,

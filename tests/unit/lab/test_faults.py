@@ -429,3 +429,10 @@ async def test_a_node_that_registers_again_has_its_active_faults() -> None:
         await asyncio.sleep(0.01)
     assert [one.fault for one in rig.active] == ["cut-api"]
     rig.task.cancel()
+
+
+def test_what_nothing_on_the_node_says_is_seen_elsewhere() -> None:
+    mtu = BY_NAME["mtu"]
+    assert "ip link" in mtu.seen_at("1400") and mtu.seen_at("1400 --unseen").startswith("`{check}` names ")
+    assert BY_NAME["loss"].seen_at("10% --one-way") == BY_NAME["loss"].look_at
+    assert all(row.flags.keys() >= row.look_at_with.keys() for row in BY_NAME.values())
