@@ -26,7 +26,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import NamedTuple
 
 from podplane.model.objects import Node
-from podplane.routes.places import BITS, Claim, Place, Places
+from podplane.routes.places import BITS, Claim, Place, Places, Rank
 from podplane.state.value import PARSED, address_of, network_of
 
 HELD = 2
@@ -66,14 +66,12 @@ class Claims:
         self._keep(name, now if node is not None else None)
         if before == now:
             return
-        gone = [claim for claim in before.claims if claim not in now.claims]
-        come = [claim for claim in now.claims if claim not in before.claims]
-        places = {claim.place for claim in (*gone, *come)}
-        if name not in self._contested and all(self._places[place.version].is_free(place, name) for place in places):
+        gone: Sequence[Claim] = [claim for claim in before.claims if claim not in now.claims]
+        come = [claim for claim in now.claims if claim not in before.claims] if before.claims else now.claims
+        if name not in self._contested and not now.senseless and self._is_free(name, gone) and self._is_free(name, come):
             self._replace(gone, come)
-            if now.senseless:
-                self._contested.add(name)
             return
+        places = {claim.place for claim in (*gone, *come)}
         self._affected = self._affected_by(places, lambda: self._replace(gone, come))
         self._note(name)
 
@@ -110,6 +108,9 @@ class Claims:
         if name not in self._said:
             bisect.insort(self._names, name)
         self._said[name] = now
+
+    def _is_free(self, name: str, claims: Iterable[Claim]) -> bool:
+        return all(self._places[claim.place.version].is_free(claim.place, name) for claim in claims)
 
     def _replace(self, gone: Iterable[Claim], come: Iterable[Claim]) -> None:
         for claim in gone:
@@ -197,13 +198,15 @@ class _View:
 
 def _said(node: Node) -> _Said:
     rank = False, not node.is_ready, node.metadata.creation_timestamp, node.metadata.name
-    ips, versions, senseless = dict[Place, Claim](), set[int](), dict[str, str]()
-    for text in dict.fromkeys(node.internal_ips):
-        if (place := _place(text)) in ips:
+    spare = (True, *rank[1:])
+    ips, ranks, senseless = dict[Place, Claim](), dict[int, Rank](), dict[str, str]()
+    for text in node.internal_ips:
+        place = _place(text)
+        if place not in ips:
+            ips[place] = Claim(ranks.get(place[0], rank), place, False, text)
+            ranks[place[0]] = spare
+        elif ips[place].text != text:
             senseless[text] = f"the address {text} is said twice"
-            continue
-        ips[place] = Claim((place.version in versions, *rank[1:]), place, is_block=False, text=text)
-        versions.add(place.version)
     blocks: dict[Place, Claim] = {}
     for text in dict.fromkeys(node.spec.pod_cidrs):
         block = Claim(rank, _place(text), is_block=True, text=text)
@@ -228,8 +231,11 @@ def _why_senseless(block: Claim, ips: Iterable[Claim], blocks: Collection[Place]
     """Why a Node can't have a block, whatever others say; "" when it can. `blocks` are those that it has."""
     if block.place in blocks:
         return f"the block {block.text} is said twice"
-    if held := next((ip for ip in ips if ip.place.overlaps(block.place)), None):
-        return f"the block {block.text} holds its own address {held.text}"
+    version, start, length = block.place
+    room = BITS[version] - length
+    for ip in ips:
+        if ip.place[0] == version and ip.place[1] >> room == start >> room:
+            return f"the block {block.text} holds its own address {ip.text}"
     return ""
 
 

@@ -85,11 +85,14 @@ class Places:
 
     def is_free(self, place: Place, name: str) -> bool:
         """Does nothing of other Nodes overlap it, as almost always?"""
+        version, start, own_length = place
         for length in self._lengths:
-            row = self._rows.get((place[0], place[1] >> (self._bits - length) << (self._bits - length), length))
-            if row and length <= place[2] and (len(row) > 1 or row[0].node != name):
-                return False
-        return place[2] == self._bits or next(self.within(place), None) is None
+            if length <= own_length:
+                room = self._bits - length
+                row = self._rows.get((version, start >> room << room, length))
+                if row and (len(row) > 1 or row[0].node != name):
+                    return False
+        return own_length == self._bits or next(self.within(place), None) is None
 
     def holding(self, place: Place) -> Iterator[Place]:
         """Those there that hold it, in no order; it is one of them, if it is there."""
