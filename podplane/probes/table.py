@@ -25,6 +25,9 @@ from podplane.model.paths import OVERLAY, UNDERLAY, Path
 INTERVAL_SECONDS, RESTING_SECONDS = 6.0, 60.0
 """From a probe of a peer's pods that was answered to the next one, of its IP versions in turn; and to the next one of its own address,
 while all is well with what that carries."""
+EACH_SECONDS = 7.6
+"""From a probe of a peer's pods that was answered to the next one of the same IP version, at most: one that is lost is
+known within 10 s."""
 LOST_INTERVAL_SECONDS = 1.0
 """From a probe of a lost way to the next one."""
 TIMEOUT_SECONDS, SHORT_SECONDS, SHORTEST_SECONDS = 0.8, 0.3, 0.12
@@ -238,7 +241,7 @@ class Table:
         """When a way that is reached is probed next."""
         ways = [one for one in self.of(row.path.peer) if one.path.layer == OVERLAY]
         is_well = all(one.state is State.REACHED and not one.lost_in_a_row for one in ways)
-        interval = INTERVAL_SECONDS * row.pace
+        interval = min(INTERVAL_SECONDS, EACH_SECONDS / max(1, len(ways))) * row.pace
         if not is_well:
             return sent_at + interval
         if row.path.layer == UNDERLAY:
