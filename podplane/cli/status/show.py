@@ -97,7 +97,7 @@ def _objects(objects: Sequence[Object]) -> list[str]:
 def _peers(ways: Sequence[Object]) -> list[str]:
     """The ways to peers, those that are lost first."""
     rows = [
-        [f"  {one['peer']}", one["backend"] or one["layer"], one["ip"], _state_of(one), _latency(one), f"{one['loss']:.0%}"]
+        [f"  {one['peer']}", one["backend"] or one["layer"], one["ip"], _state_of(one), _latency(one), _loss(one)]
         for one in sorted(ways, key=lambda one: one["state"] != "lost")
     ]
     return tables.table([["  PEER", "OVER", "ADDRESS", "STATE", "LATENCY", "LOSS"], *rows]).splitlines() if rows else []
@@ -110,6 +110,11 @@ def _state_of(way: Object) -> str:
 
 def _latency(way: Object) -> str:
     return "-" if way["latency"] is None else f"{way['latency'] * 1000:.2f} ms"
+
+
+def _loss(way: Object) -> str:
+    """Of the last probes; of none there is none to tell."""
+    return f"{way['loss']:.0%}" if way["probes"] else "-"
 
 
 def _facts(status: Object) -> Iterable[str]:

@@ -88,14 +88,16 @@ def test_ways_to_peers_are_a_table_with_those_that_are_lost_first() -> None:
     below = WAY | {"layer": "underlay", "backend": "", "ip": "192.168.1.11"}
     problem = {"peer": "node3", "backend": "vxlan", "families": [], "underlay": "lost", "carried_in": "UDP port 4789"}
     problem |= {"loss": 1.0, "age": 8.0, "is_not_ready": True, "is_withdrawn": True}
-    lines = shown(peers=[WAY, below, lost], unreached=[problem]).splitlines()
+    new = WAY | {"peer": "node4", "state": "unknown", "latency": None, "probes": 0, "age": 1.0}
+    lines = shown(peers=[WAY, below, lost, new], unreached=[problem]).splitlines()
     assert lines[0] == "Node node1: everything is as wanted; not reached as they should be: 1 peer"
     assert lines[1] == "  path     node3 is not reached over vxlan, and is not ready: its routes are withdrawn"
     first = next(number for number, line in enumerate(lines) if line.startswith("  PEER"))
-    assert [line.split() for line in lines[first + 1 : first + 4]] == [
+    assert [line.split() for line in lines[first + 1 : first + 5]] == [
         ["node3", "vxlan", "10.244.2.1", "lost", "for", "8", "s,", "routes", "withdrawn", "-", "100%"],
         ["node2", "vxlan", "10.244.2.1", "reached", "for", "90", "s", "0.34", "ms", "0%"],
         ["node2", "underlay", "192.168.1.11", "reached", "for", "90", "s", "0.34", "ms", "0%"],
+        ["node4", "vxlan", "10.244.2.1", "unknown", "for", "1", "s", "-", "-"],
     ]
     assert gather.is_as_wanted(STATUS | {"unreached": [problem]}), "that a peer failed is no fault of this node"
     assert not gather.is_as_wanted(STATUS | {"unreached": [problem | {"is_not_ready": False}]})
