@@ -28,6 +28,7 @@ from podplane.probes import choice
 from podplane.probes.problems import problems
 from podplane.probes.table import INTERVAL_SECONDS, Plan, State, Table
 from podplane.probes.withdrawal import Surroundings, Suspect, withdrawn
+from podplane.routes import underlay
 from podplane.routes.targets import carried_in, paths
 from podplane.routes.usable import TELLERS
 
@@ -283,7 +284,12 @@ class Probing:
         """Which peers are not reached, or not well."""
         config = self._agent.config
         return problems(
-            self.table, lambda backend: carried_in(backend, config), self._not_ready, self._view.withdrawn, self._clock()
+            self.table,
+            lambda backend: carried_in(backend, config),
+            self._not_ready,
+            self._view.withdrawn,
+            self._clock(),
+            lambda name: underlay.narrow(self._view.nodes.get(name), config),
         )
 
     @property

@@ -116,6 +116,8 @@ class PeerProblem(msgspec.Struct, frozen=True, kw_only=True):
     age: float
     is_not_ready: bool
     is_withdrawn: bool
+    takes: int = 0
+    """Bytes: the largest packet that it says it takes, where that is too small for IPv6; 0 else."""
 
 
 class BlockedKey(msgspec.Struct, frozen=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from podplane.model.answers import PeerProblem
+from podplane.model.config import UNDERLAY_MTU
 from podplane.model.paths import OVERLAY
 from podplane.model.words import listed
 from podplane.probes.table import Row, State, Table
@@ -14,10 +15,15 @@ LOSSY, ENOUGH, LEAST = 0.05, 16, 3
 
 
 def problems(
-    table: Table, carried_in: Callable[[str], str], not_ready: Collection[str], withdrawn: Collection[str], now: float
+    table: Table,
+    carried_in: Callable[[str], str],
+    not_ready: Collection[str],
+    withdrawn: Collection[str],
+    now: float,
+    takes: Callable[[str], int] = lambda peer: 0,
 ) -> list[PeerProblem]:
     """Of each peer and backend one, by name: what is lost goes before what is lossy. `carried_in` says of a backend what its packets are to
-    the network between nodes."""
+    the network between nodes, `takes` of a peer `PeerProblem.takes`."""
     found = []
     for (peer, backend), rows in _by_backend(table.rows).items():
         lost = [row for row in rows if row.state is State.LOST]
@@ -34,6 +40,7 @@ def problems(
                     age=now - min(row.since for row in lost) if lost else 0.0,
                     is_not_ready=peer in not_ready,
                     is_withdrawn=peer in withdrawn,
+                    takes=takes(peer),
                 )
             )
     return sorted(found, key=lambda one: (one.loss < 1, one.peer, one.backend))
@@ -66,6 +73,8 @@ def where(one: PeerProblem) -> str:
         return over
     if one.is_withdrawn:
         return f"{over}, and is not ready: its routes are withdrawn"
+    if one.takes:
+        return f"{over}: its Node says that it takes packets of at most {one.takes} bytes ({UNDERLAY_MTU})"
     if one.underlay == State.LOST.value:
         return f"{over}, nor over the underlay"
     if one.underlay != State.REACHED.value:

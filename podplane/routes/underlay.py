@@ -22,6 +22,13 @@ def mtu_to(peer: Node, config: NetworkConfig) -> int:
     return min(config.mtu, int(said))
 
 
+def narrow(peer: Node | None, config: NetworkConfig) -> int:
+    """The largest packet that a peer says it takes, in bytes, where this node's uplink has IPv6 and such packets are too small for that;
+    0 else."""
+    mtu = mtu_to(peer, config) if peer is not None else config.mtu
+    return mtu if carries(6, config.mtu) and not carries(6, mtu) else 0
+
+
 def closed(blocks: Iterable[IPNetwork], mtu: int) -> Iterator[Route]:
     """For blocks of an IP version that needs larger packets than so many bytes: what is sent there is refused at once, and leaves by no
     other route."""

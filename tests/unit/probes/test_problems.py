@@ -10,10 +10,10 @@ from podplane.probes.problems import problems, sentence
 from tests.unit.probes.test_table import BELOW, PODS, PODS6, Net
 
 
-def told(net: Net, *, not_ready: tuple[str, ...] = (), withdrawn: tuple[str, ...] = ()) -> list[str]:
+def told(net: Net, *, not_ready: tuple[str, ...] = (), withdrawn: tuple[str, ...] = (), takes: int = 0) -> list[str]:
     """The sentences."""
     carried = {"vxlan": "UDP port 4789"}
-    found = problems(net.table, lambda backend: carried.get(backend, ""), not_ready, withdrawn, net.now)
+    found = problems(net.table, lambda backend: carried.get(backend, ""), not_ready, withdrawn, net.now, lambda peer: takes)
     assert all(one.peer == "node2" and one.is_not_ready == bool(not_ready) for one in found)
     return [sentence(one) for one in found]
 
@@ -81,4 +81,13 @@ def test_without_a_tunnel_packets_of_pods_may_be_dropped() -> None:
     net.run(9)
     assert told(net) == [
         "node2 is not reached over host-gw, but over the underlay: are packets with addresses of pods dropped on the way?"
+    ]
+
+
+def test_of_a_peer_that_says_that_it_takes_small_packets_only_that_is_told() -> None:
+    net = Net(PODS, BELOW)
+    net.answers = lambda path, now: path == BELOW
+    net.run(10)
+    assert told(net, takes=68) == [
+        "node2 is not reached over vxlan: its Node says that it takes packets of at most 68 bytes (podplane.dev/underlay-mtu)"
     ]
