@@ -110,6 +110,15 @@ def test_an_address_at_which_no_node_is_reached_takes_nothing_and_is_none_when_t
     assert not claims.lost("b")
 
 
+def test_addresses_of_three_nodes_in_a_block_leave_it_without_routes_and_of_two_do_not() -> None:
+    """docs/security.md says so: it can't be told from a block that holds the cluster."""
+    liars = [node(name, [], [f"10.244.5.{number}"]) for number, name in enumerate("xyz", 7)]
+    claims = of(node("b", ["10.244.5.0/24"]), *liars[:2])
+    assert not claims.lost("b")
+    claims.put("z", liars[2])
+    assert claims.touched("z") >= {"b"} and set(claims.lost("b")) == {"10.244.5.0/24"} and not claims.lost("b", own="b")
+
+
 def test_each_address_of_a_node_is_its_own_there() -> None:
     claims = of(node("a", [], ["192.168.1.4", "10.1.1.1"], "2"), node("b", ["10.1.1.0/24"], ["192.168.1.5"], "1"))
     assert not claims.lost("b") and claims.lost("b", own="a") == {
