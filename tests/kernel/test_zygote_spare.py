@@ -28,7 +28,19 @@ async def spare(machine: Machine) -> int:
     """The one that waits, after a container that has ended."""
     assert await ends(machine.start("true", sandbox=machine.processes.make_sandbox().id)) == 0
     await until(lambda: len(waiting(machine)) == 1)
-    return waiting(machine)[0]
+    return await ready(machine, waiting(machine)[0])
+
+
+async def ready(machine: Machine, pid: int) -> int:
+    """This one, which has got ready, and of which the zygote knows it: both wait. Before that no container is given to it."""
+    await until(lambda: sleeps(pid))
+    await until(lambda: sleeps(machine.processes.pid))
+    return pid
+
+
+def sleeps(pid: int) -> bool:
+    """Does it wait for something, other than a device or a lock of the kernel?"""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
 
 
 @contained
@@ -74,6 +86,7 @@ async def test_as_many_wait_as_a_lab_is_going_to_need(machine: Machine) -> None:
     machine.processes.make_ahead(3, (), None, Rights())
     await until(lambda: len(waiting(machine)) == 3)
     waited = waiting(machine)
+    await ready(machine, waited[-1])
     sandbox = machine.processes.make_sandbox().id
     several = [machine.start("sleep", "1000", sandbox=sandbox) for _ in range(4)]
     for one in several:
@@ -91,7 +104,7 @@ async def test_those_that_nobody_needs_any_more_end(machine: Machine) -> None:
     await until(lambda: len(waiting(machine)) == 4)
     machine.processes.make_ahead(1, (), None, Rights())
     await until(lambda: len(waiting(machine)) == 1)
-    last = waiting(machine)[0]
+    last = await ready(machine, waiting(machine)[0])
     process = machine.start("sleep", "1000", sandbox=machine.processes.make_sandbox().id)
     await process.started()
     assert process.pid == last
@@ -105,7 +118,7 @@ async def begun(machine: Machine, root: Root) -> int:
     await until(lambda: len(waiting(machine)) == 1)
     pid = waiting(machine)[0]
     await until(lambda: "overlay" in Path(f"/proc/{pid}/mounts").read_text())
-    return pid
+    return await ready(machine, pid)
 
 
 async def listed(machine: Machine, root: Root, pid: int) -> list[str]:
