@@ -84,7 +84,7 @@ def test_an_agent_asks_for_all_that_its_roles_allow_and_for_nothing_else(lab: Po
     kubectl("delete", "-n", "kube-system", "endpointslices", "-l", "kubernetes.io/service-name=kube-dns")
     needed = {(rule.group, one, verb) for rule in rbac.RULES for one in rule.resources for verb in rule.verbs} - UNSEEN.keys()
     # An event that an agent before it wrote is got: what is changed while an agent still starts is no repair.
-    until(lambda: lab("fault", other, "--change-sysctl") and needed <= asked_for(lab), 30)
+    until(lambda: lab("fault", other, "--change-sysctl") and needed <= asked_for(lab), 60)
     lab("fault", other, "--clear")
     lab.on_node(other, "nft delete table inet mute")
     kubectl("delete", "service", "lb")

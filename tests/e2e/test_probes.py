@@ -16,6 +16,8 @@ DROP = "nft add table inet other '{ chain drops { type filter hook input priorit
 """Something on the way drops the tunnel from node2 to node1."""
 REFUSED = 7
 """Exit status of curl that was told that nothing leads there; 28: it was told nothing."""
+SECONDS = 30
+"""For what takes one or two on a machine that is not busy; bench.withdrawal says how long."""
 FILTERED = "node1 and node2 do not reach each other over vxlan, but over the underlay: is UDP port 4789 filtered?"
 
 
@@ -55,7 +57,7 @@ def test_all_ways_are_reached_and_told_with_latency_and_loss(lab: Podplane) -> N
         found: list[dict[str, Any]] = json.loads(lab("status", "--node", "node1", "-o", "json", code=None).stdout)["peers"]
         return found
 
-    assert within(20, lambda: {one["state"] for one in ways()} == {"reached"})
+    assert within(SECONDS, lambda: {one["state"] for one in ways()} == {"reached"})
     assert {(one["peer"], one["backend"], one["ip"]) for one in ways()} >= {
         ("node2", "vxlan", "10.244.2.1"),
         ("node2", "vxlan", "fd00:10:244:2::1"),
@@ -68,21 +70,21 @@ def test_all_ways_are_reached_and_told_with_latency_and_loss(lab: Podplane) -> N
 def test_a_tunnel_that_is_filtered_is_named_with_its_nodes_and_its_port(lab: Podplane) -> None:
     lab.on_node("node1", DROP)
     try:
-        assert within(12, lambda: FILTERED in lab("status").stdout)
+        assert within(SECONDS, lambda: FILTERED in lab("status").stdout)
         assert "is UDP port 4789 filtered?" in lab("status", "--node", "node2", code=1).stdout
 
         def condition() -> dict[str, str]:
             found = lab.api.get("nodes", "", "node1")["status"]["conditions"]
             return next((one for one in found if one["type"] == "PeersUnreachable"), {})
 
-        assert within(10, lambda: condition().get("status") == "True")
+        assert within(SECONDS, lambda: condition().get("status") == "True")
         assert condition()["message"] == "node2 is not reached over vxlan, but over the underlay: is UDP port 4789 filtered?"
         events = [one for one in lab.api.objects("events", "default") if one["reason"] == "PeersUnreachable"]
         assert {one["involvedObject"]["name"] for one in events} >= {"node1"}
         assert kinds(lab, "node2") == {"unicast"}, "both are ready: no route goes"
     finally:
         lab.on_node("node1", "nft delete table inet other")
-    assert within(10, lambda: "paths" not in lab("status").stdout)
+    assert within(SECONDS, lambda: "paths" not in lab("status").stdout)
 
 
 def test_routes_to_a_node_that_is_dead_are_withdrawn_and_are_back_with_it(lab: Podplane) -> None:
@@ -90,7 +92,7 @@ def test_routes_to_a_node_that_is_dead_are_withdrawn_and_are_back_with_it(lab: P
     lab("fault", "node2", "--uplink-down")
     assert kinds(lab, "node2") == {"unicast"}
     say_unknown(lab, "node2")
-    assert within(3, lambda: kinds(lab, "node2") == {"unreachable"})
+    assert within(SECONDS, lambda: kinds(lab, "node2") == {"unreachable"})
     for ip in (one["ip"] for one in dead):
         host = f"[{ip}]" if ":" in ip else ip
         lab("exec", "echo-node1-1", "--", "curl", "-sS", "-m", "5", f"http://{host}:8080/", code=REFUSED)
@@ -102,5 +104,5 @@ def test_routes_to_a_node_that_is_dead_are_withdrawn_and_are_back_with_it(lab: P
     reasons = {(one["reason"], one["involvedObject"]["name"]) for one in lab.api.objects("events", "default")}
     assert ("RoutesWithdrawn", "node2") in reasons
     lab("fault", "node2", "--clear")
-    assert within(5, lambda: kinds(lab, "node2") == {"unicast"})
+    assert within(SECONDS, lambda: kinds(lab, "node2") == {"unicast"})
     assert "promises are kept" in lab("check").stdout
