@@ -150,7 +150,14 @@ def of_process() -> None:
     if dumps_go_to_a_program():
         resource.setrlimit(resource.RLIMIT_CORE, (NO_DUMP, NO_DUMP))
     if not rootfs.limits_processes() and rootfs.is_linux(PROCESSES_PER_NAMESPACE):
-        resource.setrlimit(resource.RLIMIT_NPROC, (MAX_PROCESSES, MAX_PROCESSES))
+        bound_processes()
+
+
+def bound_processes() -> None:
+    """Let each user in the pod have so many processes, of this one and all that it starts: it can't raise that."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+    most = _least(MAX_PROCESSES, hard)
+    resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
 
 
 @functools.cache

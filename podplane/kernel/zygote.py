@@ -287,7 +287,7 @@ class Zygote:
             container = self._container(command.join or command.pids)
             place = self._place(command, descriptors[1:], container)
             self._move_to(command.group.common if command.group is not None else ())
-            share = self._shares.get(command.join) if command.join else Share(command.group, command.oom)
+            share = self._shares.get(command.join) if command.join else Share(command.group, command.oom, command.pids == LAB)
             pid = self._taken_by_spare(command, descriptors, place) or self._fork(container)
             if pid == 0:
                 Child(command, descriptors, place, share, self._connection, self._programs).become()

@@ -39,15 +39,18 @@ returns the exit code."""
 
 
 class Share(msgspec.Struct, frozen=True):
-    """What a container may have of the machine."""
+    """What a container may have of the machine. `in_lab`: its processes are among the lab's, so no PID namespace bounds their number."""
 
     group: Group | None
     oom: int
+    in_lab: bool = False
 
     def take(self) -> None:
         """Make the limits count for this process and all its children."""
         if self.group is not None:
             cgroups.enter(self.group)
+        if self.in_lab:
+            user_limits.bound_processes()
         if self.oom:
             fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
             try:

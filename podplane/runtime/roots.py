@@ -34,7 +34,7 @@ def of_container(
     return Root(
         str(node.folder),
         binds,
-        0 if pod.spec.host_pid and node.shows_processes else MAX_PROCESSES,  # that bounds all of a PID namespace
+        0 if is_in_lab(node, pod) else MAX_PROCESSES,  # that bounds all of a PID namespace
         node.hidden,
         node.shows_homes,
         container.security_context.read_only_root_filesystem,
@@ -43,6 +43,11 @@ def of_container(
         node.layers,
         sysctls.of(pod, ids.of_pods()),
     )
+
+
+def is_in_lab(node: Node, pod: Pod) -> bool:
+    """Are its containers among the processes of the lab (`hostPID`)?"""
+    return pod.spec.host_pid and node.shows_processes
 
 
 def bare(node: Node) -> Root | None:
@@ -55,7 +60,8 @@ def bare(node: Node) -> Root | None:
 def share(node: Node, pod: Pod, container: Container, run: ContainerRun | None) -> tuple[Group | None, int]:
     """The control groups of a container's next run, and its `oom_score_adj`. ConfigError for limits with which it can't start."""
     limits.check(container, node.groups.controllers)
-    limited = limits.share(container, 0 if limits_processes() else MAX_PROCESSES)
+    is_bounded = limits_processes() and not is_in_lab(node, pod)
+    limited = limits.share(container, 0 if is_bounded else MAX_PROCESSES)
     name = f"{pod.metadata.uid}-{container.name}-{run.state.restarts if run is not None else 0}"
     return node.groups.of_container(name, limited), limits.oom_score(pod, container)
 
@@ -67,9 +73,9 @@ def share_of_pause(node: Node, pod: Pod, number: int) -> Group | None:
 
 def target(node: Node, pod: Pod, container: Container, runs: Iterable[ContainerRun]) -> int:
     """The number of the process whose PID namespace a container shares, 0 for none. ConfigError when that does not run, or it may not."""
-    if pod.spec.host_pid:
-        security.check_host_pid(pod, shows_processes=node.shows_processes)
-        return LAB if node.shows_processes else 0
+    security.check_host_pid(pod, shows_processes=node.shows_processes)
+    if is_in_lab(node, pod):
+        return LAB
     if not (name := container.target_container_name):
         return 0
     for run in runs:

@@ -13,6 +13,7 @@ import pytest
 
 from podplane.kernel import zygote_processes
 from podplane.kernel.rootfs import Root
+from podplane.kernel.user_limits import MAX_PROCESSES
 from podplane.kernel.zygote_messages import LAB
 from podplane.kernel.zygote_process import ZygoteProcess
 from tests.attack.test_stopped import STOPPER
@@ -106,6 +107,9 @@ async def test_one_among_the_processes_of_the_lab_sees_them_and_leaves_none(mach
     assert os.readlink(f"/proc/{one.pid}/ns/pid") == os.readlink(f"/proc/{zygote}/ns/pid")
     joined = await machine.running("sleep 1000 >/dev/null 2>&1 &", join=one.id)
     own = await machine.running(root=Root(FOLDER))
+    ask = "sed -n 's/^Max processes *[0-9]* *\\([0-9]*\\) .*/\\1/p' /proc/self/limits"
+    most = [int(await machine.says(ask, **where)) for where in ({"join": one.id}, {"root": Root(FOLDER), "pids": LAB})]
+    assert max(most) <= MAX_PROCESSES, "no namespace of its own bounds their number"
     seen = set((await machine.says("cd /proc; echo [0-9]*", join=one.id)).split())
     assert {str(process.pid) for process in (one, joined, own)} | {str(zygote)} <= seen
     assert (
