@@ -12,7 +12,6 @@ kills all of it; a stop is nothing else.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ipaddress
 import logging
 import os
@@ -23,12 +22,9 @@ from collections.abc import Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any
 
-import msgspec
-
 from podplane import loop_turns, pauses
 from podplane.agent.caches import Informers
 from podplane.agent.feature import Kind
-from podplane.agent.name_server import SLICES
 from podplane.agent.node import Concern, Started
 from podplane.agent.object_events import ObjectEvents
 from podplane.agent.peer_plans import PeerPlans
@@ -45,25 +41,33 @@ from podplane.apiserver.server import ApiServer, utc_now
 from podplane.apiserver.store import Store, StoreError, Unwritable
 from podplane.apiserver.unforeseen import Unforeseen
 from podplane.cni.network import Network
-from podplane.dns import endpoints
 from podplane.dns.node import SERVICE
 from podplane.kernel import cgroups, ids, rootfs
 from podplane.kernel.cgroups import Groups
 from podplane.kernel.namespace import Namespace, Workers
-from podplane.kernel.process import Process, ProcessError
 from podplane.kernel.rootfs import Root
 from podplane.kernel.zygote import Began
 from podplane.kernel.zygote_processes import ZygoteProcesses
 from podplane.kubeapi.access import Access
 from podplane.kubeapi.client import Client
-from podplane.kubeapi.errors import AlreadyExists, ApiError
+from podplane.kubeapi.errors import ApiError
 from podplane.kubeapi.events import Recorder
 from podplane.kubeapi.informer import Informer
 from podplane.kubeapi.messages import Handler
-from podplane.kubeapi.retry import Backoff
 from podplane.kubeapi.supervise import Supervisor
 from podplane.kubeapi.transport import HttpTransport
-from podplane.lab import control_plane, keys, kubeconfig, manifests, network_settings, node_report, preflight, underlay
+from podplane.lab import (
+    control_plane,
+    keys,
+    kubeconfig,
+    manifests,
+    network_settings,
+    node_report,
+    outside_servers,
+    preflight,
+    registration,
+    underlay,
+)
 from podplane.lab.agent_process import AgentProcess
 from podplane.lab.agents import agent_settings
 from podplane.lab.api_connection import ApiConnection
@@ -80,6 +84,7 @@ from podplane.lab.node_dns import node_dns
 from podplane.lab.outside import NoPodNetwork
 from podplane.lab.power import Power
 from podplane.lab.publish import Publisher
+from podplane.lab.settling import create_pods, settle
 from podplane.lab.spec import DEFAULT_PORT, PROCESSES, LabSpec
 from podplane.lab.threads import started
 from podplane.lab.underlay import Place
@@ -94,25 +99,19 @@ from podplane.policy.index import Change
 from podplane.runtime import image_files, limits, sandboxes, security
 from podplane.runtime.kubelet import Kubelet, open_null
 from podplane.runtime.node import PodSandbox
-from podplane.runtime.pod import PATH, PodWorker
+from podplane.runtime.pod import PodWorker
 from podplane.runtime.program_names import ECHO_IMAGE, ZONE
 from podplane.runtime.sandboxes import SandboxMaker
 from podplane.runtime.streams import Streams
 
 log = logging.getLogger(__name__)
 NAMESPACE_WORKERS = 2
-SETTLE_SECONDS = 120.0
 FOLDER_SECONDS = 2.0
 """Between two looks whether the lab's folder is still there."""
-OUTSIDE_RESTART_SECONDS = 0.1
 CACHE_TRIES, CACHE_SECONDS = 500, 0.01
 """So many looks whether a change of the API is in the caches, and so long between two."""
 API_PORT = DEFAULT_PORT
 """On the underlay, where nobody else listens."""
-PROGRESS_SECONDS = 0.25
-SETTLE_REST, LEAST_REST, LONGEST_REST = 200, 0.002, 0.05
-"""After a look which pods had their first start, the next one waits so many times as long as it took, and so many seconds at least and
-at most."""
 MOST_AHEAD = 2000
 """What so many pods begin with is made before they are there, at most."""
 START_POLL_SECONDS = 5.0
@@ -216,7 +215,8 @@ class Lab:
         await self._start_nodes()
         self._start_outside(fabric.outside)
         caches.subscribe(self._changed)
-        self._reserve_addresses(pods, await self._synced(pods))
+        await pods.sync()
+        self._reserve_addresses(pods, list(pods.objects.values()))
         pods.subscribe(self._pod_changed)
         for pod in list(pods.objects.values()):
             self._pod_changed(None, pod)
@@ -227,13 +227,14 @@ class Lab:
         self._supervisor.add("publisher", self._publisher.run)
         for name, node in self._nodes.items():
             self._supervisor.add(f"faults of {name}", node.faults.run)
-        server = await self._serve_outside(fabric.outside, ECHO_IMAGE)
-        self._supervisor.add("host outside", lambda: self._keep_outside(server, fabric.outside, ECHO_IMAGE))
+        at_outside = self._processes, self._null, fabric.outside
+        server = await outside_servers.serve(*at_outside, ECHO_IMAGE)
+        self._supervisor.add("host outside", lambda: outside_servers.keep(server, *at_outside, ECHO_IMAGE))
         zone = (ZONE, *map(str, underlay.outside_ips(self.plan)))
-        self._supervisor.add("name server outside", lambda: self._keep_outside(None, fabric.outside, *zone))
+        self._supervisor.add("name server outside", lambda: outside_servers.keep(None, *at_outside, *zone))
         with api.transaction():
-            await self._create_pods(client, pods_per_node)
-        await self._settle(pods, pods_per_node)
+            await create_pods(client, manifests.wanted_pods(self.spec.nodes, pods_per_node))
+        await settle(self._kubelets, pods.objects, self.spec.nodes * pods_per_node, self._reporter)
         self._supervisor.add("name server", self._name_server.run)  # last: what is asked before waits in its sockets
 
     def _agents_way(self) -> Handler:
@@ -344,9 +345,9 @@ class Lab:
         for number in range(1, self.spec.nodes + 1):
             try:
                 manifest = self._manifest(number)
-                node, is_new = await self._register(client, manifest)
+                node, is_new = await registration.register(client, manifest)
                 self._registered[manifest["metadata"]["name"]] = manifest, is_new
-                await self._offer_name_server(client, node)
+                await registration.offer_name_server(client, node)
             except ApiError as error:
                 raise LabError(f"{manifests.node_name(number)} can't be registered: {error}") from None
 
@@ -354,34 +355,6 @@ class Lab:
         now = utc_now().strftime("%Y-%m-%dT%H:%M:%SZ")
         place = self._fabric.places[manifests.node_name(number)]
         return control_plane.node(place, self._folder.path, now, self._backend, self.plan.second_ips(number))
-
-    @staticmethod
-    async def _register(client: Client, manifest: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
-        """Create a node; one that is there, of a former run, learns what its machine is now, as when a kubelet starts again. The node, and
-        whether it is new."""
-        try:
-            return await client.create("nodes", "", manifest), True
-        except AlreadyExists:
-            name, labels = manifest["metadata"]["name"], manifest["metadata"]["labels"]
-            status = Lab._machine_status(manifest)
-            uid = (await client.get("nodes", "", name))["metadata"]["uid"]
-            metadata = {"labels": labels, "annotations": {UNDERLAY_MAC: manifest["metadata"]["annotations"][UNDERLAY_MAC]}}
-            node = await client.patch("nodes", "", name, {"metadata": metadata}, uid=uid)
-            await client.patch_status("nodes", "", name, status, uid)
-            return node, False
-
-    @staticmethod
-    async def _offer_name_server(client: Client, node: Mapping[str, Any]) -> None:
-        """Offer the name server of a node with the node itself, as its agent would a moment later: then no agent plans anew for each of
-        the others. What is there is the agent's."""
-        for manifest in endpoints.wanted(msgspec.convert(node, Node), answers=True).values():
-            with contextlib.suppress(AlreadyExists):
-                await client.create(SLICES, endpoints.NAMESPACE, manifest)
-
-    @staticmethod
-    def _machine_status(manifest: Mapping[str, Any]) -> dict[str, Any]:
-        """What a kubelet says of its machine: the status without the conditions."""
-        return {key: value for key, value in manifest["status"].items() if key != "conditions"}
 
     def _make_node(self, name: str, machine: Machine, pods: Mapping[str, Pod], fabric: Fabric) -> None:
         manifest, is_new = self._registered.pop(name)
@@ -402,7 +375,7 @@ class Lab:
             self._power,
             partial(fabric.remake_uplink, name),
             fabric.cable(name),
-            self._machine_status(manifest),
+            registration.machine_status(manifest),
             self._name_server,
             process=self._agent_process(name, machine) if self.spec.agents == PROCESSES else None,
             is_new=is_new,
@@ -420,13 +393,13 @@ class Lab:
         """Say to the API what the machine of a node is now, as its kubelet does when it starts; that part of the Node's status, once the
         caches have it."""
         manifest = self._manifest(place.number)
-        node, _ = await self._register(self._control, manifest)
+        node, _ = await registration.register(self._control, manifest)
         name = node["metadata"]["name"]
         for _ in range(CACHE_TRIES):
             if self._is_cached(name, place):
                 break
             await asyncio.sleep(CACHE_SECONDS)
-        return self._machine_status(manifest)
+        return registration.machine_status(manifest)
 
     def _is_cached(self, name: str, place: Place) -> bool:
         node = self._caches.nodes.objects.get(name)
@@ -539,7 +512,7 @@ class Lab:
         if gone in self._nodes and not self._nodes[gone].is_off:
             self._later(self._register_again(old))
         if kind is Service and new is None and old is not None and old.metadata.path == SERVICE:
-            self._later(self._name_service_again())
+            self._later(registration.create_dns_service(self._control, self.plan))
         for node in self._concerned(kind, new):
             node.changed(kind, old, new)
         if kind is Service:
@@ -559,37 +532,14 @@ class Lab:
         self._registrations.add(task)
         task.add_done_callback(self._registrations.discard)
 
-    async def _name_service_again(self) -> None:
-        """Somebody deleted the Service of the cluster's DNS: pods ask at its address, which is to be no other Service's."""
-        try:
-            await self._control.create("services", endpoints.NAMESPACE, control_plane.dns_service(self.plan))
-        except ApiError as error:
-            log.warning("create service=%s error=%s", SERVICE, error)
-
     async def _register_again(self, node: Node) -> None:
-        """A node was deleted, and its machine still runs: it registers again as a kubelet does, and its pods keep their addresses. While it
-        can't (another one has its blocks), it tries again."""
-        number = list(self._nodes).index(node.metadata.name) + 1
-        manifest = self._manifest(number)
+        """With the blocks that it had, so that its pods keep their addresses."""
+        name = node.metadata.name
+        manifest = self._manifest(list(self._nodes).index(name) + 1)
         manifest["spec"]["podCIDRs"] = list(node.spec.pod_cidrs)
-        backoff, loop = Backoff(), asyncio.get_running_loop()
-        while node.metadata.name not in self._caches.nodes.objects:
-            try:
-                await self._control.create("nodes", "", manifest)
-            except AlreadyExists:
-                break
-            except ApiError as error:
-                log.warning("register node=%s error=%s", node.metadata.name, error)
-                await asyncio.sleep(backoff.delay(loop.time()))
-            else:
-                break
+        await registration.register_again(self._control, manifest, lambda: name in self._caches.nodes.objects)
 
     # Pods.
-
-    @staticmethod
-    async def _synced(pods: Informer[Pod]) -> list[Pod]:
-        await pods.sync()
-        return list(pods.objects.values())
 
     def _reserve_addresses(self, _: Informer[Pod], pods: list[Pod]) -> None:
         """Reserve the addresses of pods of the last run, whichever of them is attached first."""
@@ -609,53 +559,6 @@ class Lab:
     def _worker(self, namespace: str, name: str) -> PodWorker | None:
         found = (kubelet.worker(namespace, name) for kubelet in self._kubelets.values())
         return next((worker for worker in found if worker is not None), None)
-
-    async def _create_pods(self, client: Client, pods_per_node: int) -> None:
-        for manifest in manifests.wanted_pods(self.spec.nodes, pods_per_node):
-            try:
-                await client.create("pods", "default", manifest)
-            except AlreadyExists:
-                continue
-
-    async def _settle(self, pods: Informer[Pod], pods_per_node: int) -> None:
-        """Wait until every pod had its first start. What the last run said of those that had none in time is true no longer."""
-        await asyncio.sleep(0)
-        loop = asyncio.get_running_loop()
-        end, wanted, tell_at = loop.time() + SETTLE_SECONDS, self.spec.nodes * pods_per_node, 0.0
-        while (now := loop.time()) < end:
-            workers = [worker for kubelet in self._kubelets.values() for worker in kubelet.workers.values()]
-            settled = sum(worker.settled.is_set() for worker in workers)
-            if len(pods.objects) >= wanted and settled == len(workers):
-                return
-            if now >= tell_at:
-                self._reporter.step("pods", settled, max(wanted, len(workers)))
-                tell_at = now + PROGRESS_SECONDS
-            await asyncio.sleep(min(max(SETTLE_REST * (loop.time() - now), LEAST_REST), LONGEST_REST))
-        workers = [worker for kubelet in self._kubelets.values() for worker in kubelet.workers.values()]
-        if late := [worker for worker in workers if not worker.settled.is_set()]:
-            for worker in late:
-                await worker.report()
-            what = f"of {len(workers)} pods, {len(late)} had no first start within {SETTLE_SECONDS:g} s"
-            self._reporter.send(Progress(note=f"{what}: {late[0].path} waits, for one."))
-
-    async def _keep_outside(self, process: Process | None, outside: Namespace, *words: str) -> None:
-        """Start a server outside, again whenever it ends; `process` is one that runs already."""
-        while True:
-            if process is not None:
-                await process.exited
-                await asyncio.sleep(OUTSIDE_RESTART_SECONDS)
-            process = await self._serve_outside(outside, *words)
-
-    async def _serve_outside(self, outside: Namespace, *words: str) -> Process:
-        """Start a built-in program on the host outside: an echo server, say, as a destination for pods."""
-        process = self._processes.spawn(
-            list(words), (self._null,) * 3, netns=outside.fd, env={"PATH": PATH}, hostname=underlay.OUTSIDE
-        )
-        try:
-            await process.started()
-        except ProcessError as error:
-            raise LabError(f"containers can't be started here: {error}") from None
-        return process
 
 
 def _has_namespaces(pod: Mapping[str, Any]) -> bool:

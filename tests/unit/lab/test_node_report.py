@@ -14,8 +14,7 @@ from podplane.apiserver.kinds.resource import Resource
 from podplane.apiserver.kinds.table import RESOURCES
 from podplane.ipam.plan import Plan
 from podplane.kubeapi.client import Client
-from podplane.lab import control_plane
-from podplane.lab.lab import Lab
+from podplane.lab import control_plane, registration
 from podplane.lab.node_report import allocatable, architecture, capacity, images, labels, node_info
 from podplane.lab.spec import LabSpec
 from podplane.lab.underlay import usual_place
@@ -162,9 +161,9 @@ async def test_a_node_of_a_former_run_learns_what_its_machine_is_now(tmp_path: P
     old["metadata"]["labels"] = {"kubernetes.io/hostname": "node2", "mine": "too"}
     old["metadata"]["annotations"] |= {UNDERLAY_MAC: "02:00:00:00:00:01", "mine": "too"}
     old["status"]["capacity"] = {"cpu": "1", "example.com/dongle": "4"}
-    await Lab._register(client, old)
+    await registration.register(client, old)
     wanted = control_plane.node(usual_place(plan(), 2), tmp_path, "2026-02-02T00:00:00Z", "host-gw")
-    await Lab._register(client, wanted)
+    await registration.register(client, wanted)
     node = await cluster("GET", "/api/v1/nodes/node2")
     assert node["metadata"]["labels"] == {**labels("node2"), "mine": "too"}
     assert node["metadata"]["annotations"] == {**wanted["metadata"]["annotations"], "mine": "too"}, (

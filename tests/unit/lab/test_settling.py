@@ -6,15 +6,13 @@ import asyncio
 import itertools
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
 
-from podplane.lab import lab
-from podplane.lab.lab import Lab
-from podplane.lab.launch import Progress
-from podplane.lab.spec import LabSpec
+from podplane.lab import settling
+from podplane.lab.launch import Progress, Reporter
 from podplane.model.pod import PodCondition, PodStatus
 from tests.unit.runtime.test_kubelet import Rig, clean, pod
 
@@ -34,18 +32,16 @@ class Told:
 
 async def settled(rig: Rig, count: int) -> list[str]:
     """The notes of a start with this kubelet, which knows of so many pods."""
-    made: Any = object.__new__(Lab)
-    made.spec, made._kubelets, made._reporter = LabSpec(name="x"), {"node1": rig.kubelet}, Told()
-    await made._settle(SimpleNamespace(objects=dict.fromkeys(map(str, range(count)))), 0)
-    found: list[str] = made._reporter.notes
-    return found
+    told = Told()
+    await settling.settle({"node1": rig.kubelet}, list(map(str, range(count))), count, cast("Reporter", told))
+    return told.notes
 
 
 @pytest.mark.parametrize("hangs", [False, True])
 async def test_a_pod_that_was_ready_and_has_not_begun_again_is_said_and_not_ready(
     hangs: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lab, "SETTLE_SECONDS", 0.05 if hangs else 60)
+    monkeypatch.setattr(settling, "SETTLE_SECONDS", 0.05 if hangs else 60)
     rig, begin = Rig(tmp_path), asyncio.Event()
     add = rig.network.add
 
@@ -68,7 +64,7 @@ async def test_a_pod_that_was_ready_and_has_not_begun_again_is_said_and_not_read
     await clean(rig)
 
 
-@pytest.mark.parametrize(("took", "rest"), [(0.000001, lab.LEAST_REST), (0.0001, 0.02), (1.0, lab.LONGEST_REST)])
+@pytest.mark.parametrize(("took", "rest"), [(0.000001, settling.LEAST_REST), (0.0001, 0.02), (1.0, settling.LONGEST_REST)])
 async def test_looks_take_little_of_the_time_of_a_start(took: float, rest: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many pods there are, and whatever else the machine does."""
     rests: list[float] = []
@@ -78,9 +74,8 @@ async def test_looks_take_little_of_the_time_of_a_start(took: float, rest: float
         rests.append(seconds)
 
     loop = SimpleNamespace(time=lambda: next(now) * took)
-    monkeypatch.setattr(lab, "asyncio", SimpleNamespace(sleep=sleep, get_running_loop=lambda: loop))
-    made: Any = object.__new__(Lab)
+    monkeypatch.setattr(settling, "asyncio", SimpleNamespace(sleep=sleep, get_running_loop=lambda: loop))
     workers = {"1": SimpleNamespace(settled=SimpleNamespace(is_set=lambda: len(rests) > 9), path="default/1")}
-    made.spec, made._kubelets, made._reporter = LabSpec(name="x"), {"node1": SimpleNamespace(workers=workers)}, Told()
-    await made._settle(SimpleNamespace(objects=workers), 0)
+    kubelets: Any = {"node1": SimpleNamespace(workers=workers)}
+    await settling.settle(kubelets, workers, 0, cast("Reporter", Told()))
     assert rests[1:] == pytest.approx([rest] * 9)
