@@ -42,6 +42,7 @@ from podplane.agent.keys import (
     of_policy,
 )
 from podplane.agent.own_node import OwnNode
+from podplane.agent.ownership import ownership
 from podplane.agent.parties import Parties
 from podplane.agent.pause import Pause, beside
 from podplane.agent.peer_plans import PeerPlans
@@ -54,16 +55,15 @@ from podplane.agent.watcher import CONTRADICTIONS, Watcher
 from podplane.agent.writer import Writer
 from podplane.kernel.errors import KernelError
 from podplane.model.answers import PolicyCounts
-from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
+from podplane.model.config import NetworkConfig
 from podplane.model.objects import Node
 from podplane.model.service import Service
 from podplane.model.view import View
-from podplane.pods.plan import VETH_PREFIX
 from podplane.policy.counts import counted, in_force
 from podplane.policy.feature import PolicyMemory
 from podplane.policy.tables import TABLE as POLICY_TABLE
 from podplane.routes import ways
-from podplane.routes.table import BY_NAME, backend
+from podplane.routes.table import backend
 from podplane.routes.usable import usable
 from podplane.routes.withdrawal import found_withdrawn
 from podplane.servers.durations import Durations
@@ -74,7 +74,6 @@ from podplane.state.ledger import SET, Ledger, Status
 from podplane.state.network import Link
 from podplane.state.nft import NftValue, Set
 from podplane.state.operations import LinkEvent, Report
-from podplane.state.ownership import Ownership
 from podplane.state.value import Identity, IPAddress, Value
 
 log = logging.getLogger(__name__)
@@ -102,18 +101,6 @@ def _needed_later(found: Mapping[Identity, Value]) -> dict[Identity, Value]:
     return {
         i: one for i, one in found.items() if i[0] == SET or (isinstance(one, NftValue) and (one.family, one.table) in tables)
     }
-
-
-def ownership(config: NetworkConfig) -> Ownership:
-    """The marks of all that an agent makes, and of what agents before it made for other backends."""
-    backend(config.backend)
-    routes = [way.owns(config) for way in BY_NAME.values()]
-    return Ownership(
-        links=frozenset({config.bridge}).union(*(one.links for one in routes)),
-        link_prefixes=(VETH_PREFIX, *(prefix for one in routes for prefix in one.link_prefixes)),
-        route_protocol=ROUTE_PROTOCOL,
-        tables=frozenset(table for feature in FEATURES for table in feature.tables).union(*(one.tables for one in routes)),
-    )
 
 
 def _as_the_kernel_can(config: NetworkConfig, kernel: Kernel) -> NetworkConfig:

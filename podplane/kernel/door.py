@@ -18,14 +18,13 @@ from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, 
 
 import msgspec
 
-from podplane.kernel.errors import Denied, KernelError, NotFound, Retry, from_errno
-from podplane.kernel.ethtool import KINDS as TUNNELS
+from podplane.kernel import link_features
+from podplane.kernel.errors import Denied, KernelError, NotFound, Retry
 from podplane.kernel.kept import Kept
 from podplane.kernel.namespace import Namespace, is_within_reach
 from podplane.kernel.netlink import DumpInterrupted
 from podplane.kernel.parts import (
     Echo,
-    LinkFeatures,
     Monitor,
     NetworkPart,
     NftPart,
@@ -371,29 +370,8 @@ class Kernel:
             return {name: (Unreachable(why), dict.fromkeys(own, why))}
 
     def _apply_features(self, operations: Sequence[Operation]) -> Report:
-        """Each is set and read back. Of a link that is gone, nothing is left to take away."""
-        report = Report()
         with contextlib.closing(self._opener.features(self._namespaces[HOST])) as features:
-            for operation in operations:
-                error = self._set_feature(features, operation)
-                if error is None or (isinstance(error, NotFound) and operation.new is None):
-                    report.applied.append(operation)
-                else:
-                    report.failed.append(Failure(operation, error))
-        return report
-
-    @staticmethod
-    def _set_feature(features: LinkFeatures, operation: Operation) -> KernelError | None:
-        link, on = str(getattr(operation.value, "link", "")), operation.new is not None
-        what = f"checksums in software on {link}: {'on' if on else 'off'}"
-        if operation.value.netns:
-            return KernelError(what, "this is done for links of the node's own namespace alone")
-        try:
-            features.set_software_checksum(link, on)
-        except OSError as error:
-            return from_errno(what, error.errno or 0)
-        is_kept = features.has_software_checksum(link) != on
-        return KernelError(what, "the link did not take it over") if is_kept else None
+            return link_features.apply(features, operations)
 
     def driver(self, link: str) -> str:
         """The name of the driver of a link of the node, whosever it is; "" where there is no such link, or it has none."""
@@ -605,13 +583,11 @@ class Kernel:
         return found
 
     def _read_features(self, found: Iterable[Value]) -> dict[Identity, Value]:
-        """What tunnels among these do, if there are any."""
-        tunnels = [one.name for one in found if isinstance(one, Link) and one.kind in TUNNELS]
+        tunnels = link_features.tunnels(found)
         if not tunnels:
             return {}
         with contextlib.closing(self._opener.features(self._namespaces[HOST])) as features:
-            values = [SoftwareChecksum(link=name) for name in tunnels if features.has_software_checksum(name)]
-        return {value.identity: value for value in values}
+            return link_features.read(features, tunnels)
 
     @staticmethod
     def matches(wanted: Value, found: Value) -> bool:

@@ -62,7 +62,7 @@ class Ethtool:
         return not on
 
     def set_software_checksum(self, link: str, on: bool) -> None:
-        """Have them computed before, or not. OSError when that can't be; the kernel says nothing where the link kept its mind."""
+        """Have them computed before, or not. OSError when that can't be; the kernel says nothing where the link does not change."""
         self._ask(link, VALUE.pack(ETHTOOL_STXCSUM, 0 if on else 1))
 
     def _ask(self, link: str, request: bytes) -> bytes:

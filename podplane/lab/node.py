@@ -12,13 +12,13 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from podplane.agent.agent import ownership
 from podplane.agent.attachments import AttachedPod
 from podplane.agent.caches import Caches
 from podplane.agent.feature import Kind
 from podplane.agent.kernel import Kernel
 from podplane.agent.keys import Key
 from podplane.agent.node import NodeAgent, Started
+from podplane.agent.ownership import ownership
 from podplane.agent.pause import Pause
 from podplane.agent.peer_plans import PeerPlans
 from podplane.agent.planner import NOT_APPLIED, RecordEvent

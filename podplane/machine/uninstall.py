@@ -15,8 +15,8 @@ from pathlib import Path
 
 import msgspec
 
-from podplane.agent.agent import ownership
 from podplane.agent.delegation import Plugins
+from podplane.agent.ownership import ownership
 from podplane.cni.network import NetworkError
 from podplane.kernel.door import Kernel
 from podplane.kernel.namespace import CurrentNamespace

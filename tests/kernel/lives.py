@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from podplane.agent.agent import ownership
+from podplane.agent.ownership import ownership
 from podplane.kernel.door import Kernel
 from podplane.kernel.namespace import CurrentNamespace
 from podplane.kernel.opener import KernelOpener
