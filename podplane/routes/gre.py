@@ -25,11 +25,11 @@ from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
 from podplane.model.objects import Node
 from podplane.routes import tunnels, underlay, vxlan
 from podplane.routes.backend import Backend
-from podplane.state.network import Encap, Gre, Link, Neighbour
+from podplane.state.network import Encap, Gre, Link
 from podplane.state.nft_rules import GRE as IPPROTO_GRE
 from podplane.state.nft_rules import protocol_is
 from podplane.state.ownership import Ownership, link_alias
-from podplane.state.value import Fragment, IPAddress, Value, fragment
+from podplane.state.value import Fragment, IPAddress, fragment
 
 OVERHEAD = {4: 24, 6: 44}
 """Bytes: IP header (20, 40) and that of GRE without key and checksum (4)."""
@@ -65,13 +65,9 @@ def _plan_peer(peer: Node, node: Node, settings: NetworkConfig) -> Fragment:
     remote = underlay.remote(peer, node)
     if remote is None:
         return {}
-    device, encap = DEVICES[remote.version], Encap(remote=remote, hops=HOPS)
-    blocks, mtu, closed = tunnels.carried(peer, OVERHEAD[remote.version], settings)
-    gateways = tunnels.gateways_of(peer, device_mac(peer.metadata.name), blocks)
-    values: list[Value] = [*underlay.neighbours(peer, node, settings), *closed]
-    values += [tunnels.route(block, gateways[block.version], device, mtu, encap) for block in blocks]
-    values += [Neighbour(link=device, ip=ip, mac="", protocol=ROUTE_PROTOCOL) for ip in gateways.values()]
-    return fragment(values)
+    device, mac, encap = DEVICES[remote.version], device_mac(peer.metadata.name), Encap(remote=remote, hops=HOPS)
+    values = tunnels.towards(peer, device, OVERHEAD[remote.version], mac, settings, encap)
+    return fragment([*underlay.neighbours(peer, node, settings), *values])
 
 
 def _owns(settings: NetworkConfig) -> Ownership:

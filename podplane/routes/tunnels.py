@@ -15,7 +15,7 @@ from podplane.routes import offload, underlay
 from podplane.routes.aggregation import aggregated
 from podplane.state.links import carries, loose_filter, router_sysctls
 from podplane.state.mac import link_local_of
-from podplane.state.network import Address, Encap, Link, Route, SoftwareChecksum
+from podplane.state.network import Address, Encap, Link, Neighbour, Route, SoftwareChecksum
 from podplane.state.value import Fragment, IPAddress, IPNetwork, Value, fragment, network_of
 
 
@@ -40,17 +40,23 @@ def _device(link: Link, gateways: Iterable[IPAddress]) -> Iterator[Value]:
         yield Address(link=link.name, ip=ip, prefix_length=ip.max_prefixlen)
 
 
-def carried(peer: Node, overhead: int, settings: NetworkConfig) -> tuple[list[IPNetwork], int, list[Route]]:
-    """The peer's blocks, adjoining ones as one, of the IP versions for which there is room on the way to it, when each packet is
-    `overhead` bytes larger there; the MTU of the routes to them, 0 for that of the device; and the routes to other blocks, which lead
-    nowhere."""
+def towards(
+    peer: Node, device: str, overhead: int, mac: str, settings: NetworkConfig, encap: Encap | None = None
+) -> list[Value]:
+    """Routes to a peer's blocks through a device, and the gateways that they have, with this MAC, or with none where routes encapsulate
+    (`encap`). `overhead`: so many bytes larger are packets on the way. The IP versions for which there is no room are closed."""
     usual, mtu = settings.mtu - overhead, underlay.mtu_to(peer, settings) - overhead
     every = aggregated(peer.spec.pod_cidrs)
     blocks = [block for block in every if carries(block.version, mtu)]
-    return blocks, underlay.metric(mtu, usual), list(underlay.closed(every, mtu))
+    gateways, metric = _gateways(peer, mac, blocks), underlay.metric(mtu, usual)
+    values: list[Value] = [*underlay.closed(every, mtu)]
+    values += [_route(block, gateways[block.version], device, metric, encap) for block in blocks]
+    own = "" if encap is not None else mac
+    values += [Neighbour(link=device, ip=ip, mac=own, protocol=ROUTE_PROTOCOL) for ip in gateways.values()]
+    return values
 
 
-def gateways_of(peer: Node, mac: str, blocks: Iterable[IPNetwork]) -> dict[int, IPAddress]:
+def _gateways(peer: Node, mac: str, blocks: Iterable[IPNetwork]) -> dict[int, IPAddress]:
     """The gateways of routes to these blocks, by IP version: of IPv4, the first address of the peer's first block; of IPv6, the link-local
     address of this MAC. The kernel takes no other one while a route by another link leads to its address, as of a former backend
     (ip6_route_check_nh_onlink)."""
@@ -61,7 +67,7 @@ def gateways_of(peer: Node, mac: str, blocks: Iterable[IPNetwork]) -> dict[int, 
     return found
 
 
-def route(block: IPNetwork, gateway: IPAddress, device: str, mtu: int, encap: Encap | None = None) -> Route:
+def _route(block: IPNetwork, gateway: IPAddress, device: str, mtu: int, encap: Encap | None) -> Route:
     """A route to a block by one of these gateways."""
     on_link = block.version == 4
     return Route(destination=block, gateway=gateway, link=device, onlink=on_link, encap=encap, mtu=mtu, protocol=ROUTE_PROTOCOL)

@@ -19,10 +19,10 @@ from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
 from podplane.model.objects import Node
 from podplane.routes import tunnels, underlay
 from podplane.routes.backend import Backend
-from podplane.state.network import Fdb, Link, Neighbour, Vxlan
+from podplane.state.network import Fdb, Link, Vxlan
 from podplane.state.nft_rules import udp_port_is
 from podplane.state.ownership import Ownership, link_alias
-from podplane.state.value import Fragment, IPAddress, Value, fragment
+from podplane.state.value import Fragment, IPAddress, fragment
 
 OVERHEAD = {4: 50, 6: 70}
 """Bytes: IP header (20, 40), UDP (8), VXLAN (8) and the inner Ethernet header (14)."""
@@ -56,12 +56,8 @@ def _plan_peer(peer: Node, node: Node, settings: NetworkConfig) -> Fragment:
     if remote is None:
         return {}
     device, mac = DEVICES[remote.version], device_mac(peer.metadata.name)
-    blocks, mtu, closed = tunnels.carried(peer, OVERHEAD[remote.version], settings)
-    gateways = tunnels.gateways_of(peer, mac, blocks)
-    values: list[Value] = [*underlay.neighbours(peer, node, settings), Fdb(link=device, mac=mac, remote=remote), *closed]
-    values += [tunnels.route(block, gateways[block.version], device, mtu) for block in blocks]
-    values += [Neighbour(link=device, ip=ip, mac=mac, protocol=ROUTE_PROTOCOL) for ip in gateways.values()]
-    return fragment(values)
+    values = tunnels.towards(peer, device, OVERHEAD[remote.version], mac, settings)
+    return fragment([*underlay.neighbours(peer, node, settings), Fdb(link=device, mac=mac, remote=remote), *values])
 
 
 def _owns(settings: NetworkConfig) -> Ownership:
