@@ -199,7 +199,7 @@ class PodWorker:
 
     def environment(self, container: Container) -> dict[str, str]:
         """The environment of a container's processes. ConfigError when a variable can't be had."""
-        fixed = {"PATH": PATH, "HOME": self._user(container).home, "HOSTNAME": self.hostname}
+        fixed = {"PATH": PATH, "HOME": self._user(container).home, "HOSTNAME": self.hostname} | users.environment(ids.of_pods())
         return fixed | variables(self.pod, container, self.facts) | ({"TERM": "xterm"} if container.tty else {})
 
     def rights(self, container: Container) -> Rights:

@@ -14,6 +14,10 @@ STRICT = "Strict"
 """The `supplementalGroupsPolicy` by which a process has no groups that /etc/group gives its user."""
 
 
+ONE_USER = {"TAR_OPTIONS": "--no-same-owner"}
+"""Where nobody else is there to own a file, GNU tar need not try, and does not fail: so `kubectl cp` works."""
+
+
 class User(NamedTuple):
     """A user, its group and its further groups in a pod, and its home."""
 
@@ -28,6 +32,11 @@ class Accounts(NamedTuple):
 
     passwd: str = ""
     group: str = ""
+
+
+def environment(users: Ids) -> dict[str, str]:
+    """What programs are told of users in every container, unless it says something else."""
+    return ONE_USER if users.size == 1 else {}
 
 
 def of(pod: Pod, container: Container, users: Ids, accounts: Accounts) -> User:

@@ -8,7 +8,7 @@ import pytest
 from podplane.kernel.ids import COUNT, FIRST, Ids
 from podplane.model.pod import Pod
 from podplane.runtime.environment import ConfigError
-from podplane.runtime.users import Accounts, User, asks, common_user, not_applied, of, only_one
+from podplane.runtime.users import Accounts, User, asks, common_user, environment, not_applied, of, only_one
 
 MANY, ONE = Ids(FIRST, COUNT), Ids()
 ACCOUNTS = Accounts(
@@ -113,3 +113,8 @@ def test_tokens_belong_to_the_user_of_all_containers() -> None:
     assert common_user(pod(runAsUser=5)) == 5
     assert common_user(pod({}, {"runAsUser": 6})) is None
     assert common_user(pod()) is None
+
+
+def test_tar_keeps_no_owners_where_there_is_one_user() -> None:
+    assert environment(ONE) == {"TAR_OPTIONS": "--no-same-owner"}
+    assert environment(MANY) == {}
