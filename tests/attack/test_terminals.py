@@ -18,7 +18,7 @@ IN_PLACE_OF_PTMX = {
     "touch /dev/ptmx": "is no terminal device",
     "ln -s /dev/null /dev/ptmx": "is no terminal device",
     "ln -s /dev/tty /dev/ptmx": "",
-    "ln -s /dev/net/tun /dev/ptmx": "is no terminal device" if os.path.exists("/dev/net/tun") else "",
+    "ln -s /dev/net/tun /dev/ptmx": "is no terminal device" if os.access("/dev/net/tun", os.R_OK | os.W_OK) else "",
     "ln -s /proc/self/fd/0 /dev/ptmx": "",
     "ln -s ptmx /dev/ptmx": "Too many levels",
     "mkdir /dev/ptmx": "Is a directory",

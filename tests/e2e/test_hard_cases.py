@@ -128,8 +128,9 @@ def _zygote(lab: Podplane) -> str:
 
 
 def _hostname(pid: str) -> str:
+    """What it calls its machine; "" for one that nobody may look into: it is on its way into a container, or waits to be one."""
     words = ["nsenter", "--target", pid, "--user", "--uts", "--preserve-credentials", "hostname"]
-    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def test_more_pods_than_there_is_room_for_are_refused_at_once(lab: Podplane) -> None:

@@ -115,7 +115,7 @@ def fill(path: Path) -> None:
 
 
 def test_a_read_only_folder_is_named(tmp_path: Path) -> None:
-    run(f"mount -t tmpfs -o mode=700 none {tmp_path}; mount -o remount,ro {tmp_path}")
+    run(f"mount -t tmpfs -o mode=700 none {tmp_path}; mount -o remount,bind,ro {tmp_path}")
     with (
         pytest.raises(MachineError, match="lock: Read-only file system: give a folder in --run-dir"),
         run_folder(str(tmp_path)),
