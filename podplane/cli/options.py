@@ -10,9 +10,14 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from podplane.cli.where import OfKubeconfig, Where
+from podplane.lab.errors import LabError
 from podplane.lab.folder import DEFAULT_NAME, Folder
 
 Command = Callable[..., Any]
+VIEWER_SECONDS = 600
+"""The least that the API gives a token (TokenRequest, expirationSeconds)."""
+FORBIDDEN = 403
 
 
 def lab_name(command: Command) -> Command:
@@ -26,6 +31,30 @@ def lab_name(command: Command) -> Command:
     return with_folder
 
 
+def lab_or_cluster(command: Command) -> Command:
+    """`--name`, or `--kubeconfig` and `--context`: the command gets the lab's folder or the cluster as its first argument."""
+
+    @click.option("--name", default=DEFAULT_NAME, show_default=True, envvar="PODPLANE_LAB", help="Which lab.")
+    @_kubeconfig_options("Of a cluster, instead of a lab.")
+    @functools.wraps(command)
+    def with_where(*arguments: Any, name: str, kubeconfig: str, kube_context: str, **options: Any) -> Any:
+        if not kubeconfig and not kube_context:
+            return command(Folder.named(name), *arguments, **options)
+        if click.get_current_context().get_parameter_source("name") is ParameterSource.COMMANDLINE:
+            raise LabError("--name is of a lab and --kubeconfig of a cluster: leave one of them out")
+        return command(OfKubeconfig(kubeconfig, kube_context), *arguments, **options)
+
+    return with_where
+
+
+def _kubeconfig_options(help_: str) -> Callable[[Command], Command]:
+    def decorated(command: Command) -> Command:
+        context = click.option("--context", "kube_context", default="", help="Of the kubeconfig.  [default: its current one]")
+        return click.option("--kubeconfig", default="", metavar="FILE", help=help_)(context(command))
+
+    return decorated
+
+
 def namespace(command: Command) -> Command:
     """`--namespace`."""
     option = click.option("-n", "--namespace", default="default", show_default=True, help="Which Kubernetes namespace.")
@@ -35,7 +64,6 @@ def namespace(command: Command) -> Command:
 def pod_place(pod: str, namespace: str) -> tuple[str, str]:
     """Namespace and name of a pod as users write it, with the `--namespace` of this command. LabError when these contradict each other."""
     from podplane.cli.names import place
-    from podplane.lab.errors import LabError
 
     found = place(pod, namespace)
     is_given = click.get_current_context().get_parameter_source("namespace") is not ParameterSource.DEFAULT
@@ -47,7 +75,6 @@ def pod_place(pod: str, namespace: str) -> tuple[str, str]:
 def get_pod(client: Any, namespace: str, name: str) -> Any:
     """A pod. LabError that says where there is one of that name when this one is not there."""
     from podplane.kubeapi.errors import NotFound
-    from podplane.lab.errors import LabError
 
     try:
         return client.get("pods", namespace, name)
@@ -62,8 +89,40 @@ def prepare_to_connect() -> None:
     importlib.import_module("podplane.kubeapi.http")
 
 
-def connect(folder: Folder) -> Any:
-    """A client of the running lab's API. LabError when it doesn't run."""
+def connect(where: Where) -> Any:
+    """A client of the API of a running lab or of a cluster. LabError when the lab doesn't run, or the kubeconfig is none."""
+    client = connect_only(where)
+    show_who_asks(where, client)
+    return client
+
+
+def connect_only(where: Where) -> Any:
+    """The same, and nothing is asked yet: nodes of a cluster tell this client nothing of themselves."""
     from podplane.kubeapi.http import HttpClient
 
-    return HttpClient(folder.access())
+    return HttpClient(where.access())
+
+
+def show_who_asks(where: Where, client: Any) -> None:
+    """Have a client show nodes a new token for readers, where it is not of a lab: the API of a lab shows them one of its own."""
+    if isinstance(where, OfKubeconfig):
+        client.viewer = _viewer(client)
+
+
+def _viewer(client: Any) -> str:
+    """A token for readers of nodes; "" where the cluster has no account of theirs."""
+    from podplane.kubeapi.errors import ApiError, NotFound
+    from podplane.model.config import VIEWER
+
+    try:
+        token: str = client.viewer_token(VIEWER_SECONDS)
+    except NotFound:
+        return ""
+    except ApiError as error:
+        if error.code != FORBIDDEN:
+            raise
+        click.echo(
+            f"Agents will tell nothing: the token for readers is refused (create serviceaccounts/token, {VIEWER}).", err=True
+        )
+        return ""
+    return token

@@ -13,11 +13,11 @@ import msgspec
 from podplane.cli import unreached
 from podplane.cli.names import some
 from podplane.cli.nodes import Question, ask, why_silent
-from podplane.cli.options import connect, lab_name
+from podplane.cli.options import connect, lab_or_cluster
 from podplane.cli.tables import document_text, table
+from podplane.cli.where import Where, what
 from podplane.kubeapi.errors import ApiError
 from podplane.lab.errors import LabError
-from podplane.lab.folder import Folder
 from podplane.model.answers import RouteStatus
 from podplane.model.config import AGENT_PORT
 from podplane.model.node_addresses import why_no_block
@@ -31,23 +31,23 @@ COLUMNS = ["NODE", "DESTINATION", "VIA", "LINK", "THROUGH", "WANTED-BY", "STATE"
 
 
 @click.command()
-@lab_name
+@lab_or_cluster
 @click.option("--node", help="Of this node alone.")
 @click.option("-A", "--all", "everything", is_flag=True, help="Those to the node's own pods and Services, too.")
 @click.option("--stats", is_flag=True, help="How many there are, by link and state, and to how many blocks of nodes they lead.")
 @click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="For programs.")
-def routes(folder: Folder, node: str | None, everything: bool, stats: bool, output: str | None) -> None:
+def routes(where: Where, node: str | None, everything: bool, stats: bool, output: str | None) -> None:
     """Show the routes that lead to pods of other nodes. Exit status 1 when a node does not answer, has not got a route of its,
     has none to a node, or has withdrawn those to one that failed."""
-    client = connect(folder)
+    client = connect(where)
     nodes = {one["metadata"]["name"]: one for one in client.objects("nodes")}
     if node is not None and node not in nodes:
-        raise LabError(f"there is no node {node!r}: this lab has {some(list(nodes))}")
+        raise LabError(f"there is no node {node!r}: this {what(where)} has {some(list(nodes))}")
     questions = [Question(name, AGENT_PORT, "routes", list[RouteStatus]) for name in nodes if node in (None, name)]
     answers = {one.node: answer for one, answer in ask(client, questions).items()}
     found = {name: _chosen(name, answer, everything) for name, answer in answers.items() if not isinstance(answer, ApiError)}
-    silent = {n: why_silent(nodes[n], a, folder.undo_faults(n)) for n, a in answers.items() if isinstance(a, ApiError)}
-    far = unreached.in_lab(folder, client, answers)
+    silent = {n: why_silent(nodes[n], a, where.undo_faults(n)) for n, a in answers.items() if isinstance(a, ApiError)}
+    far = unreached.in_lab(where, client, answers)
     if output:
         told = {"counts": _counts(found, nodes)} if stats else {"routes": found}
         click.echo(document_text({**told, "errors": silent, "unreached": msgspec.to_builtins(far)}, output))

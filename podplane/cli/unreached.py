@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Hashable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from podplane.cli.names import some
+from podplane.cli.where import Where, lab_spec
 from podplane.kubeapi.errors import ApiError
-from podplane.lab import spec
-from podplane.lab.folder import Folder
 from podplane.model.config import NetworkConfig
 from podplane.model.objects import Node
 from podplane.routes import ways
@@ -20,6 +19,9 @@ from podplane.routes.cross_subnet import is_near
 from podplane.routes.table import BY_NAME, backend
 from podplane.routes.underlay import addresses, place
 from podplane.state.value import network_of
+
+if TYPE_CHECKING:
+    from podplane.lab.spec import LabSpec
 
 
 class Unreached(msgspec.Struct, frozen=True):
@@ -51,9 +53,10 @@ def nodes_of(client: Any) -> dict[str, Node]:
     return {node["metadata"]["name"]: msgspec.convert(node, Node) for node in client.objects("nodes")}
 
 
-def in_lab(folder: Folder, client: Any, of: Iterable[str] | None = None) -> Found:
-    """What the nodes `of` a lab do not reach (None: all of them); nothing is asked where there is no router between nodes."""
-    settings = spec.load(folder.spec)
+def in_lab(where: Where, client: Any, of: Iterable[str] | None = None) -> Found:
+    """What the nodes `of` a lab do not reach (None: all of them); nothing is asked where there is no router between nodes. Of a cluster
+    nobody knows here which subnets there are: its agents tell it themselves."""
+    settings = lab_spec(where)
     if settings is None or settings.subnets == 1:
         return {}
     config = _config_in_lab(settings, client)
@@ -61,7 +64,7 @@ def in_lab(folder: Folder, client: Any, of: Iterable[str] | None = None) -> Foun
     return among(nodes, config, nodes if of is None else of)
 
 
-def _config_in_lab(settings: spec.LabSpec, client: Any) -> NetworkConfig:
+def _config_in_lab(settings: LabSpec, client: Any) -> NetworkConfig:
     """What agents of a lab read of the way between nodes."""
     return config_of(client, NetworkConfig(cluster_cidrs=(), subnets=tuple(map(str, settings.plan().links()))))
 
@@ -94,9 +97,9 @@ def _of_peers(nodes: Mapping[str, Node], name: str, peers: list[str], config: Ne
     return Unreached(others, why) if why else None
 
 
-def tunnelled_note(folder: Folder, client: Any) -> str:
+def tunnelled_note(where: Where, client: Any) -> str:
     """Which nodes of a lab reach each other through a tunnel and which directly, and why, where the backend has both ways; "" otherwise."""
-    settings = spec.load(folder.spec)
+    settings = lab_spec(where)
     if settings is None:
         return ""
     config = _config_in_lab(settings, client)
@@ -121,9 +124,9 @@ def _tunnelled(nodes: Mapping[str, Node], tunnel: str, config: NetworkConfig) ->
     return f"No nodes have a router between them: they send packets of pods as they are, and none through {tunnel}."
 
 
-def note(folder: Folder, found: Found) -> str:
+def note(where: Where, found: Found) -> str:
     """One line for all, and what to do; "" when all nodes are reached."""
     if not found:
         return ""
     of, first = list(found), next(iter(found.values()))[0]
-    return f"Not all pods of other nodes are reached from {some(of)}: {first.why}: `{folder.command('backend', 'set auto')}`"
+    return f"Not all pods of other nodes are reached from {some(of)}: {first.why}: `{where.command('backend', 'set auto')}`"

@@ -1,11 +1,16 @@
 """Who may read what a node says of itself: a bearer token that the API confirms, of a user who has the right, as for a kubelet's port.
 
     token → TokenReview → user → SubjectAccessReview (get nodes/metrics or nodes/proxy of this node) → allowed
+    token for readers → TokenReview for their audience → the account of readers → allowed
+
+kube-apiserver passes on nobody's credentials to what it proxies to, and users with certificates have no token. So who may create tokens of
+the ServiceAccount kube-system/podplane-viewer shows one. It goes to the node as plain HTTP: the account has no right at all, and no
+API takes a token of this audience, so whoever sees it can read nodes until it ends, and do nothing else.
 
 Answers are kept for some seconds, by a hash of the token, so that a scraper costs the API two requests in that time. An API that does not
 answer is a refusal with 503 and is not remembered. The agent's own user must be allowed to create both reviews: nodes are
 (system:node), ServiceAccounts are by the ClusterRole system:auth-delegator.
-Source: k8s.io/kubernetes, pkg/kubelet/server/auth.go.
+Sources: k8s.io/kubernetes, pkg/kubelet/server/auth.go; k8s.io/apiserver, endpoints/filters/authentication.go; KEP-1205 (audiences).
 """
 
 from __future__ import annotations
@@ -21,16 +26,18 @@ import msgspec
 
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import ApiError
+from podplane.model.config import VIEWER, VIEWER_AUDIENCE
 
 METRICS, PROXY = "metrics", "proxy"
 """Subresources of nodes that rights are about."""
+VIEWER_USER = f"system:serviceaccount:kube-system:{VIEWER}"
 KEPT_SECONDS, KEPT = 10.0, 256
 """An answer is good for so long; so many are kept."""
 REVIEWS, REVIEW_SECONDS = 8, 5.0
 """So many tokens are asked about at once; the API has so long to answer."""
 TOKEN_REVIEWS, ACCESS_REVIEWS = "tokenreviews.authentication.k8s.io", "subjectaccessreviews.authorization.k8s.io"
 Decision = tuple[bytes, str]
-"""What a decision is about: the hash of a token, and a subresource."""
+"""What a decision is about: the hash of a token, and a subresource ("": it is a token for readers, who may read all)."""
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -50,8 +57,10 @@ class Authorizer:
         self._known: OrderedDict[Decision, tuple[float, Refusal | None]] = OrderedDict()
         self._reviews: dict[Decision, asyncio.Task[Refusal | None]] = {}
 
-    async def refusal(self, token: str, subresource: str) -> Refusal | None:
-        """Why the owner of this token may not read that of the node; None when it may."""
+    async def refusal(self, token: str, subresource: str, viewer: str = "") -> Refusal | None:
+        """Why the owner of this token, or of one for readers, may not read that of the node; None when it may."""
+        if viewer:
+            token, subresource = viewer, ""
         if not token:
             return Refusal(401, "a bearer token is needed")
         decision = (hashlib.sha256(token.encode()).digest(), subresource)
@@ -81,6 +90,8 @@ class Authorizer:
         return refusal
 
     async def _ask(self, token: str, subresource: str) -> Refusal | None:
+        if not subresource:
+            return await self._ask_of_viewer(token)
         status = await self._reviewed(TOKEN_REVIEWS, "authentication.k8s.io/v1", "TokenReview", {"token": token})
         if status.get("authenticated") is not True:
             return Refusal(401, "the API does not know this token")
@@ -97,6 +108,15 @@ class Authorizer:
         if status.get("allowed") is not True:
             return Refusal(403, f"{user.get('username')} may not get nodes/{subresource} of {self._node_name}")
         return None
+
+    async def _ask_of_viewer(self, token: str) -> Refusal | None:
+        """The audience is read back: a server that does not know of audiences would take any token."""
+        spec = {"token": token, "audiences": [VIEWER_AUDIENCE]}
+        status = await self._reviewed(TOKEN_REVIEWS, "authentication.k8s.io/v1", "TokenReview", spec)
+        if status.get("authenticated") is not True or VIEWER_AUDIENCE not in (status.get("audiences") or ()):
+            return Refusal(401, "the API does not know this token, or not for readers of nodes")
+        user = (status.get("user") or {}).get("username")
+        return None if user == VIEWER_USER else Refusal(403, f"{user} is not {VIEWER_USER}")
 
     async def _reviewed(self, resource: str, version: str, kind: str, spec: dict[str, Any]) -> dict[str, Any]:
         """The status of a review."""

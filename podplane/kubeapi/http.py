@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -12,24 +13,29 @@ import msgspec
 
 from podplane.kubeapi import requests
 from podplane.kubeapi.access import Access
-from podplane.kubeapi.errors import ApiError, checked
+from podplane.kubeapi.errors import ApiError, NotFound, checked
 from podplane.kubeapi.messages import Request, Response
 
 TIMEOUT_SECONDS = 30.0
 POLL_SECONDS = 0.02
+NOT_FOUND = 404
 
 
 class HttpClient:
     """A blocking client with one user's credentials."""
 
-    def __init__(self, access: Access, seconds: float = TIMEOUT_SECONDS) -> None:
+    def __init__(self, access: Access, seconds: float = TIMEOUT_SECONDS, context: ssl.SSLContext | None = None) -> None:
         self.access = access
-        self._connection = http.client.HTTPSConnection(access.host, access.port, timeout=seconds, context=access.context())
+        self.viewer = ""
+        """A token for readers of nodes (`kubeapi.authorization`), which is shown to those that are asked."""
+        self._context = context or access.context()
+        self._connection = http.client.HTTPSConnection(access.host, access.port, timeout=seconds, context=self._context)
 
     @contextlib.contextmanager
     def another(self, seconds: float) -> Iterator[HttpClient]:
         """A client of the same user with a connection of its own, which waits for an answer no longer than this."""
-        other = HttpClient(self.access, seconds)
+        other = HttpClient(self.access, seconds, self._context)
+        other.viewer = self.viewer
         try:
             yield other
         finally:
@@ -74,8 +80,20 @@ class HttpClient:
         return items
 
     def raw(self, resource: str, namespace: str = "", **query: str) -> bytes:
-        """The objects of a resource as the bytes of a List."""
-        return self._whole(requests.get(self.token, resource, namespace, **query))
+        """The objects of a resource as the bytes of a List. NotFound from an API that does not serve it."""
+        try:
+            return self._whole(requests.get(self.token, resource, namespace, **query))
+        except ApiError as error:
+            if error.code == NOT_FOUND and self._is_the_api():
+                raise NotFound(NOT_FOUND, "NotFound", f"the API does not serve {resource}") from None
+            raise
+
+    def _is_the_api(self) -> bool:
+        """What kube-apiserver does not serve is not found in plain text, as by any server on the way: is there a version of it?"""
+        try:
+            return bool(self.version())
+        except (ApiError, msgspec.MsgspecError):
+            return False
 
     def patch(self, resource: str, namespace: str, name: str, body: Mapping[str, Any], subresource: str = "") -> dict[str, Any]:
         """Change an object by a merge patch; as it was stored."""
@@ -96,7 +114,16 @@ class HttpClient:
 
     def of_node_raw(self, node: str, port: int, path: str) -> bytes:
         """What a node answers over HTTP."""
-        return self._whole(requests.of_node(self.token, node, port, path))
+        return self._whole(requests.of_node(self.token, node, port, path, self.viewer))
+
+    def viewer_token(self, seconds: int) -> str:
+        """A token for readers of nodes, good for so long. ApiError: NotFound where the cluster has no account of readers."""
+        found = _object(self._whole(requests.viewer_token(self.token, seconds)))
+        return str((found.get("status") or {}).get("token") or "")
+
+    def version(self) -> str:
+        """That of the API server, as it says itself."""
+        return str(_object(self._whole(requests.plain(self.token, "/version"))).get("gitVersion") or "")
 
     def create(self, resource: str, namespace: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Create an object; as it was stored."""

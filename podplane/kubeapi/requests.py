@@ -9,6 +9,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from podplane.kubeapi.messages import JSON, MERGE_PATCH, Request
+from podplane.model.config import VIEWER, VIEWER_AUDIENCE, VIEWER_HEADER
 
 CORE = "/api/v1"
 APPS, NETWORKING = "/apis/apps/v1", "/apis/networking.k8s.io/v1"
@@ -91,9 +92,17 @@ def plain(token: str, path: str) -> Request:
     return Request("GET", path, {}, _headers(token))
 
 
-def of_node(token: str, node: str, port: int, path: str) -> Request:
-    """Ask a node something over HTTP (nodes/proxy)."""
-    return Request("GET", f"{CORE}/nodes/{node}:{port}/proxy/{path}", {}, _headers(token))
+def of_node(token: str, node: str, port: int, path: str, viewer: str = "") -> Request:
+    """Ask a node something over HTTP (nodes/proxy); `viewer` is a token for readers (`kubeapi.authorization`)."""
+    headers = dict(_headers(token)) | ({VIEWER_HEADER: viewer} if viewer else {})
+    return Request("GET", f"{CORE}/nodes/{quote(node, safe='')}:{port}/proxy/{path}", {}, headers)
+
+
+def viewer_token(token: str, seconds: int) -> Request:
+    """Ask for a token for readers of nodes, for so long."""
+    spec = {"audiences": [VIEWER_AUDIENCE], "expirationSeconds": seconds}
+    body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+    return post(token, path_of("serviceaccounts", "kube-system", VIEWER, "token"), body)
 
 
 def page(token: str, resource: str, selection: Selection, limit: int, continuation: str) -> Request:

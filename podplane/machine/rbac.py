@@ -1,7 +1,7 @@
 """What an agent may do in the API of its cluster: no more than it does. Tests hold the rules against what an agent asks for.
 
 `manifests` makes the objects of them: a ServiceAccount, a ClusterRole with what concerns the whole cluster, and a Role with what concerns
-one namespace alone.
+one namespace alone. And a ServiceAccount without any right, by whose tokens agents know who may read them (`kubeapi.authorization`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from podplane.machine.cidrs import KUBEADM
+from podplane.model.config import VIEWER
 
 ACCOUNT, NAMESPACE = "podplane-agent", "kube-system"
 HEARTBEATS = "kube-node-lease"
@@ -75,8 +76,10 @@ def allows(group: str, resource: str, verb: str, namespace: str) -> Rule | None:
 def manifests() -> list[dict[str, Any]]:
     """The objects to create in a cluster."""
     account = {"kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE}
+    viewer = {"metadata": {"name": VIEWER, "namespace": NAMESPACE}, "automountServiceAccountToken": False}
     found: list[dict[str, Any]] = [
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": ACCOUNT, "namespace": NAMESPACE}}
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": ACCOUNT, "namespace": NAMESPACE}},
+        {"apiVersion": "v1", "kind": "ServiceAccount", **viewer},
     ]
     for namespace in dict.fromkeys(rule.namespace for rule in RULES):
         kind = "Role" if namespace else "ClusterRole"

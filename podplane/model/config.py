@@ -21,6 +21,9 @@ CHECK_NAMESPACE = "podplane-check"
 """The Kubernetes namespace that is there while `podplane check` runs: it holds the pods that this adds."""
 AGENT_PORT = 10256
 """Where a node's agent answers over HTTP, on all of the node's addresses: kube-proxy's health port."""
+VIEWER, VIEWER_AUDIENCE, VIEWER_HEADER = "podplane-viewer", "podplane", "x-podplane-token"
+"""By which agents know who may read them through kube-apiserver, which passes on nobody's credentials: a token of this ServiceAccount of
+kube-system, for this audience alone, in this header (`kubeapi.authorization`)."""
 STATUS_PORT = 10249
 """Where it answers on the node's localhost alone: kube-proxy's metrics port."""
 NAME_SERVER_PORT = 9153

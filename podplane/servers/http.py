@@ -17,6 +17,8 @@ from http import HTTPStatus
 import h11
 import msgspec
 
+from podplane.model.config import VIEWER_HEADER
+
 log = logging.getLogger(__name__)
 REASONS = {status.value: status.phrase for status in HTTPStatus}
 PATIENCE_SECONDS, ANSWER_SECONDS = 5.0, 8.0
@@ -36,10 +38,11 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 class Call(msgspec.Struct, frozen=True):
-    """A request: the path without its query, and the bearer token that came with it ("" for none)."""
+    """A request: the path without its query, the bearer token that came with it, and the token for readers ("" for none)."""
 
     path: str
     bearer: str = ""
+    viewer: str = ""
 
 
 Handler = Callable[[Call], Awaitable[Reply]]
@@ -119,10 +122,10 @@ async def _read(connection: h11.Connection, reader: asyncio.StreamReader) -> h11
 
 
 def _call(request: h11.Request) -> Call:
-    value = next((value for name, value in request.headers if name == b"authorization"), b"").decode("latin-1")
-    scheme, _, token = value.partition(" ")
+    headers = {name.decode(): value.decode("latin-1") for name, value in reversed(request.headers)}
+    scheme, _, token = headers.get("authorization", "").partition(" ")
     path = request.target.decode("ascii").partition("?")[0]
-    return Call(path, token.strip() if scheme.lower() == "bearer" else "")
+    return Call(path, token.strip() if scheme.lower() == "bearer" else "", headers.get(VIEWER_HEADER, "").strip())
 
 
 def _written(connection: h11.Connection, reply: Reply, *, is_head: bool = False) -> bytes:

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -119,6 +121,15 @@ class Rig:
     def get(self, *words: str) -> Any:
         """An object, or a list of them."""
         return json.loads(self.kubectl("get", *words, "--output=json"))
+
+    def user(self, name: str) -> str:
+        """The kubeconfig of a user with this name, who has no right of its own."""
+        return str(self._authority.kubeconfig(name, name))
+
+    def podplane(self, *words: str, kubeconfig: str = "", code: int | None = 0) -> str:
+        """What a command of podplane says, on both its outputs, with a kubeconfig: the administrator's, if no other is given."""
+        line = [sys.executable, "-m", "podplane", *words, "--kubeconfig", kubeconfig or str(self._admin)]
+        return self._control("sh", "-c", f"{shlex.join(line)} 2>&1", code=code)
 
     def _start_control_plane(self) -> None:
         issue, cp = self._authority.issue, self._control

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from podplane.cli.options import connect, lab_name
-from podplane.lab.folder import Folder
+from podplane.cli.options import VIEWER_SECONDS, connect, lab_or_cluster, show_who_asks
+from podplane.cli.where import Where, what
 
 if TYPE_CHECKING:
     from podplane.cli.policy.told import Told
@@ -19,20 +19,21 @@ POLL_SECONDS = 0.5
 
 
 @click.command()
-@lab_name
+@lab_or_cluster
 @click.option("-f", "--follow", is_flag=True, help="Go on until it is interrupted.")
 @click.option("-n", "--namespace", default="", help="What pods and Services of this namespace sent, or were sent, alone.")
 @click.option("--node", default="", help="What this node denied alone.")
 @click.option("--checks", is_flag=True, help="Also what was sent while `podplane check` ran: it tries what is denied, too.")
 @click.option("-o", "--output", type=click.Choice(["json"]), help="For programs: an object a line.")
-def denied(folder: Folder, follow: bool, namespace: str, node: str, checks: bool, output: str | None) -> None:
+def denied(where: Where, follow: bool, namespace: str, node: str, checks: bool, output: str | None) -> None:
     """Show what policies denied in the last 10 minutes: when, from whom, to whom, and by which policies; equal packets are one line.
 
     A node tells apart 100 packets a second for each direction; the others are counted. Names are those that the ends had at that moment.
     """
     from podplane.cli.policy.told import checks_text
 
-    asked = _Asked(connect(folder), node)
+    client = connect(where)
+    asked = _Asked(client, node, what(where))
     found, more = asked.next()
     found = [one for one in found if not namespace or one.is_about(namespace)]
     if namespace and not found:  # what was denied in one that is gone since is shown
@@ -43,8 +44,12 @@ def denied(folder: Folder, follow: bool, namespace: str, node: str, checks: bool
     _show(wanted, more, namespace, output)
     if len(wanted) < len(found):
         click.echo(checks_text(len(found) - len(wanted)))
+    renewed = time.monotonic()
     while follow:
         time.sleep(POLL_SECONDS)
+        if time.monotonic() - renewed > VIEWER_SECONDS / 2:
+            renewed = time.monotonic()
+            show_who_asks(where, client)
         found, more = asked.next()
         found = [one for one in found if checks or output or not one.flow.in_check]
         _show([one for one in found if not namespace or one.is_about(namespace)], more, namespace, output)
@@ -64,14 +69,14 @@ def _show(found: list[Told], more: int, namespace: str, output: str | None) -> N
 class _Asked:
     """The nodes, asked again and again."""
 
-    def __init__(self, client: Any, node: str) -> None:
-        """`node` "": all. LabError when there is no such node."""
+    def __init__(self, client: Any, node: str, what: str) -> None:
+        """`node` "": all; `what` has them: a lab, say. LabError when there is no such node."""
         from podplane.cli.policy.told import Merged
         from podplane.lab.errors import LabError
 
         names = sorted(one["metadata"]["name"] for one in client.objects("nodes"))
         if node and node not in names:
-            raise LabError(f"there is no node {node!r}: this lab has {', '.join(names) or 'none'}")
+            raise LabError(f"there is no node {node!r}: this {what} has {', '.join(names) or 'none'}")
         self._client, self._node = client, node
         self._merged = Merged([node] if node else names)
         self._silent: set[str] = set()

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from podplane.cli.options import connect, lab_name, namespace
+from podplane.cli.options import connect, lab_or_cluster, namespace
 from podplane.cli.policy.files import known_objects, tell_others, text_of
 from podplane.cli.tables import document_text, plain
-from podplane.lab.folder import Folder
+from podplane.cli.where import Where
 
 if TYPE_CHECKING:
     from podplane.model.answers import SeenFlow
@@ -21,7 +21,7 @@ DIFFERENT = 1
 
 
 @click.command()
-@lab_name
+@lab_or_cluster
 @namespace
 @click.option(
     "-f", "--filename", "file", type=click.File("r", encoding="utf-8"), required=True, help="A file; - is standard input."
@@ -29,7 +29,7 @@ DIFFERENT = 1
 @click.option("--delete", is_flag=True, help="What deleting its policies would change.")
 @click.option("--each", is_flag=True, help="Flows of each pod, however many: not of those together that no policy tells apart.")
 @click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="For programs.")
-def diff(folder: Folder, namespace: str, file: TextIO, delete: bool, each: bool, output: str | None) -> None:
+def diff(where: Where, namespace: str, file: TextIO, delete: bool, each: bool, output: str | None) -> None:
     """Show all flows that would be denied, or allowed, if a file were applied: its NetworkPolicies, and labels of its Namespaces and Pods.
 
     Nothing is changed. Exit status 1: there are such flows.
@@ -39,7 +39,7 @@ def diff(folder: Folder, namespace: str, file: TextIO, delete: bool, each: bool,
     from podplane.policy.difference import differences
     from podplane.policy.told import told
 
-    objects, client = documents(text_of(file), file.name), connect(folder)
+    objects, client = documents(text_of(file), file.name), connect(where)
     found = proposal(objects, known_objects(client, {one["kind"] for one in objects}), namespace, delete=delete)
     compared = "NetworkPolicies that go" if delete else "NetworkPolicies, and labels of Namespaces and Pods"
     tell_others(found.passed_over, "compared", compared)

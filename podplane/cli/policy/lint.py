@@ -7,17 +7,17 @@ from typing import TextIO
 
 import click
 
-from podplane.cli.options import connect, lab_name, namespace
+from podplane.cli.options import connect, lab_or_cluster, namespace
 from podplane.cli.policy.files import known_objects, tell_others, text_of
 from podplane.cli.tables import document_text, plain
-from podplane.lab.folder import Folder
+from podplane.cli.where import Where
 
 FOUND = 1
 """Exit status when there are mistakes."""
 
 
 @click.command()
-@lab_name
+@lab_or_cluster
 @namespace
 @click.option("-A", "--all-namespaces", is_flag=True, help="NetworkPolicies of all namespaces.")
 @click.option(
@@ -28,7 +28,7 @@ FOUND = 1
     help="Those of a file, as if it were applied; - is standard input.",
 )
 @click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="For programs.")
-def lint(folder: Folder, namespace: str, all_namespaces: bool, file: TextIO | None, output: str | None) -> None:
+def lint(where: Where, namespace: str, all_namespaces: bool, file: TextIO | None, output: str | None) -> None:
     """Name probable mistakes in policies: what selects or allows nothing, what another rule decides anyway, what cuts names off.
 
     Those of the whole cluster (ClusterNetworkPolicies) are always looked at. Exit status 1: there are some.
@@ -37,7 +37,7 @@ def lint(folder: Folder, namespace: str, all_namespaces: bool, file: TextIO | No
     from podplane.cli.policy.cluster import check_namespace, cluster
     from podplane.cli.policy.proposed import check_namespaces, documents, proposal
 
-    client = connect(folder)
+    client = connect(where)
     if file is None:
         there = cluster(client)
         if not all_namespaces:
@@ -56,13 +56,13 @@ def lint(folder: Folder, namespace: str, all_namespaces: bool, file: TextIO | No
         for one in found:
             click.echo(plain(str(one)))
         if not found:
-            where = (
+            which = (
                 "of the file"
                 if file
                 else "of all namespaces"
                 if all_namespaces
                 else f"of namespace {namespace}, and of the cluster"
             )
-            click.echo(f"No mistake is found in the policies {where}.")
+            click.echo(f"No mistake is found in the policies {which}.")
     if found:
         sys.exit(FOUND)

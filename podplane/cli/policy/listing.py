@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import click
 
-from podplane.cli.options import connect, lab_name, namespace
+from podplane.cli.options import connect, lab_or_cluster, namespace
 from podplane.cli.tables import document_text
-from podplane.lab.folder import Folder
+from podplane.cli.where import Where
 
 
 @click.command(name="list")
-@lab_name
+@lab_or_cluster
 @namespace
 @click.argument("pod", metavar="[[NAMESPACE/]POD]", required=False)
 @click.option("-A", "--all-namespaces", is_flag=True, help="Policies of all namespaces.")
 @click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="For programs.")
-def listing(folder: Folder, namespace: str, pod: str | None, all_namespaces: bool, output: str | None) -> None:
+def listing(where: Where, namespace: str, pod: str | None, all_namespaces: bool, output: str | None) -> None:
     """Show policies, how many pods each selects and how often it decided; or, of one pod, those that select it and what they allow."""
     from podplane.cli.policy import listed
     from podplane.cli.policy.cluster import check_namespace, cluster
@@ -23,7 +23,7 @@ def listing(folder: Folder, namespace: str, pod: str | None, all_namespaces: boo
     from podplane.cli.policy.places import pod_path
 
     path = None if pod is None else pod_path(pod, namespace)
-    client = connect(folder)
+    client = connect(where)
     known = cluster(client)
     if path is not None:
         of_pod = listed.of_pod(known, path, lambda node: decided(client, [node]))

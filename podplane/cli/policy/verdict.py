@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from podplane.cli.options import connect, lab_name, namespace
+from podplane.cli.options import connect, lab_or_cluster, namespace
 from podplane.cli.tables import document_text
-from podplane.lab.folder import Folder
+from podplane.cli.where import Where
 
 DENIED = 1
 """Exit status when something of what was asked for is denied."""
@@ -17,12 +17,12 @@ SLICES = "endpointslices.discovery.k8s.io"
 
 
 @click.command()
-@lab_name
+@lab_or_cluster
 @namespace
 @click.argument("source", metavar="FROM")
 @click.argument("destination", metavar="TO[:PORT[/PROTOCOL]]")
 @click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="For programs.")
-def verdict(folder: Folder, namespace: str, source: str, destination: str, output: str | None) -> None:
+def verdict(where: Where, namespace: str, source: str, destination: str, output: str | None) -> None:
     """Say whether FROM may open a connection to TO, and which rule of which policy decides that, in each direction.
 
     Both are a pod (web, shop/web), node/NAME or an address; TO may be a Service, too, and each endpoint behind it is judged. Without a PORT
@@ -32,7 +32,7 @@ def verdict(folder: Folder, namespace: str, source: str, destination: str, outpu
     from podplane.cli.policy.cluster import cluster
 
     begin, to = places.wanted(source, namespace), places.wanted(destination, namespace)
-    client = connect(folder)
+    client = connect(where)
     known = cluster(client)
     found = judged.judge(known, begin, to, _slices(client, places.service_of(to, known)))
     click.echo(document_text(found.document(), output) if output else show.verdict(found))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -10,7 +11,7 @@ from typing import Any
 from podplane.cli import tables
 from podplane.cli.nodes import Question, ask, why_silent
 from podplane.cli.services.facts import SERVICE_NAME, Facts, Object, Warned, path_of
-from podplane.kubeapi.errors import ApiError
+from podplane.kubeapi.errors import ApiError, NotFound
 from podplane.model.answers import Description, Traffic
 from podplane.model.config import AGENT_PORT
 
@@ -98,7 +99,10 @@ def _by_service(slices: Iterable[Object]) -> defaultdict[str, list[Object]]:
 
 
 def _service_cidrs(client: Any) -> list[str]:
-    return [cidr for range_ in client.objects(RANGES) for cidr in range_["spec"].get("cidrs", ())]
+    """Those that there are; none is known of an API that does not serve ServiceCIDRs (Kubernetes before 1.33)."""
+    with contextlib.suppress(NotFound):
+        return [cidr for range_ in client.objects(RANGES) for cidr in range_["spec"].get("cidrs", ())]
+    return []
 
 
 def _warnings(client: Any, service: Object) -> list[Warned]:

@@ -11,7 +11,8 @@ import click
 from podplane.cli import tables
 from podplane.cli.fault import active_faults
 from podplane.cli.names import some
-from podplane.cli.options import connect, lab_name
+from podplane.cli.options import connect, lab_or_cluster
+from podplane.cli.where import OfKubeconfig, Where, what
 from podplane.lab.errors import LabError
 from podplane.lab.folder import LOG, Folder, labs
 from podplane.model.words import lasting
@@ -23,10 +24,10 @@ ALL = "all"
 
 
 @click.command()
-@lab_name
+@lab_or_cluster
 @click.option("--node", help="The agent of this node, or of all nodes: what is not as wanted, and why.")
 @click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="With --node: for programs.")
-def status(folder: Folder, node: str | None, output: str | None) -> None:
+def status(where: Where, node: str | None, output: str | None) -> None:
     """Say whether a lab runs, and what is in it. Exit status 3 when it doesn't.
 
     With --node: the state of the node's agent. Exit status 1 when it does not answer, and when something
@@ -34,6 +35,12 @@ def status(folder: Folder, node: str | None, output: str | None) -> None:
     """
     if output and not node:
         raise LabError("-o is for --node: say which node, or all")
+    if isinstance(where, OfKubeconfig):
+        if not node:
+            raise LabError("say which node, or all, by --node")
+        _of_nodes(where, node, output)
+        return
+    folder = where
     if folder.holder() is None:
         others = [name for name in labs() if Folder.named(name).holder() is not None]
         hint = f" Running: {', '.join(others)}." if others else ""
@@ -74,15 +81,15 @@ def _of_lab(folder: Folder) -> None:
         click.echo(f"  errors  {line}: {folder.path / LOG}")
 
 
-def _of_nodes(folder: Folder, node: str, output: str | None) -> None:
+def _of_nodes(where: Where, node: str, output: str | None) -> None:
     from podplane.cli.status import gather, show
 
-    client = connect(folder)
+    client = connect(where)
     nodes = _nodes(client)
     if node != ALL and node not in nodes:
-        raise LabError(f"there is no node {node!r}: this lab has {some(list(nodes))}")
+        raise LabError(f"there is no node {node!r}: this {what(where)} has {some(list(nodes))}")
     chosen = nodes.values() if node == ALL else [nodes[node]]
-    found = gather.statuses(client, chosen, folder.undo_faults)
+    found = gather.statuses(client, chosen, where.undo_faults)
     if output:
         click.echo(tables.document_text({"nodes": found} if node == ALL else found[0], output))
     else:

@@ -12,10 +12,11 @@ import pytest
 from podplane.apiserver import identity
 from podplane.apiserver.identity import Attributes, User
 from podplane.kubeapi import authorization
-from podplane.kubeapi.authorization import METRICS, PROXY, Authorizer, Refusal
+from podplane.kubeapi.authorization import METRICS, PROXY, VIEWER_USER, Authorizer, Refusal
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import ApiError
 from podplane.kubeapi.messages import Answer, Request
+from podplane.model.config import VIEWER, VIEWER_AUDIENCE
 from tests.unit.apiserver.test_server import Api
 
 
@@ -160,3 +161,43 @@ async def test_what_is_no_answer_confirms_nobody(answer: dict[str, Any], monkeyp
 
     monkeypatch.setattr(at.authorizer._client, "create", create)
     assert await at.status("scraper") == 401
+
+
+async def viewer_token(at: Reviewed, name: str, *audiences: str) -> str:
+    """A token of a ServiceAccount of kube-system, as the API makes it."""
+    path = "/api/v1/namespaces/kube-system/serviceaccounts"
+    await at.api("POST", path, {"metadata": {"name": name}})
+    made = await at.api("POST", f"{path}/{name}/token", {"spec": {"audiences": list(audiences), "expirationSeconds": 600}})
+    return str(made["status"]["token"])
+
+
+async def test_a_token_for_readers_is_enough_and_no_other_right_is_asked_for() -> None:
+    """kube-apiserver passes on no credentials to what it proxies to."""
+    at = Reviewed()
+    token = await viewer_token(at, VIEWER, VIEWER_AUDIENCE)
+    assert [await at.authorizer.refusal("", subresource, token) for subresource in (PROXY, METRICS)] == [None, None]
+    assert at.asked == ["tokenreviews"], "both are one decision, which is kept"
+    assert await at.status(token) == 401, "where a token of the user is expected it is none"
+
+
+@pytest.mark.parametrize(
+    ("account", "audiences", "status"),
+    [(VIEWER, (), 401), (VIEWER, ("other",), 401), ("somebody", (VIEWER_AUDIENCE,), 403)],
+)
+async def test_a_token_of_somebody_else_or_for_another_audience_is_none_for_readers(
+    account: str, audiences: tuple[str, ...], status: int
+) -> None:
+    at = Reviewed()
+    refusal = await at.authorizer.refusal("scraper", PROXY, await viewer_token(at, account, *audiences))
+    assert refusal is not None and refusal.status == status
+
+
+async def test_a_server_that_does_not_say_for_whom_a_token_is_confirms_no_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    at = Reviewed()
+
+    async def create(*_: Any) -> dict[str, Any]:
+        return {"status": {"authenticated": True, "user": {"username": VIEWER_USER}}}
+
+    monkeypatch.setattr(at.authorizer._client, "create", create)
+    refusal = await at.authorizer.refusal("", PROXY, "token")
+    assert refusal is not None and refusal.status == 401

@@ -367,6 +367,23 @@ async def test_the_path_of_a_server_goes_before_every_path() -> None:
     assert asked == ["/k8s/x/api/v1/pods"] * 2
 
 
+@pytest.mark.parametrize(("version", "kind"), [(b'{"gitVersion": "v1.36.3"}', NotFound), (b"<html>", ApiError)])
+async def test_what_the_api_does_not_serve_is_not_found_and_what_another_server_says_is_no_answer(
+    version: bytes, kind: type[ApiError]
+) -> None:
+    """kube-apiserver says it in plain text."""
+
+    async def handle(request: Request) -> Answer:
+        return Response(200, version) if request.path == "/version" else Response(404, b"404 page not found\n", "text/plain")
+
+    async with served(handle) as port:
+        blocking = HttpClient(access_to(port))
+        with pytest.raises(ApiError) as error:
+            await asyncio.to_thread(blocking.objects, "clusternetworkpolicies.policy.networking.k8s.io")
+        blocking.close()
+    assert type(error.value) is kind and error.value.code == 404
+
+
 async def test_a_client_knows_whether_the_api_answered(way: Way) -> None:
     assert way.client.contact is None
     await way.client.list("pods")
