@@ -10,6 +10,11 @@ are equal in what their readers read are no change: nobody is told.
                │       410 Gone ─────────────────► list
                └─────► anything else ────────────► back off, list
 
+A store that was restored from a backup is at an older version than the one that was watched, and what it is asked of later ones it passes
+over in silence (kube-apiserver's watch cache). So before a watch is opened again the API says at which version it is, and whoever asks
+whether the cache is current finds it, too (`catch_up`): then everything is listed again. A store that has got further meanwhile than it
+ever was before can't be told from one that was not restored.
+
 Decoding and telling happen in slices of at most `SLICE_SECONDS`, with a turn of the event loop between them.
 """
 
@@ -28,7 +33,7 @@ import msgspec
 from podplane.kubeapi.cache import Cache, Index, Keys, M, Subscriber
 from podplane.kubeapi.client import Client, close
 from podplane.kubeapi.currency import Listed, Progress, Shared, number
-from podplane.kubeapi.errors import UNDECODABLE, ApiError, Gone, NotFound, Status, error_of, not_the_api
+from podplane.kubeapi.errors import GONE, UNDECODABLE, ApiError, Gone, NotFound, Status, error_of, not_the_api
 from podplane.kubeapi.requests import Selection
 from podplane.kubeapi.retry import RESET_SECONDS, Backoff, FailureLog
 
@@ -179,7 +184,8 @@ class Informer(Generic[M]):
         self._keeper = keeper or KeepsNothing()
         self._read = _reader(model, self._decode, is_kept=keeper is not None)
         self._version = ""
-        self._synced = False
+        self._synced = self._is_in_doubt = False
+        self._watching: asyncio.Timeout | None = None
         self._may_be_unknown, self._is_unknown = may_be_unknown, False
         self._expired_at = -math.inf
         self._backoff = backoff or Backoff()
@@ -259,7 +265,7 @@ class Informer(Generic[M]):
         await self._remove_all(self.objects.keys() - present, slices)
         self._keeper.listed(self._resource)
         self._version = page.metadata.resource_version
-        self._synced, self._is_unknown = True, False
+        self._synced, self._is_unknown, self._is_in_doubt = True, False, False
         self.heard = time.monotonic()
         self._progress.advanced()
 
@@ -314,7 +320,7 @@ class Informer(Generic[M]):
         All objects, those of a namespace, or one by `fields="metadata.name=…"` can be selected. Who asks at the same time shares a list.
         ApiError when the API does not say what it has, or has said nothing at all to anybody here for so long.
         """
-        began = time.monotonic()
+        began, version = time.monotonic(), number(self._version)
         try:
             async with asyncio.timeout(seconds):
                 listed = await self._asked.ask(selection, lambda: self._what_there_is(selection))
@@ -327,6 +333,8 @@ class Informer(Generic[M]):
             if self._may_be_unknown:
                 return True
             raise
+        if 0 < listed.version < version:
+            self._went_back(listed.version)
         return await self._progress.until(lambda: listed.is_in(number(self._version), self._cached(selection)), seconds)
 
     async def _what_there_is(self, selection: Selection) -> Listed:
@@ -378,18 +386,42 @@ class Informer(Generic[M]):
 
     async def _watch(self) -> None:
         """One watch, to its end. Gone when the version is forgotten; any other exception when it failed."""
+        if self._is_in_doubt:
+            await self._check_history()
         self.watches += 1
+        self._is_in_doubt = True
         loop = asyncio.get_running_loop()
         began, version = loop.time(), self._version
         chunks = await self._client.watch(self._resource, version, self._selection)
         try:
-            rest = await self._follow(chunks)
+            async with asyncio.timeout(None) as self._watching:
+                rest = await self._follow(chunks)
+        except TimeoutError:
+            if self._version:
+                raise
+            raise _restored() from None
         finally:
+            self._watching = None
             await close(chunks)
         if rest.strip():
             raise ConnectionError(f"the watch ended within an event: {rest[:80]!r}")
         if self._version == version and loop.time() - began < SHORT_SECONDS:
             raise WatchError("the watch ended at once, without an event")
+
+    async def _check_history(self) -> None:
+        """Gone when the API is at an older version than the watch was."""
+        found = number((await self._page(1, "")).metadata.resource_version)
+        if 0 < found < number(self._version):
+            self._went_back(found)
+            raise _restored()
+
+    def _went_back(self, version: int) -> None:
+        """What the cache has is of another history than the API's: it is not current until everything was listed again."""
+        text = "informer resource=%s the API is at version %d, and was at %s: its store was restored from a backup; all is listed again"
+        log.warning(text, self._resource, version, self._version)
+        self._synced, self._version = False, ""
+        if self._watching is not None:
+            self._watching.reschedule(asyncio.get_running_loop().time())
 
     async def _follow(self, chunks: AsyncIterator[bytes]) -> bytes:
         """Take the events of a watch; what is left at its end."""
@@ -495,6 +527,10 @@ def _name(raw: msgspec.Raw) -> _Name:
     if not name.name:
         raise WatchError("an object without a name")
     return name
+
+
+def _restored() -> Gone:
+    return Gone(GONE, "Expired", "the API's store was restored from a backup")
 
 
 def _is_resumable(error: Exception) -> bool:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.informer import Informer
 from podplane.kubeapi.messages import Answer, Request, Response, Stream
+from podplane.kubeapi.requests import ALL
 from podplane.kubeapi.retry import Backoff
 from podplane.model.objects import Node
 from tests.unit.virtual_time import virtual
@@ -323,3 +324,61 @@ async def test_a_class_with_its_own_decoder_is_a_model() -> None:
     informer = Informer(Client(server, "t"), "nodes", Name)
     await informer.sync()
     assert type(informer.objects["a"]) is Name
+
+
+class Restored(Server):
+    """An API server whose store is restored from a backup that was made when it had one object: of later versions a watch says nothing."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+        self.change("kept", "1")
+        self.watched = list[asyncio.Future[None]]()
+        self.backup = dict(self.objects), list(self.history), self.version
+        for name in "abcdef":
+            self.change(name, "1")
+
+    def restore(self) -> None:
+        self.objects, self.history, self.version = dict(self.backup[0]), list(self.backup[1]), self.backup[2]
+        self.change("new", "2")
+
+    async def _events(self, version: int) -> AsyncIterator[bytes]:
+        self.watched.append(asyncio.get_running_loop().create_future())
+        yield b"".join(self._since(version))
+        await self.watched[-1]
+
+
+@virtual
+async def test_a_store_that_was_restored_is_listed_again_when_the_watch_is_opened_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = Restored()
+    informer = Informer(Client(server, "t"), "nodes", Node)
+    task = asyncio.ensure_future(informer.run())
+    await asyncio.sleep(1.0)
+    assert set(informer.objects) == {"kept", *"abcdef"}
+    server.restore()
+    server.watched[-1].set_exception(ConnectionResetError())
+    await asyncio.sleep(10.0)
+    assert set(informer.objects) == {"kept", "new"}
+    assert sum("was restored from a backup" in one.message for one in caplog.records) == 1
+    watches = informer.watches
+    server.change("later", "3")
+    server.watched[-1].set_result(None)
+    await asyncio.sleep(60.0)
+    assert set(informer.objects) == {"kept", "new", "later"} and informer.watches == watches + 1
+    task.cancel()
+
+
+@virtual
+async def test_a_store_that_was_restored_is_not_taken_for_current_and_found_out_by_who_asks() -> None:
+    """Nobody noticed, as when a proxy kept the connection."""
+    server = Restored()
+    informer = Informer(Client(server, "t"), "nodes", Node)
+    task = asyncio.ensure_future(informer.run())
+    await asyncio.sleep(1.0)
+    server.restore()
+    await asyncio.sleep(60.0)
+    assert "new" not in informer.objects
+    assert await informer.catch_up(ALL, 1.0)
+    assert set(informer.objects) == {"kept", "new"}
+    task.cancel()
