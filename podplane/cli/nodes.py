@@ -1,4 +1,8 @@
-"""Nodes asked over HTTP, all at once: one that doesn't answer holds up no other, and no command for longer than `PATIENCE_SECONDS`."""
+"""Nodes asked over HTTP, all at once: those that don't answer hold up no other, and no command for longer than `PATIENCE_SECONDS`.
+
+A few connections serve all questions, as each costs both ends a handshake. While nothing is answered and questions wait, there are more and
+more of them: nodes that are silent keep theirs until the end.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -21,11 +25,12 @@ if TYPE_CHECKING:
 
 PATIENCE_SECONDS = 3.0
 START_SECONDS, AGAIN_SECONDS = 10.0, 0.1
-"""An agent that is starting is asked again for so long in all; between two questions."""
-NOT_YET = (STARTING, "connection refused", "closed the connection without an answer")
-"""In the text of status 503 of a node whose agent is starting."""
-AT_ONCE = 16
-"""So many questions are on their way at one time, each on a connection of its own."""
+"""An agent that says that it is starting is asked again for so long in all; between two questions."""
+NOT_YET = ("connection refused", "closed the connection without an answer")
+"""In the text of status 503 of a node whose agent may be about to start: it is asked again as long as others may take to answer."""
+AT_ONCE, STUCK_SECONDS, MOST_AT_ONCE = 16, 0.1, 256
+"""So many questions are on their way at one time, each on a connection of its own; as many more whenever nothing came for so long; no more
+than this."""
 Object = dict[str, Any]
 Answer = Any
 
@@ -39,46 +44,80 @@ class Question(NamedTuple):
     shape: Any = Any
 
 
-def ask(client: Any, questions: Iterable[Question], seconds: float = PATIENCE_SECONDS) -> dict[Question, Answer | ApiError]:
+def ask(
+    client: Any, questions: Iterable[Question], seconds: float = PATIENCE_SECONDS, start_seconds: float = START_SECONDS
+) -> dict[Question, Answer | ApiError]:
     """The answer to each question, or why there is none; after so many seconds at the latest.
 
-    Agents that are starting, after an upgrade or a crash, are asked again.
+    Agents that are starting, after an upgrade or a crash, are asked again, for `start_seconds` at most.
     """
+    began = time.monotonic()
     found = _ask(client, questions, seconds)
-    end = time.monotonic() + START_SECONDS
-    while (again := [one for one, answer in found.items() if _is_not_yet(answer)]) and time.monotonic() < end:
+    while again := [
+        one for one, answer in found.items() if _may_answer(answer, time.monotonic() - began, seconds, start_seconds)
+    ]:
         time.sleep(AGAIN_SECONDS)
-        found |= _ask(client, again, seconds)
+        left = max(seconds, start_seconds) - (time.monotonic() - began)
+        found |= _ask(client, again, max(AGAIN_SECONDS, min(seconds, left)))
     return found
 
 
-def _is_not_yet(answer: Answer | ApiError) -> bool:
-    return isinstance(answer, ApiError) and answer.code == 503 and any(one in str(answer) for one in NOT_YET)
+def _may_answer(answer: Answer | ApiError, since: float, seconds: float, start_seconds: float) -> bool:
+    """Is this a node whose agent is starting, and is it worth asking again so long after the first time?"""
+    if not isinstance(answer, ApiError) or answer.code != 503:
+        return False
+    if STARTING in str(answer):
+        return since < start_seconds
+    return since < min(seconds, start_seconds) and any(one in str(answer) for one in NOT_YET)
 
 
 def _ask(client: Any, questions: Iterable[Question], seconds: float) -> dict[Question, Answer | ApiError]:
-    todo: queue.SimpleQueue[Question] = queue.SimpleQueue()
-    done: queue.SimpleQueue[tuple[Question, Answer | ApiError]] = queue.SimpleQueue()
-    asked, end = list(dict.fromkeys(questions)), time.monotonic() + seconds
-    for question in asked:
-        todo.put(question)
-    for _ in range(min(AT_ONCE, len(asked))):
-        threading.Thread(target=_answer, args=(client, todo, done, end), daemon=True).start()
-    found = _collected(asked, done, end)
-    return {one: found.get(one, ApiError(504, "Timeout", f"no answer within {seconds:.0f} s")) for one in asked}
+    asked = list(dict.fromkeys(questions))
+    asking = _Asking(client, asked, time.monotonic() + seconds)
+    found, silent = asking.collected(), ApiError(504, "Timeout", f"no answer within {seconds:.0f} s")
+    waiting = {*asking.todo_left()}
+    never = ApiError(504, "Timeout", f"not asked: too many others did not answer within {seconds:.0f} s")
+    return {one: found.get(one, never if one in waiting else silent) for one in asked}
 
 
-def _collected(
-    asked: Sequence[Question], done: queue.SimpleQueue[tuple[Question, Answer | ApiError]], end: float
-) -> dict[Question, Answer | ApiError]:
-    found: dict[Question, Answer | ApiError] = {}
-    waiting = Waiting()
-    while len(found) < len(asked) and (left := end - time.monotonic()) > 0:
+class _Asking:
+    """Questions on their way until a time of the monotonic clock."""
+
+    def __init__(self, client: Any, asked: Sequence[Question], end: float) -> None:
+        self._client, self._asked, self._end = client, asked, end
+        self._todo: queue.SimpleQueue[Question] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[tuple[Question, Answer | ApiError]] = queue.SimpleQueue()
+        self._threads = 0
+        for question in asked:
+            self._todo.put(question)
+        self._start_threads()
+
+    def _start_threads(self) -> None:
+        """As many more as it takes, AT_ONCE at most."""
+        for _ in range(min(AT_ONCE, self._todo.qsize(), MOST_AT_ONCE - self._threads)):
+            threading.Thread(target=_answer, args=(self._client, self._todo, self._done, self._end), daemon=True).start()
+            self._threads += 1
+
+    def collected(self) -> dict[Question, Answer | ApiError]:
+        """The answers that came in time."""
+        found: dict[Question, Answer | ApiError] = {}
+        waiting = Waiting()
+        while len(found) < len(self._asked) and (left := self._end - time.monotonic()) > 0:
+            try:
+                question, answer = self._done.get(timeout=min(left, STUCK_SECONDS, waiting.silent_for + 0.001))
+                found[question] = _of_its_shape(question, answer)
+            except queue.Empty:
+                self._start_threads()
+            waiting.look(
+                lambda: f"an answer of {some(list(dict.fromkeys(one.node for one in self._asked if one not in found)))}"
+            )
+        return found
+
+    def todo_left(self) -> Iterator[Question]:
+        """Those that were not sent to anybody."""
         with contextlib.suppress(queue.Empty):
-            question, answer = done.get(timeout=min(left, waiting.silent_for + 0.001))
-            found[question] = _of_its_shape(question, answer)
-        waiting.look(lambda: f"an answer of {some(list(dict.fromkeys(one.node for one in asked if one not in found)))}")
-    return found
+            while True:
+                yield self._todo.get_nowait()
 
 
 def _answer(client: Any, todo: queue.SimpleQueue[Question], done: queue.SimpleQueue[Any], end: float) -> None:

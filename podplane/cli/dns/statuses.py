@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from podplane.cli.names import some
@@ -32,12 +32,24 @@ def of_nodes(
     `undo` is the command that ends a node's faults.
     """
     by_name = {node["metadata"]["name"]: node for node in chosen}
-    answers = ask(client, [Question(name, NAME_SERVER_PORT, "status", NameServerStatus) for name in by_name], seconds)
+    asked = questions(by_name)
+    return of_answers(ask(client, asked, seconds), asked, by_name, undo)
+
+
+def questions(nodes: Iterable[str]) -> list[Question]:
+    """What is asked of the server of each node."""
+    return [Question(name, NAME_SERVER_PORT, "status", NameServerStatus) for name in nodes]
+
+
+def of_answers(
+    answers: Mapping[Question, Any], asked: Iterable[Question], nodes: Mapping[str, Object], undo: Callable[[str], str]
+) -> list[Object]:
+    """The states that `of_nodes` gives, by what was answered."""
     return [
-        {"node": one.node, "error": why_silent(by_name[one.node], answer, undo(one.node))}
-        if isinstance(answer, ApiError)
+        {"node": one.node, "error": why_silent(nodes[one.node], answer, undo(one.node))}
+        if isinstance(answer := answers[one], ApiError)
         else answer
-        for one, answer in answers.items()
+        for one in asked
     ]
 
 

@@ -21,6 +21,8 @@ NOT_RUNNING, NOT_AS_WANTED = 3, 1
 """Exit status for a lab that doesn't run, as init scripts have it (LSB); for a node that does not answer, or with something refused,
 blocked or done without."""
 ALL = "all"
+OVERVIEW_SECONDS = 2.0
+"""So long agents and name servers have to answer when a lab is looked at, all of them together: the others are told as silent."""
 
 
 @click.command()
@@ -66,13 +68,16 @@ def _of_lab(folder: Folder) -> None:
         click.echo(f"  fault   {line}")
     from podplane.cli.backend import not_counted
     from podplane.cli.dns import show_status, statuses
+    from podplane.cli.nodes import ask
     from podplane.cli.status import gather, peers, show
 
     if line := not_counted(client):
         click.echo(f"  backend {line}")
-    if line := show_status.summary(statuses.of_nodes(client, nodes.values(), folder.undo_faults)):
+    of_servers, of_agents = statuses.questions(nodes), gather.summary_questions(nodes)
+    answers = ask(client, [*of_agents.values(), *of_servers], OVERVIEW_SECONDS, OVERVIEW_SECONDS)
+    if line := show_status.summary(statuses.of_answers(answers, of_servers, nodes, folder.undo_faults)):
         click.echo(f"  names   {line}: `{folder.command('dns status')}`")
-    summaries = gather.summaries(client, nodes)
+    summaries = gather.summaries(answers, of_agents)
     if line := show.summary(summaries):
         click.echo(f"  agents  {line}: `{folder.command('status', '--node all')}`")
     for line in peers.lines(summaries):

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from podplane.cli.nodes import PATIENCE_SECONDS, Question, ask, why_silent
+from podplane.cli.nodes import Question, ask, why_silent
 from podplane.kubeapi.errors import ApiError
 from podplane.model.answers import NodeStatus, Summary
 from podplane.model.config import AGENT_PORT
 
 Object = dict[str, Any]
+
+
+def summary_questions(nodes: Iterable[str]) -> dict[str, Question]:
+    """How much is wrong, to be asked of each node."""
+    return {node: Question(node, AGENT_PORT, "status/summary", Summary) for node in nodes}
 
 
 def statuses(client: Any, nodes: Iterable[Object], undo: Callable[[str], str]) -> list[Object]:
@@ -40,7 +45,6 @@ def is_as_wanted(status: Object) -> bool:
     )
 
 
-def summaries(client: Any, nodes: Iterable[str], seconds: float = PATIENCE_SECONDS) -> Mapping[str, Object | None]:
-    """How much is wrong on each node; None for one that does not answer."""
-    answers = ask(client, [Question(node, AGENT_PORT, "status/summary", Summary) for node in nodes], seconds)
-    return {one.node: None if isinstance(answer, ApiError) else answer for one, answer in answers.items()}
+def summaries(answers: Mapping[Question, Any], questions: Mapping[str, Question]) -> Mapping[str, Object | None]:
+    """How much is wrong on each node, by their answers; None for one that did not answer."""
+    return {node: None if isinstance(answer := answers[one], ApiError) else answer for node, one in questions.items()}

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from podplane.cli.nodes import ask
 from podplane.cli.status import gather, show
 from podplane.kubeapi.errors import ApiError
 from podplane.model.config import AGENT_PORT
@@ -179,7 +180,8 @@ class Client:
 
 
 def test_how_much_is_wrong_on_each_node() -> None:
-    found = gather.summaries(Client(), ["node1", "node2", "node3"])
+    asked = gather.summary_questions(["node1", "node2", "node3"])
+    found = gather.summaries(ask(Client(), asked.values()), asked)
     assert show.summary(found) == "node1: 1 refused; node2 does not answer; node3 does not answer"
 
 
