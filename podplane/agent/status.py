@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from podplane import __version__
 from podplane.agent.agent import Agent
 from podplane.agent.caches import Caches
 from podplane.agent.keys import Key, NodeKey, PeerKey
@@ -166,6 +167,7 @@ class Sources:
             reconcile_age=agent.seconds_since_reconcile,
             peers=self.peers.ways(),
             unreached=self.peers.problems(),
+            version=__version__,
             longest_turn=loop.turns.longest.seconds if isinstance(loop, TurnLoop) else None,
         )
 

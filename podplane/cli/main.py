@@ -39,6 +39,7 @@ COMMANDS = {
     "routes": ("podplane.cli.routes", "routes", "Show which routes lead to pods of other nodes, and through which tunnels."),
     "backend": ("podplane.cli.backend", "backend", "How packets get from node to node, and another way for all nodes."),
     "fault": ("podplane.cli.fault", "fault", "Let something go wrong on a node, and undo it."),
+    "cluster": ("podplane.cli.cluster.group", "cluster", "podplane on a real cluster: how it does, and what is wrong."),
     "agent": ("podplane.cli.agent", "agent", "Be the agent of this machine as a node of a cluster."),
     "cni": ("podplane.cli.cni", "cni", "Install the plugin by which container engines ask the agent."),
     "check": ("podplane.cli.check.command", "check", "Prove the promises of the network model with packets."),

@@ -31,6 +31,17 @@ def lab_name(command: Command) -> Command:
     return with_folder
 
 
+def kubeconfig(command: Command) -> Command:
+    """`--kubeconfig` and `--context`: the command gets the cluster as its first argument."""
+
+    @_kubeconfig_options("Of the cluster.  [default: as of kubectl]")
+    @functools.wraps(command)
+    def with_cluster(*arguments: Any, kubeconfig: str, kube_context: str, **options: Any) -> Any:
+        return command(OfKubeconfig(kubeconfig, kube_context), *arguments, **options)
+
+    return with_cluster
+
+
 def lab_or_cluster(command: Command) -> Command:
     """`--name`, or `--kubeconfig` and `--context`: the command gets the lab's folder or the cluster as its first argument."""
 

@@ -189,8 +189,9 @@ class Summary(msgspec.Struct, frozen=True):
 
 
 class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """All of it; `longest_turn` is of the process's event loop, and None unless it is measured (`podplane.loop_turns`).
-    `without_offload` are types of tunnels whose checksums and segments are made in software, and why."""
+    """All of it; `version` is that of the agent ("": it is older than this field), `longest_turn` is of the process's event loop, and None
+    unless it is measured (`podplane.loop_turns`). `without_offload` are types of tunnels whose checksums and segments are made in software,
+    and why."""
 
     node: str
     objects: list[ObjectCount]
@@ -213,6 +214,7 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     longest_turn: float | None
     peers: list[PeerWay] = []
     unreached: list[PeerProblem] = []
+    version: str = ""
 
 
 class Party(msgspec.Struct, frozen=True):

@@ -28,7 +28,7 @@ from podplane.cli.main import COMMANDS, main
 
 SERVED = frozenset(COMMANDS) - {"up", "agent", "cni"}
 """What `up` starts is known to tests by the environment of its processes, which a fork does not have; agents stay what they are."""
-GROUPS = frozenset({"backend", "dns", "policy"})
+GROUPS = frozenset({"backend", "cluster", "dns", "policy"})
 """Whose second word says what is done."""
 BEFORE = ("podplane.cli.check.command", "podplane.kubeapi.http", "podplane.kubeapi.access", "http.client", "ssl", "yaml")
 """What most commands import once they are called."""

@@ -194,6 +194,26 @@ def test_status_says_what_can_not_be_had(podplane: Podplane) -> None:
     assert text.startswith("Node node2: 1 blocked\n  blocked  service/default/") and "192.0.2.9" in text
 
 
+def test_a_lab_is_a_cluster_for_those_who_have_its_kubeconfig(lab: Podplane) -> None:
+    file = lab("kubeconfig").stdout.strip()
+    found = json.loads(lab("cluster", "status", "--kubeconfig", file, "-o", "json").stdout)
+    assert found["problems"] == [] and found["summary"]["answered"] == 3
+    assert {one["node"]: (one["agent"], one["status"]["refused"]) for one in found["nodes"]} == {
+        f"node{n}": ("answers", 0) for n in (1, 2, 3)
+    }
+    screen = lab("cluster", "status", "--kubeconfig", file).stdout
+    assert screen.startswith("3 nodes, 3 of them ready: all is well\n") and screen.count("10.244.") == 3
+    for words in (("status", "--node", "node2"), ("routes",), ("services", "-A"), ("policy", "list", "-A")):
+        assert lab(*words, "--kubeconfig", file).stdout == lab(*words).stdout or words[0] == "status"
+    refused = lab("status", "--kubeconfig", file, code=2).stderr
+    assert refused == (
+        f"podplane: say which node, or all, by --node; of the whole cluster: `podplane cluster status --kubeconfig {file}`\n"
+    )
+    assert "leave one of them out" in lab("routes", "--name", lab.name, "--kubeconfig", file, code=2).stderr
+    gone = lab("cluster", "status", "--kubeconfig", f"{file}.gone", code=2).stderr
+    assert gone.startswith(f"podplane: the kubeconfig {file}.gone can't be read") and len(gone.splitlines()) == 1
+
+
 def test_figures_for_prometheus(lab: Podplane) -> None:
     text = lab.api.of_node_raw("node1", 10256, "metrics").decode()
     assert 'podplane_objects{feature="services",status="done"}' in text and "podplane_reconcile_duration_seconds_bucket" in text

@@ -30,7 +30,7 @@ OVERVIEW_SECONDS = 2.0
 @click.option("--node", help="The agent of this node, or of all nodes: what is not as wanted, and why.")
 @click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="With --node: for programs.")
 def status(where: Where, node: str | None, output: str | None) -> None:
-    """Say whether a lab runs, and what is in it. Exit status 3 when it doesn't.
+    """Say whether a lab runs, and what is in it. Exit status 3 when it doesn't. (Of a cluster: `podplane cluster status`.)
 
     With --node: the state of the node's agent. Exit status 1 when it does not answer, and when something
     on it is refused, blocked or done without.
@@ -39,7 +39,7 @@ def status(where: Where, node: str | None, output: str | None) -> None:
         raise LabError("-o is for --node: say which node, or all")
     if isinstance(where, OfKubeconfig):
         if not node:
-            raise LabError("say which node, or all, by --node")
+            raise LabError(f"say which node, or all, by --node; of the whole cluster: `{where.command('cluster status')}`")
         _of_nodes(where, node, output)
         return
     folder = where

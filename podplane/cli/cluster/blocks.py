@@ -1,0 +1,62 @@
+"""What is wrong with addresses and blocks of Nodes: those that are missing, that several claim, or of the wrong network. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from podplane.cli.cluster.facts import ClusterNode, Facts
+from podplane.cli.cluster.said import Problem
+from podplane.machine.cidrs import holds
+from podplane.model.words import listed
+from podplane.routes.claims import Claims
+from podplane.state.value import IPNetwork, address_of, network_of
+
+NO_BLOCK = "has no block for pods (spec.podCIDRs)"
+ALLOCATE = "kube-controller-manager gives them with --allocate-node-cidrs and --cluster-cidr"
+EXHAUSTED = "its cluster CIDR may have none left, or it does not run"
+
+
+def block_problems(facts: Facts) -> Iterator[Problem]:
+    """Of all Nodes on which an agent can run."""
+    claims, nodes = Claims(), [node for node in facts.nodes.values() if node.is_linux]
+    for node in nodes:
+        claims.put(node.name, node)
+    clusters, services = ([network_of(one) for one in found] for found in (facts.cluster_cidrs, facts.service_cidrs))
+    usual = Counter(frozenset(network_of(block).version for block in node.spec.pod_cidrs) for node in nodes).most_common(1)
+    for node in nodes:
+        if not node.internal_ips:
+            yield Problem("has no InternalIP: no other node can reach it", (node.name,), "give its kubelet --node-ip")
+        yield from _missing(node, usual[0][0], any(one.spec.pod_cidrs for one in nodes))
+        for why in claims.lost(node.name).values():
+            yield Problem(f"is left out in part: {why}", (node.name,), "kubectl delete node, of one whose machine is gone")
+        yield from _elsewhere(node, clusters, services)
+
+
+def _missing(node: ClusterNode, usual: frozenset[int], have_others: bool) -> Iterator[Problem]:
+    there = frozenset(network_of(block).version for block in node.spec.pod_cidrs)
+    if not there:
+        yield Problem(NO_BLOCK, (node.name,), f"{ALLOCATE}; {EXHAUSTED}" if have_others else ALLOCATE)
+    elif less := sorted(usual - there):
+        yield Problem(f"has no block of {listed([f'IPv{version}' for version in less])}, and most others have", (node.name,))
+
+
+def _elsewhere(node: ClusterNode, clusters: Iterable[IPNetwork], services: Iterable[IPNetwork]) -> Iterator[Problem]:
+    """Blocks that are not of the network of pods, or of that of Services; addresses in one of them."""
+    known = {one.version for one in clusters}
+    for block in map(network_of, node.spec.pod_cidrs):
+        if block.version in known and not any(holds(one, block) for one in clusters if one.version == block.version):
+            names = listed([str(one) for one in clusters if one.version == block.version])
+            yield Problem(
+                f"the block {block} is outside of the network of pods {names}",
+                (node.name,),
+                "delete the Node, and start its kubelet anew",
+            )
+        for one in services:
+            if one.version == block.version and one.overlaps(block):
+                yield Problem(f"the block {block} overlaps the network of Services {one}", (node.name,))
+    for ip in map(address_of, node.internal_ips):
+        for what, networks in (("pods", clusters), ("Services", services)):
+            for one in networks:
+                if one.version == ip.version and ip in one:
+                    yield Problem(f"its address {ip} is in the network of {what} {one}", (node.name,))

@@ -1,0 +1,140 @@
+"""What is wrong with a cluster, in words, with what to do. Pure.
+
+CHECKS has a row for each kind of trouble. What follows from something that is told already is not told once more: of a node without an
+agent nobody wonders that it does not answer.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from podplane.cli.cluster.blocks import block_problems
+from podplane.cli.cluster.facts import ClusterNode, Facts
+from podplane.cli.cluster.reads import AGENTS, DNS, NETWORK, SYSTEM
+from podplane.cli.cluster.said import NODE, POD, Problem
+from podplane.cli.cluster.saying import agent_problems
+from podplane.cli.cluster.workload import pod_problems, rollout_problems
+from podplane.model.config import NetworkConfig
+from podplane.routes import ways
+from podplane.routes.cluster_settings import ClusterSettingsError, applied
+
+INSTALL = "install it as docs/install.md says"
+LEASE_SECONDS = 30.0
+"""Controllers renew their Lease much more often."""
+
+
+def problems(facts: Facts) -> list[Problem]:
+    """All of them, those that concern the whole cluster first; equal ones of several nodes are one."""
+    if not is_installed(facts):
+        return [Problem(_not_installed(facts), todo=INSTALL)]
+    together: dict[tuple[str, str], list[str]] = {}
+    for check in CHECKS:
+        for one in check(facts):
+            together.setdefault((one.text, one.todo), []).extend(one.nodes)
+    return [_filled_in(facts, text, tuple(dict.fromkeys(nodes)), todo) for (text, todo), nodes in together.items()]
+
+
+def _filled_in(facts: Facts, text: str, nodes: tuple[str, ...], todo: str) -> Problem:
+    if len(nodes) == 1:
+        pods = facts.pods_of(nodes[0])
+        todo = todo.replace(NODE, nodes[0]).replace(POD, pods[0].name if len(pods) == 1 else POD)
+    return Problem(text, nodes, todo)
+
+
+def is_installed(facts: Facts) -> bool:
+    """Is there anything of podplane's, as far as can be seen?"""
+    hidden = any(AGENTS in one.what or "daemonsets" in one.what for one in facts.unread)
+    return hidden or facts.daemon_set is not None or bool(facts.pods) or bool(facts.told())
+
+
+def _not_installed(facts: Facts) -> str:
+    if not facts.nodes:
+        return "the cluster has no Node"
+    return f"podplane is not installed: there is no DaemonSet {SYSTEM}/{AGENTS}, and no node's agent answers"
+
+
+def _unread(facts: Facts) -> Iterator[Problem]:
+    for one in facts.unread:
+        yield Problem(f"{one.without} is not known: {one.what}: {one.why}")
+
+
+def _settings(facts: Facts) -> Iterator[Problem]:
+    """The ConfigMap of the cluster, and nodes that are not reached by its backend yet."""
+    try:
+        config = applied(facts.network or {}, NetworkConfig(cluster_cidrs=()))
+    except ClusterSettingsError as error:
+        yield Problem(
+            f"the ConfigMap {SYSTEM}/{NETWORK} does not count, and nodes go on with what they had: {error}",
+            todo=f"kubectl -n {SYSTEM} edit configmap {NETWORK}",
+        )
+        return
+    if facts.network and "backend" in facts.network:
+        late = [name for name, node in facts.nodes.items() if config.backend not in (ways.reached_by(node) or {config.backend})]
+        if late:
+            yield Problem(
+                f"can't be reached by the backend {config.backend}, which the cluster wants: the former one goes on",
+                tuple(late),
+            )
+
+
+CONDITIONS: Mapping[str, Callable[[ClusterNode], str]] = {
+    "Ready": lambda node: "" if node.is_ready else f"is not ready: {_why_not_ready(node)}",
+    "NetworkUnavailable": lambda node: _said(node, "NetworkUnavailable", "says that its network is not available"),
+}
+"""Condition → what is wrong by it, "" for nothing."""
+
+
+def _nodes(facts: Facts) -> Iterator[Problem]:
+    for node in facts.nodes.values():
+        for why in (judge(node) for judge in CONDITIONS.values()):
+            if why:
+                yield Problem(why, (node.name,), f"kubectl describe node {NODE}")
+
+
+def _why_not_ready(node: ClusterNode) -> str:
+    found = node.condition("Ready")
+    if found.status == "Unknown":
+        return "its kubelet says nothing any more"
+    return found.message or found.reason or "its kubelet has not said that it is"
+
+
+def _said(node: ClusterNode, kind: str, otherwise: str) -> str:
+    found = node.condition(kind)
+    return f"{kind}: {found.message or otherwise}" if found.status == "True" else ""
+
+
+def _names(facts: Facts) -> Iterator[Problem]:
+    if facts.name_servers == 0 and not any(DNS in one.what or "endpointslices" in one.what for one in facts.unread):
+        yield Problem(
+            f"no name server is ready: the Service {SYSTEM}/{DNS} has no ready endpoint", todo="kubectl -n kube-system get pods"
+        )
+
+
+def _controllers(facts: Facts) -> Iterator[Problem]:
+    lease = facts.controllers
+    if lease is None:
+        return
+    if not lease.holder:
+        yield Problem("no replica of the controllers leads: nodes get no blocks and load balancers no addresses of theirs")
+    elif (age := age_of(facts, lease.spec.renew_time)) is not None and age > LEASE_SECONDS:
+        yield Problem(f"{lease.holder} leads the controllers, and has not said so for {age:.0f} s")
+
+
+def age_of(facts: Facts, time: str | None) -> float | None:
+    """Seconds since a time of the API's; None where it says none."""
+    return None if not time else (facts.now - datetime.datetime.fromisoformat(time)).total_seconds()
+
+
+CHECKS: tuple[Callable[[Facts], Iterable[Problem]], ...] = (
+    _unread,
+    _settings,
+    rollout_problems,
+    _names,
+    _controllers,
+    _nodes,
+    pod_problems,
+    block_problems,
+    agent_problems,
+)
+"""What is looked at, in the order in which it is told."""

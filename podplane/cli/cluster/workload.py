@@ -1,0 +1,88 @@
+"""What is wrong with the DaemonSet and its pods. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from podplane.cli.cluster.facts import AgentPod, Facts
+from podplane.cli.cluster.reads import AGENTS, SYSTEM
+from podplane.cli.cluster.said import POD, Problem
+from podplane.model.words import counted, lasting
+
+LATELY = 600.0
+"""A container that ended within so many seconds is told of; who looks at a cluster that is well does not want to hear of last month."""
+ROLLOUT = f"kubectl -n {SYSTEM} rollout status daemonset/{AGENTS}"
+
+
+def rollout_problems(facts: Facts) -> Iterator[Problem]:
+    """Is it rolled out, to all nodes that it is for?"""
+    found = facts.daemon_set
+    if found is None:
+        return
+    status = found.get("status") or {}
+    if status.get("observedGeneration", 0) < found["metadata"].get("generation", 0):
+        text = f"the latest change of the DaemonSet {AGENTS} is seen by nobody yet: does kube-controller-manager run?"
+        yield Problem(text, todo=ROLLOUT)
+        return
+    wanted, updated = (status.get(key, 0) for key in ("desiredNumberScheduled", "updatedNumberScheduled"))
+    if not wanted and facts.nodes:
+        yield Problem(f"the DaemonSet {AGENTS} is for no node: its nodeSelector or affinity matches none")
+    elif updated < wanted:
+        yield Problem(f"a new version rolls out: {counted(updated, 'node')} of {wanted:,} have it", todo=ROLLOUT)
+    if count := status.get("numberMisscheduled", 0):
+        yield Problem(
+            f"{counted(count, 'node')} still {'has' if count == 1 else 'have'} an agent that the DaemonSet is not for any more"
+        )
+
+
+def pod_problems(facts: Facts) -> Iterator[Problem]:
+    """Has each node one agent, and is it ready?"""
+    by_node: dict[str, list[AgentPod]] = {}
+    for pod in facts.pods:
+        by_node.setdefault(pod.node, []).append(pod)
+    for name, node in facts.nodes.items():
+        pods = by_node.get(name, [])
+        if not pods and node.is_linux and facts.daemon_set is not None and not _are_hidden(facts) and name not in facts.told():
+            yield Problem(
+                "no agent runs there: the DaemonSet made no pod for it",
+                (name,),
+                f"kubectl -n {SYSTEM} describe daemonset {AGENTS}",
+            )
+        if len(pods) > 1 and sum(pod.why != "it ends" for pod in pods) > 1:
+            yield Problem(f"{len(pods)} agents: {', '.join(pod.name for pod in pods)}", (name,), "leave one of them")
+        for pod in pods:
+            yield from _of_pod(facts, pod)
+    if nameless := [pod for pod in facts.pods if not pod.node]:
+        yield Problem(f"{counted(len(nameless), 'agent')} on no node yet: {nameless[0].why or 'it waits for a node'}")
+    yield from _images(facts)
+
+
+def _are_hidden(facts: Facts) -> bool:
+    return any("pods" in one.what for one in facts.unread)
+
+
+def _of_pod(facts: Facts, pod: AgentPod) -> Iterator[Problem]:
+    if not pod.is_ready:
+        why = facts.not_ready.get(pod.node) or pod.why or "it does not say why"
+        yield Problem(f"its agent is not ready: {why}", (pod.node,), f"kubectl -n {SYSTEM} logs {POD}")
+    elif pod.restarted is not None and (facts.now - pod.restarted).total_seconds() < LATELY:
+        text = f"its agent was started again in the last {lasting(LATELY)}"
+        yield Problem(text, (pod.node,), f"kubectl -n {SYSTEM} logs --previous {POD}")
+
+
+def _images(facts: Facts) -> Iterator[Problem]:
+    """One name, and several contents: nodes have pulled it at different times, or somebody imported another one there."""
+    contents: dict[str, Counter[str]] = {}
+    for pod in facts.pods:
+        if pod.image_id:
+            contents.setdefault(pod.image, Counter())[pod.image_id] += 1
+    for image, found in contents.items():
+        if len(found) > 1:
+            most = found.most_common(1)[0][0]
+            nodes = tuple(pod.node for pod in facts.pods if pod.image == image and pod.image_id not in ("", most))
+            yield Problem(
+                f"the image {image} has another content there than on the other nodes",
+                nodes,
+                "import or pull one image on all nodes",
+            )

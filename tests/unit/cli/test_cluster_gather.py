@@ -1,0 +1,227 @@
+"""How a cluster is read: what is missing or refused leaves the rest as it is, and nothing that is silent is waited for long."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from podplane.cli.cluster import gather, reads
+from podplane.cli.cluster.facts import Facts
+from podplane.kubeapi.access import Access
+from podplane.kubeapi.errors import ApiError, NotFound
+from podplane.lab.errors import LabError
+from tests.unit.cli.clusters import READY, facts, node, pod
+from tests.unit.cli.test_status import STATUS
+
+NONE = NotFound(404, "NotFound", "not found")
+REFUSED = ApiError(403, "Forbidden", "user may not")
+
+
+def node_body(name: str, number: int) -> dict[str, Any]:
+    return {
+        "metadata": {"name": name},
+        "spec": {"podCIDRs": [f"10.244.{number}.0/24"]},
+        "status": {"conditions": [READY], "addresses": [{"type": "InternalIP", "address": f"192.168.1.{number}"}]},
+    }
+
+
+def pod_body(name: str, node: str, **status: Any) -> dict[str, Any]:
+    return {
+        "metadata": {"name": name},
+        "spec": {"nodeName": node, "containers": [{"name": "agent", "image": "podplane:1"}]},
+        "status": {"conditions": [READY], **status},
+    }
+
+
+class Client:
+    """An API in pages of two nodes; `errors` are those of resources, `silent` are resources and nodes that never answer."""
+
+    def __init__(self, count: int = 3, silent: tuple[str, ...] = (), **errors: ApiError) -> None:
+        self.access, self.viewer = Access("192.168.1.1", 6443), ""
+        self.nodes = [node_body(f"w{n}", n) for n in range(1, count + 1)]
+        self.pods = [pod_body(f"agent-w{n}", f"w{n}") for n in range(1, count + 1)]
+        self.objects_by_kind: dict[str, list[dict[str, Any]]] = {}
+        self.found: dict[str, Any] = {}
+        self.errors, self.silent, self.released = errors, silent, threading.Event()
+        self.asked: list[tuple[str, str]] = []
+
+    @contextlib.contextmanager
+    def another(self, seconds: float) -> Iterator[Client]:
+        yield self
+
+    def _check(self, what: str) -> None:
+        if what in self.silent:
+            self.released.wait(10)
+        if what in self.errors:
+            raise self.errors[what]
+
+    def raw(self, resource: str, namespace: str = "", **query: str) -> bytes:
+        name = resource.partition(".")[0]
+        self._check(name)
+        items = {"nodes": self.nodes, "pods": self.pods}.get(name, self.objects_by_kind.get(name, []))
+        start = int(query["continue"] or 0)
+        more = {"continue": str(start + 2)} if start + 2 < len(items) else {}
+        return msgspec.json.encode({"items": items[start : start + 2], "metadata": more})
+
+    def objects(self, resource: str, namespace: str = "", **query: str) -> list[dict[str, Any]]:
+        name = resource.partition(".")[0]
+        self._check(name)
+        return self.objects_by_kind.get(name, [])
+
+    def get(self, resource: str, namespace: str, name: str) -> Any:
+        self._check(resource.partition(".")[0])
+        if name not in self.found:
+            raise NONE
+        return self.found[name]
+
+    def version(self) -> str:
+        self._check("version")
+        return "v1.36.3"
+
+    def viewer_token(self, seconds: int) -> str:
+        self._check("viewer")
+        return "for readers"
+
+    def of_node(self, node: str, port: int, path: str) -> Any:
+        self.asked.append((node, path))
+        self._check(node)
+        if path == "readyz":
+            raise ApiError(503, "", "its Node has no block")
+        return STATUS
+
+
+def read(client: Client, *, everything: bool = False) -> Facts:
+    try:
+        return gather.facts(client, everything=everything)
+    finally:
+        client.released.set()
+
+
+def test_a_cluster_is_read_page_by_page_and_all_agents_are_asked() -> None:
+    client = Client(5)
+    found = read(client)
+    assert list(found.nodes) == ["w1", "w2", "w3", "w4", "w5"] and {pod.node for pod in found.pods} == set(found.nodes)
+    assert set(found.told()) == set(found.nodes) and not found.unread
+    assert (found.version, found.name_servers, found.daemon_set, client.viewer) == ("v1.36.3", None, None, "for readers")
+
+
+def test_what_agents_that_are_not_ready_wait_for_is_asked_of_them() -> None:
+    client = Client()
+    client.pods[1]["status"]["conditions"] = []
+    found = read(client)
+    assert found.not_ready == {"w2": "its Node has no block"}
+    assert [one for one in client.asked if one[1] == "readyz"] == [("w2", "readyz")]
+
+
+def test_each_right_that_is_missing_is_named_and_the_rest_is_read() -> None:
+    errors = dict.fromkeys(("pods", "events", "daemonsets", "leases", "viewer"), REFUSED)
+    found = read(Client(3, **errors))
+    assert {one.what for one in found.unread} == {
+        "get daemonsets.apps in kube-system",
+        "list pods in kube-system",
+        "get leases.coordination.k8s.io in kube-system",
+        "list events in default",
+        "create serviceaccounts/token of podplane-viewer in kube-system",
+    }
+    assert {one.why for one in found.unread} == {"this right is missing"} and len(found.nodes) == 3
+
+
+def test_without_nodes_nothing_is_said() -> None:
+    with pytest.raises(LabError, match="the right to list nodes is missing"):
+        read(Client(3, nodes=REFUSED))
+    with pytest.raises(LabError, match="can't be read: it is away"):
+        read(Client(3, nodes=ApiError(503, "ServiceUnavailable", "it is away")))
+
+
+def test_a_question_without_an_answer_holds_up_nothing_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gather, "API_SECONDS", 0.3)
+    monkeypatch.setattr(gather, "AGENT_SECONDS", 0.3)
+    client = Client(3, ("events", "w2"))
+    began = time.monotonic()
+    found = read(client)
+    assert time.monotonic() - began < 5
+    assert [(one.what, one.why) for one in found.unread] == [("list events in default", "no answer within 0 s")]
+    assert set(found.told()) == {"w1", "w3"} and str(found.answers["w2"]) == "no answer within 0 s"
+
+
+def test_networks_are_those_that_agents_are_told_of_then_kubeadms() -> None:
+    client = Client()
+    kubeadm = "networking: {podSubnet: 10.1.0.0/16, serviceSubnet: 10.2.0.0/16}"
+    client.found["kubeadm-config"] = {"data": {"ClusterConfiguration": kubeadm}}
+    assert (read(client).cluster_cidrs, read(client).service_cidrs) == (("10.1.0.0/16",), ("10.2.0.0/16",))
+    client.found["podplane-agent"] = {"data": {"config": "network: {cluster_cidrs: [10.3.0.0/16]}"}}
+    client.objects_by_kind["servicecidrs"] = [{"spec": {"cidrs": ["10.4.0.0/16"]}}]
+    assert (read(client).cluster_cidrs, read(client).service_cidrs) == (("10.3.0.0/16",), ("10.4.0.0/16",))
+    client.found["podplane-agent"] = {"data": {"config": "- [:"}}
+    assert read(client).cluster_cidrs == ("10.1.0.0/16",)
+
+
+def test_name_servers_are_the_ready_endpoints_of_the_service() -> None:
+    client = Client()
+    client.found["kube-dns"] = {}
+    assert read(client).name_servers == 0
+    endpoints = [{"conditions": {"ready": True}}, {"conditions": {"ready": False}}, {}]
+    client.objects_by_kind["endpointslices"] = [{"endpoints": endpoints}, {"endpoints": None}]
+    assert read(client).name_servers == 2
+
+
+def test_warnings_are_podplanes_own_the_latest_first() -> None:
+    def event(name: str, last: str, **more: Any) -> dict[str, Any]:
+        return {
+            "involvedObject": {"name": name},
+            "reason": "NotApplied",
+            "message": name,
+            "metadata": {},
+            "lastTimestamp": last,
+            **more,
+        }
+
+    client = Client()
+    client.objects_by_kind["events"] = [
+        event("w1", "2026-03-01T11:00:00Z", reportingComponent="podplane"),
+        event("w2", "2026-03-01T11:30:00Z", source={"component": "podplane"}, count=3),
+        event("w3", "2026-03-01T11:45:00Z", source={"component": "kubelet"}),
+    ]
+    assert [(one.node, one.count) for one in read(client).warnings] == [("w2", 3), ("w1", 1)]
+
+
+def test_of_a_pod_it_is_told_what_it_waits_for() -> None:
+    waiting = {"state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}}
+    bodies = [
+        pod_body("a", "w1", conditions=[], containerStatuses=[waiting]),
+        pod_body("b", "w1"),
+        {**pod_body("c", "w1"), "metadata": {"name": "c", "deletionTimestamp": "2026-03-01T11:00:00Z"}},
+    ]
+    assert [gather._pod(one).why for one in bodies] == ["ImagePullBackOff: no such image", "", "it ends"]
+    assert [gather._pod(one).is_ready for one in bodies] == [False, True, False]
+
+
+def test_of_a_large_cluster_those_that_look_wrong_are_asked_and_some_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"w{n}" for n in range(1, 1001)]
+    wrong = {"w500", "w900"}
+    nodes = [node(name, conditions=[] if name in wrong else [READY], cidrs=[], ips=[]) for name in names]
+    found = facts(*nodes, pods=tuple(pod(name) for name in names if name != "w7"), answers={})
+    asked = gather.chosen(found, False)
+    assert wrong | {"w7"} <= set(asked) and len(asked) <= gather.ASKED and len(set(asked)) == len(asked)
+    assert len(asked) > gather.ASKED / 2 and set(asked[:100]).isdisjoint(wrong), "those that may hold up others are the last"
+    assert set(gather.chosen(found, True)) == set(names)
+    all_wrong = facts(*(node(name, conditions=[], cidrs=[], ips=[]) for name in names))
+    assert len(gather.chosen(all_wrong, False)) == gather.ASKED
+
+
+def test_nodes_that_run_something_else_are_not_asked() -> None:
+    assert list(gather.chosen(facts(node("w1"), node("win", os="windows")), False)) == ["w1"]
+
+
+def test_every_question_has_its_right_in_words() -> None:
+    assert {key: read.right for key, read in reads.READS.items() if key in ("nodes", "pods", "viewer")} == {
+        "nodes": "list nodes",
+        "pods": "list pods in kube-system",
+        "viewer": "create serviceaccounts/token of podplane-viewer in kube-system",
+    }

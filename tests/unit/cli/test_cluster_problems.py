@@ -1,0 +1,252 @@
+"""What `cluster status` finds wrong: each kind by itself, in a cluster that is well otherwise."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import msgspec
+import pytest
+
+from podplane.cli.cluster.facts import Facts, Unread
+from podplane.cli.cluster.problems import problems
+from podplane.kubeapi.errors import ApiError
+from podplane.model.answers import PeerProblem
+from podplane.model.config import BACKENDS
+from podplane.model.lease import Lease, LeaseSpec
+from tests.unit.cli.clusters import IMAGE, NOW, READY, answer, daemon_set, facts, node, pod
+
+UNKNOWN = {"type": "Ready", "status": "Unknown", "message": "Kubelet stopped posting node status."}
+NOT_READY = {"type": "Ready", "status": "False", "message": "cni plugin not initialized"}
+PEERS = {"type": "PeersUnreachable", "status": "True", "message": "w3 is not reached over vxlan"}
+SILENT = ApiError(504, "Timeout", "no answer within 3 s")
+
+
+def of(found: Facts) -> list[tuple[str, str]]:
+    return [(",".join(one.nodes), one.text) for one in problems(found)]
+
+
+def test_all_is_well() -> None:
+    assert of(facts()) == []
+
+
+def with_pods(**by_node: Any) -> tuple[Any, ...]:
+    return tuple(by_node.get(name) or pod(name) for name in ("w1", "w2", "w3"))
+
+
+def with_answers(**by_node: Any) -> dict[str, Any]:
+    return {name: by_node.get(name) or answer(name) for name in ("w1", "w2", "w3")}
+
+
+def lost(peer: str) -> dict[str, Any]:
+    found = PeerProblem(
+        peer=peer,
+        backend="vxlan",
+        families=[],
+        underlay="reached",
+        carried_in="UDP port 4789",
+        loss=1.0,
+        age=9.0,
+        is_not_ready=False,
+        is_withdrawn=False,
+    )
+    made: dict[str, Any] = msgspec.to_builtins(found)
+    return made
+
+
+REFUSED = {
+    "object": "route 10.0.0.0/8",
+    "wanted_by": [],
+    "why": "Network is unreachable",
+    "age": 9.0,
+    "tries": 5,
+    "next_try_in": 1.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        (facts(node("w1"), node("w2", conditions=[NOT_READY])), [("w2", "is not ready: cni plugin not initialized")]),
+        (facts(node("w1"), node("w2", conditions=[])), [("w2", "is not ready: its kubelet has not said that it is")]),
+        (
+            facts(node("w1"), node("w2", conditions=[UNKNOWN]), answers={"w1": answer("w1"), "w2": SILENT}),
+            [("w2", "is not ready: its kubelet says nothing any more")],
+        ),
+        (
+            facts(node("w1"), node("w2", conditions=[READY, {"type": "NetworkUnavailable", "status": "True"}])),
+            [("w2", "NetworkUnavailable: says that its network is not available")],
+        ),
+        (facts(answers=with_answers(w2=SILENT)), [("w2", "its agent does not answer: no answer within 3 s")]),
+        (
+            facts(answers=with_answers(w2=ApiError(401, "Unauthorized", "a bearer token is needed"))),
+            [
+                (
+                    "w2",
+                    "its agent does not know who asks: it, or the ServiceAccount kube-system/podplane-viewer, is of an older version, or "
+                    "is not there",
+                )
+            ],
+        ),
+        (
+            facts(answers=dict.fromkeys(("w1", "w2", "w3"), ApiError(403, "Forbidden", 'cannot get resource "nodes/proxy"'))),
+            [("w1,w2,w3", "what agents say of themselves is not known: get nodes/proxy: this right is missing")],
+        ),
+        (
+            facts(pods=(pod("w1"), pod("w3")), answers=with_answers(w2=SILENT)),
+            [("w2", "no agent runs there: the DaemonSet made no pod for it")],
+        ),
+        (facts(pods=(*with_pods(), pod("w2", name="other"))), [("w2", "2 agents: agent-w2, other")]),
+        (
+            facts(pods=(*with_pods(), pod("w2", name="old", is_ready=False, why="it ends"))),
+            [("w2", "its agent is not ready: it ends")],
+        ),
+        (
+            facts(pods=with_pods(w2=pod("w2", is_ready=False, why="ImagePullBackOff: no such image"))),
+            [("w2", "its agent is not ready: ImagePullBackOff: no such image")],
+        ),
+        (
+            facts(
+                pods=with_pods(w2=pod("w2", is_ready=False, why="containers with unready status: [agent]")),
+                not_ready={"w2": "its Node has no block"},
+                answers=with_answers(w2=SILENT),
+            ),
+            [("w2", "its agent is not ready: its Node has no block")],
+        ),
+        (
+            facts(pods=with_pods(w2=pod("w2", restarts=3, restarted=NOW - datetime.timedelta(seconds=65)))),
+            [("w2", "its agent was started again in the last 10 min")],
+        ),
+        (facts(pods=with_pods(w2=pod("w2", restarts=3, restarted=NOW - datetime.timedelta(days=1)))), []),
+        (
+            facts(pods=with_pods(w2=pod("w2", image_id="sha256:b"))),
+            [("w2", f"the image {IMAGE} has another content there than on the other nodes")],
+        ),
+        (facts(answers=with_answers(w3=answer("w3", version="0.2.0"))), [("w3", "runs podplane 0.2.0, and most nodes 0.1.0")]),
+        (facts(daemon_set=daemon_set(3, updatedNumberScheduled=1)), [("", "a new version rolls out: 1 node of 3 have it")]),
+        (
+            facts(daemon_set=daemon_set(3, observedGeneration=1)),
+            [
+                (
+                    "",
+                    "the latest change of the DaemonSet podplane-agent is seen by nobody yet: does kube-controller-manager run?",
+                )
+            ],
+        ),
+        (
+            facts(daemon_set=daemon_set(0), pods=(), answers={}),
+            [
+                ("", "the DaemonSet podplane-agent is for no node: its nodeSelector or affinity matches none"),
+                ("w1,w2,w3", "no agent runs there: the DaemonSet made no pod for it"),
+            ],
+        ),
+        (
+            facts(daemon_set=None, pods=(), answers=dict.fromkeys(("w1", "w2", "w3"), SILENT)),
+            [("", "podplane is not installed: there is no DaemonSet kube-system/podplane-agent, and no node's agent answers")],
+        ),
+        (facts(daemon_set=None, pods=()), []),
+        (facts(node("w1"), node("w2", cidrs=[])), [("w2", "has no block for pods (spec.podCIDRs)")]),
+        (
+            facts(node("w1"), node("w2", cidrs=["10.244.1.0/24"])),
+            [("w2", "is left out in part: the block 10.244.1.0/24 is that of w1, too")],
+        ),
+        (
+            facts(node("w1"), node("w2", cidrs=["10.1.0.0/24"])),
+            [("w2", "the block 10.1.0.0/24 is outside of the network of pods 10.244.0.0/16")],
+        ),
+        (
+            facts(node("w1"), node("w2", cidrs=["10.96.7.0/24"]), cluster_cidrs=()),
+            [("w2", "the block 10.96.7.0/24 overlaps the network of Services 10.96.0.0/16")],
+        ),
+        (
+            facts(
+                node("w1", cidrs=["10.244.1.0/24", "fd00::/64"]),
+                node("w2", cidrs=["10.244.2.0/24", "fd00:0:0:1::/64"]),
+                node("w3"),
+            ),
+            [("w3", "has no block of IPv6, and most others have")],
+        ),
+        (facts(node("w1"), node("w2", ips=[])), [("w2", "has no InternalIP: no other node can reach it")]),
+        (
+            facts(node("w1"), node("w2", ips=["10.244.9.9"])),
+            [("w2", "its address 10.244.9.9 is in the network of pods 10.244.0.0/16")],
+        ),
+        (facts(node("w1"), node("win", os="windows", cidrs=[], ips=[]), pods=(pod("w1"),), answers={"w1": answer("w1")}), []),
+        (
+            facts(network={"backend": "tunnel"}),
+            [
+                (
+                    "",
+                    "the ConfigMap kube-system/podplane-network does not count, and nodes go on with what they had: data.backend: ",
+                )
+            ],
+        ),
+        (
+            facts(node("w1"), node("w2", annotations={BACKENDS: "host-gw"}), network={"backend": "vxlan"}),
+            [("w2", "can't be reached by the backend vxlan, which the cluster wants: the former one goes on")],
+        ),
+        (facts(name_servers=0), [("", "no name server is ready: the Service kube-system/kube-dns has no ready endpoint")]),
+        (facts(name_servers=None), []),
+        (
+            facts(controllers=Lease(spec=LeaseSpec(holder_identity="one", renew_time="2026-03-01T11:58:00.000000Z"))),
+            [("", "one leads the controllers, and has not said so for 120 s")],
+        ),
+        (facts(controllers=Lease(spec=LeaseSpec(holder_identity="one", renew_time="2026-03-01T11:59:58.000000Z"))), []),
+        (
+            facts(controllers=Lease()),
+            [("", "no replica of the controllers leads: nodes get no blocks and load balancers no addresses of theirs")],
+        ),
+        (
+            facts(unread=(Unread("list events in default", "this right is missing", "what agents warned of"),)),
+            [("", "what agents warned of is not known: list events in default: this right is missing")],
+        ),
+        (
+            facts(answers=with_answers(w2=answer("w2", refused=1, refused_objects=[REFUSED]))),
+            [("w2", "the kernel refuses route 10.0.0.0/8: Network is unreachable")],
+        ),
+        (
+            facts(
+                answers=with_answers(
+                    w2=answer(
+                        "w2",
+                        blocked=9,
+                        blocked_keys=[{"key": f"pod/a/{n}", "feature": "pods", "why": "no address"} for n in range(9)],
+                    )
+                )
+            ),
+            [*(("w2", f"pod/a/{n} is blocked: no address") for n in range(3)), ("w2", "6 more objects are blocked")],
+        ),
+        (facts(answers=with_answers(w2=answer("w2", unmet=["its uplink is narrow"]))), [("w2", "its uplink is narrow")]),
+        (
+            facts(answers=with_answers(w2=answer("w2", api={"is_reached": False, "age": 9.0, "error": "connection refused"}))),
+            [("w2", "it does not reach the API, and goes on with what it knew: connection refused")],
+        ),
+        (
+            facts(answers=with_answers(w1=answer("w1", unreached=[lost("w3")]), w2=answer("w2", unreached=[lost("w3")]))),
+            [("", "w3 is not reached by w1 and w2 over vxlan, but over the underlay: is UDP port 4789 filtered?")],
+        ),
+        (
+            facts(node("w1"), node("w2", conditions=[READY, PEERS]), answers={"w1": answer("w1")}),
+            [("w2", "does not reach peers: w3 is not reached over vxlan")],
+        ),
+    ],
+)
+def test_each_kind_of_trouble_is_told_once(found: Facts, told: list[tuple[str, str]]) -> None:
+    said = of(found)
+    assert [nodes for nodes, _ in said] == [nodes for nodes, _ in told], said
+    assert all(text.startswith(wanted) for (_, text), (_, wanted) in zip(said, told, strict=True)), said
+
+
+def test_equal_troubles_of_several_nodes_are_one() -> None:
+    found = facts(node("w1", cidrs=[]), node("w2", cidrs=[]))
+    (one,) = problems(found)
+    assert one.nodes == ("w1", "w2") and "--allocate-node-cidrs" in one.todo
+
+
+def test_what_to_do_names_the_node_and_its_pod_where_it_is_one() -> None:
+    unready = {name: pod(name, is_ready=False, why="CrashLoopBackOff") for name in ("w2", "w3")}
+    (one,), (two,) = (
+        problems(facts(pods=with_pods(**{name: unready[name] for name in names}))) for names in (["w2"], ["w2", "w3"])
+    )
+    assert (one.todo, two.todo) == ("kubectl -n kube-system logs agent-w2", "kubectl -n kube-system logs POD")
+    assert two.nodes == ("w2", "w3")
