@@ -40,6 +40,7 @@ RESOURCES: dict[str, tuple[str, bool]] = {
     "leases.coordination.k8s.io": ("/apis/coordination.k8s.io/v1", True),
     "tokenreviews.authentication.k8s.io": ("/apis/authentication.k8s.io/v1", False),
     "subjectaccessreviews.authorization.k8s.io": ("/apis/authorization.k8s.io/v1", False),
+    "selfsubjectaccessreviews.authorization.k8s.io": ("/apis/authorization.k8s.io/v1", False),
 }
 """What podplane itself asks for, by plural and group: where it is served, and whether it lives in namespaces."""
 

@@ -1,4 +1,8 @@
-"""ICMP echo requests over a raw socket (RFC 792, RFC 4443): made, sent with "don't fragment", and recognized when answered."""
+"""ICMP echo requests (RFC 792, RFC 4443): made, sent with "don't fragment", and recognized when answered.
+
+They go over a raw socket, or, without CAP_NET_RAW, over one for pings alone (icmp(7)): the kernel puts an identifier of its own into
+what is sent there, and what answers that is received without the header of IP.
+"""
 
 from __future__ import annotations
 
@@ -33,22 +37,34 @@ def request(version: int, identifier: int, sequence: int, size: int = 0) -> byte
     return HEADER.pack(ECHO_REQUEST[4], 0, checksum(message), identifier, sequence) + payload
 
 
-def reply(version: int, packet: bytes) -> tuple[int, int] | None:
-    """(identifier, sequence) of an echo reply as a raw socket receives it; None for anything else."""
-    start = (packet[0] & 15) * 4 if version == 4 else 0
+def reply(version: int, packet: bytes, *, is_raw: bool = True) -> tuple[int, int] | None:
+    """(identifier, sequence) of an echo reply as a raw socket receives it, or one for pings; None for anything else."""
+    start = (packet[0] & 15) * 4 if version == 4 and is_raw else 0
     if len(packet) < start + HEADER.size:
         return None
     kind, _, _, identifier, sequence = HEADER.unpack_from(packet, start)
     return (identifier, sequence) if kind == ECHO_REPLY[version] else None
 
 
-def raw_socket(version: int) -> socket.socket:
-    """A raw socket for ICMP that never fragments. OSError when this process may not have one."""
+def echo_socket(version: int) -> socket.socket:
+    """A socket for ICMP that never fragments: a raw one, or else one for pings. OSError when this process may have neither."""
+    try:
+        return _socket(version, socket.SOCK_RAW)
+    except PermissionError:
+        return _socket(version, socket.SOCK_DGRAM)
+
+
+def is_raw(sock: socket.socket) -> bool:
+    """Is it a raw one?"""
+    return sock.type == socket.SOCK_RAW
+
+
+def _socket(version: int, kind: socket.SocketKind) -> socket.socket:
     if version == 4:
-        sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+        sock = socket.socket(socket.AF_INET, kind, socket.IPPROTO_ICMP)
         sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_PROBE)
     else:
-        sock = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+        sock = socket.socket(socket.AF_INET6, kind, socket.IPPROTO_ICMPV6)
         sock.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_PROBE)
         sock.setsockopt(socket.IPPROTO_IPV6, IPV6_DONTFRAG, 1)
     sock.setblocking(False)

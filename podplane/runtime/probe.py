@@ -1,10 +1,12 @@
 """`podplane/probe`: sends packets where it is told and says what came back; `podplane check` runs one in every pod.
 
+On a cluster it is `python -m podplane.runtime.probe` in a container of podplane's image, which does nothing else (`wait`).
+
 It reads JSON lines on standard input and writes one JSON line for each on standard output:
 
-    {"do": "serve", "name": N}       → {"port": P, "mtu": M, "ips": […], "resolv_conf": TEXT}   from now on a TCP server answers
-                                        every connection with its name and the source address that it saw; with "anywhere", at
-                                        any free port
+    {"do": "serve", "name": N}       → {"port": P, "mtu": M, "ips": […], "resolv_conf": TEXT, "pings": may it?}   from now on a TCP
+                                        server answers every connection with its name and the source address that it saw; with
+                                        "anywhere", at any free port
     {"do": "probe", "probes": […]}   → {"answers": […]}                    one answer a probe, in order; "seconds" says how
                                         long to wait for each
 
@@ -21,18 +23,22 @@ import errno
 import json
 import os
 import selectors
+import signal
 import socket
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from podplane.kernel.zygote_child import Ready
 from podplane.runtime import icmp
 from podplane.runtime.interfaces import interfaces
 from podplane.runtime.sockets import caller, family_of, listener
 
+if TYPE_CHECKING:
+    from podplane.kernel.zygote_child import Ready
+
+WAIT = "wait"
 USUAL_PORT = 8079
 """Where the server listens if it can, so that all pods serve the same port."""
 AT_ONCE = 16
@@ -68,6 +74,13 @@ def main(argv: list[str], environment: Mapping[str, str], ready: Ready) -> int:
     return 0
 
 
+def wait() -> int:
+    """Do nothing until SIGTERM."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    while True:
+        signal.pause()
+
+
 @dataclass(slots=True)
 class Prober:
     """One selector loop for all: commands, the server, and the probes on their way."""
@@ -77,7 +90,7 @@ class Prober:
     name: str = ""
     _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
     _input: bytes = b""
-    _raw: dict[int, socket.socket] = field(default_factory=dict)
+    _echo: dict[int, socket.socket] = field(default_factory=dict)
     _pending: dict[int, Pending] = field(default_factory=dict)
     _answers: dict[int, dict[str, Any]] = field(default_factory=dict)
     _open: bool = True
@@ -123,7 +136,15 @@ class Prober:
             sock = listener(socket.SOCK_STREAM, 0)
         self._selector.register(sock, selectors.EVENT_READ, lambda: self._accept(sock))
         ips, mtu = interfaces()
-        return {"port": sock.getsockname()[1], "mtu": mtu, "ips": ips, "resolv_conf": resolv_conf()}
+        pings = all(map(self._pings, {icmp.version_of(ip) for ip in ips}))
+        return {"port": sock.getsockname()[1], "mtu": mtu, "ips": ips, "resolv_conf": resolv_conf(), "pings": pings}
+
+    def _pings(self, version: int) -> bool:
+        try:
+            self._echo_socket(version)
+        except OSError:
+            return False
+        return True
 
     def _accept(self, server: socket.socket) -> None:
         try:
@@ -160,12 +181,16 @@ class Prober:
     def _send_icmp(self, pending: Pending) -> None:
         probe = pending.probe
         version = icmp.version_of(probe["ip"])
-        if version not in self._raw:
-            sock = self._raw[version] = icmp.raw_socket(version)
-            self._selector.register(sock, selectors.EVENT_READ, lambda: self._icmp_answers(version, sock))
+        sock = self._echo_socket(version)
         message = icmp.request(version, os.getpid() & 0xFFFF, pending.number & 0xFFFF, probe.get("size", 0))
         pending.resend_at = time.monotonic() + RESEND_SECONDS
-        self._raw[version].sendto(message, (probe["ip"], 0))
+        sock.sendto(message, (probe["ip"], 0))
+
+    def _echo_socket(self, version: int) -> socket.socket:
+        if version not in self._echo:
+            sock = self._echo[version] = icmp.echo_socket(version)
+            self._selector.register(sock, selectors.EVENT_READ, lambda: self._icmp_answers(version, sock))
+        return self._echo[version]
 
     def _icmp_answers(self, version: int, sock: socket.socket) -> None:
         while True:
@@ -173,8 +198,10 @@ class Prober:
                 packet, address = sock.recvfrom(1 << 16)
             except OSError:
                 return
-            found = icmp.reply(version, packet)
-            pending = self._pending.get(found[1]) if found and found[0] == os.getpid() & 0xFFFF else None
+            is_raw = icmp.is_raw(sock)
+            found = icmp.reply(version, packet, is_raw=is_raw)
+            is_own = found is not None and (not is_raw or found[0] == os.getpid() & 0xFFFF)
+            pending = self._pending.get(found[1]) if found is not None and is_own else None
             if pending and pending.probe["protocol"] == "icmp" and caller(address)[0] == pending.probe["ip"]:
                 self._done(pending, seen={})
 
@@ -287,3 +314,7 @@ def resolv_conf() -> str:
             return file.read(RESOLV_CONF_CHARACTERS)
     except OSError:
         return ""
+
+
+if __name__ == "__main__":
+    sys.exit(wait() if sys.argv[1:] == [WAIT] else main(sys.argv, os.environ, lambda: None))

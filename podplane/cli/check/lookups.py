@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from podplane.cli.check import names
-from podplane.cli.check.names import Lookup
+from podplane.cli.check.names import Asker, Lookup
 from podplane.cli.check.parties import NAMESPACE
 from podplane.cli.check.permitted import note, parted
 from podplane.cli.check.promises import Party, Verdict
@@ -22,6 +22,8 @@ Answer = Mapping[str, Any]
 Ask = Callable[[Iterable[Lookup], bool], Mapping[Lookup, Answer]]
 """Asks each question, once more when it is said; what became of each."""
 DeniedBy = Callable[[Lookup], str]
+Services = Callable[[], Mapping[str, Object]]
+"""The users' Services by path, as they are now."""
 EVERY_POD_UP_TO, ON_A_NODE = 50, 2
 """With more pods, so many of each node ask."""
 NO_ZONE = "names outside of the cluster (no zone of the ConfigMap kube-system/podplane-dns is asked from the host outside)"
@@ -47,21 +49,30 @@ def examine(
         servers = asking.servers(client)
     except LabError as error:
         return [Verdict(names.RESOLVE, failures=[str(error)])], []
-    parties = [*_some(pods), *nodes]
+    parties = [*some(pods), *nodes]
     confs = dict.fromkeys((one.name for one in parties), ResolvConf(servers)) if site.confs is None else site.confs
     askers, left_out = names.askers(parties, confs, servers)
-    before = _services(client)
     zone = _outside(client, nodes, site.outside_ips)
     if site.outside_ips and not zone:
         left_out.append(NO_ZONE)
-    lookups, denied = parted(names.plan(own, askers, NAMESPACE, site.domain, zone), denied_by)
+    wanted = names.plan(own, askers, NAMESPACE, site.domain, zone)
+    verdicts, more = judged(wanted, askers, site.domain, lambda: _services(client), ask, denied_by)
+    return verdicts, [*left_out, *more]
+
+
+def judged(
+    wanted: Iterable[Lookup], askers: Sequence[Asker], domain: str, services: Services, ask: Ask, denied_by: DeniedBy
+) -> tuple[list[Verdict], list[str]]:
+    """Verdicts on these questions, and on the names of the users' `services`; and what was left out."""
+    before, left_out = services(), list[str]()
+    lookups, denied = parted(wanted, denied_by)
     silent = {lookup.source for lookup in denied}
-    theirs = names.of_users(before.values(), [one for one in askers if one.name not in silent], site.domain)
+    theirs = names.of_users(before.values(), [one for one in askers if one.name not in silent], domain)
     answers = resolved(ask, [*lookups, *theirs])
     failed = [lookup for lookup, answer in answers.items() if names.judge(lookup, answer)]
     answers.update(ask(failed, True))
     if any(names.judge(lookup, answers.get(lookup)) for lookup in failed):
-        after = _services(client)
+        after = services()
         changed = {name for name, service in before.items() if after.get(name) != service}
         gone = {one for one in theirs if _service_of(one) in changed}
         answers = {lookup: answer for lookup, answer in answers.items() if lookup not in gone}
@@ -87,7 +98,7 @@ def resolved(ask: Ask, lookups: Iterable[Lookup]) -> dict[Lookup, Answer | None]
     return found
 
 
-def _some(pods: Sequence[Party]) -> list[Party]:
+def some(pods: Sequence[Party]) -> list[Party]:
     """All pods, or some of each node where there are many."""
     if len(pods) <= EVERY_POD_UP_TO:
         return list(pods)

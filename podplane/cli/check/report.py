@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from podplane.cli.characters import are_few
-from podplane.cli.check import names, policies, promises, services
+from podplane.cli.check import egress, names, policies, promises, services
 from podplane.cli.check.promises import NO_NAT, REACH, Party, Probe, Verdict, judge
 from podplane.cli.policy.show import legend
 from podplane.model.words import counted
 
-PROMISES = {**promises.PROMISES, **policies.PROMISES, **services.PROMISES, **names.PROMISES}
+PROMISES = {**promises.PROMISES, **policies.PROMISES, **services.PROMISES, **names.PROMISES, **egress.PROMISES}
 
 MATRIX_UP_TO = 16
 """Pods in the matrix; above, it shows nodes."""
@@ -55,6 +55,7 @@ def as_json(result: Result) -> str:
             "failures": v.failures,
         }
         | ({"denied": dict(v.denied)} if v.denied else {})
+        | ({"not_tried": v.not_tried} if v.not_tried else {})
         for v in result.verdicts
     ]
     counts = {
@@ -84,19 +85,23 @@ def _summary(verdicts: Sequence[Verdict]) -> str:
     broken, all_ = sum(not one.ok for one in verdicts), counted(len(verdicts), "promise")
     if broken:
         return f"{broken} of {all_} {'is' if broken == 1 else 'are'} broken"
-    denied = sum(one.is_denied for one in verdicts)
-    if denied:
-        return f"{len(verdicts) - denied} of {all_} are kept, and {denied} not tried, as policies deny all of it"
-    return f"All {all_} are kept"
+    denied, others = sum(one.is_denied for one in verdicts), sum(bool(one.not_tried) for one in verdicts)
+    if not denied and not others:
+        return f"All {all_} are kept"
+    rest = [f"{denied} not tried, as policies deny all of it"] if denied else []
+    rest += [f"{others} could not be tried here"] if others else []
+    return f"{len(verdicts) - denied - others} of {all_} are kept, and {', '.join(rest)}"
 
 
 def _mark(verdict: Verdict, colour: bool) -> str:
-    mark = NONE if verdict.is_denied else GOOD if verdict.ok else BAD
+    mark = NONE if verdict.is_denied or verdict.not_tried else GOOD if verdict.ok else BAD
     return f"\033[{32 if verdict.ok else 31}m{mark}\033[0m" if colour and mark != NONE else mark
 
 
 def _count(verdict: Verdict) -> str:
     count = f"{verdict.proved} of {verdict.tried}" if verdict.tried else ""
+    if verdict.not_tried:
+        return f"not tried: {verdict.not_tried}"
     if not verdict.denied:
         return count or "nothing could prove it"
     shown = verdict.denied.most_common(DENIALS_SHOWN)

@@ -84,11 +84,13 @@ def endpoints_of(pods: Sequence[Party]) -> list[Party]:
     return list(islice(rounds, ENDPOINTS))
 
 
-def manifests(endpoints: Sequence[Party], namespace: str, versions: Iterable[int]) -> tuple[list[Object], list[Object]]:
-    """The check's Services and their EndpointSlices."""
+def manifests(
+    endpoints: Sequence[Party], namespace: str, versions: Iterable[int], outside: str = "LoadBalancer"
+) -> tuple[list[Object], list[Object]]:
+    """The check's Services and their EndpointSlices. `outside` is the type of those that are reached from outside."""
     port = {"name": "probe", "port": 80, "protocol": "TCP"}
     services, slices = [], []
-    balanced = {"type": "LoadBalancer"}
+    balanced = {"type": outside}
     specs: dict[str, Object] = {
         "spread": balanced,
         "sticky": {"sessionAffinity": "ClientIP"},
@@ -172,10 +174,11 @@ def plan(own: Own, pods: Sequence[Party], nodes: Sequence[Party], outside: Party
         probes += [_ask(STICKY, source, vip, turn=turn) for source in (*able[:2], *nodes[:1]) for turn in range(RETURNS)]
     for vip in own.vips["itself"]:
         probes.append(_ask(HAIRPIN, own.endpoints[0], vip, answered_by=own.endpoints[0].name))
-    return probes + (list(_from_outside(own, nodes, outside)) if outside is not None else [])
+    return probes + (list(from_outside(own, nodes, outside)) if outside is not None else [])
 
 
-def _from_outside(own: Own, nodes: Sequence[Party], outside: Party) -> Iterator[Probe]:
+def from_outside(own: Own, nodes: Sequence[Party], outside: Party) -> Iterator[Probe]:
+    """From a party that is outside of these nodes."""
     for vip in own.balanced["spread"]:
         yield _ask(FROM_OUTSIDE, outside, vip)
     for vip in own.balanced["local"]:

@@ -1,4 +1,4 @@
-"""Probers in pods, asked all at once: one `podplane/probe` a member, through the API's exec."""
+"""Probers in pods, asked all at once: one a member, through the API's exec."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from podplane.kubeapi.errors import ApiError
 from podplane.kubeapi.exec import ExecSession
 from podplane.kubeapi.requests import execute
 
-PROBE = "podplane/probe"
+PROBE = ("podplane/probe",)
 NEVER = float("inf")
 Answer = Mapping[str, Any]
 
@@ -25,8 +25,8 @@ Answer = Mapping[str, Any]
 class Prober:
     """One member's prober; `failure` says why it is no more."""
 
-    def __init__(self, client: Any, member: Member) -> None:
-        call = execute(client.token, member.namespace, member.pod, [PROBE], container=member.container, stdin=True)
+    def __init__(self, client: Any, member: Member, command: Sequence[str]) -> None:
+        call = execute(client.token, member.namespace, member.pod, command, container=member.container, stdin=True)
         self.session = ExecSession(client.access, call)
         self.failure = ""
         self._received = b""
@@ -52,14 +52,16 @@ class Prober:
 
 
 @contextlib.contextmanager
-def probers(client: Any, members: Sequence[Member]) -> Iterator[tuple[dict[str, Prober], dict[str, str]]]:
-    """A prober for each member by name; and of those that could not be started, why."""
+def probers(
+    client: Any, members: Sequence[Member], command: Sequence[str] = PROBE
+) -> Iterator[tuple[dict[str, Prober], dict[str, str]]]:
+    """A prober for each member by name, which is this command in its container; and of those that could not be started, why."""
     started: dict[str, Prober] = {}
     refused: dict[str, str] = {}
     try:
         for member in members:
             try:
-                started[member.name] = Prober(client, member)
+                started[member.name] = Prober(client, member, command)
             except ApiError as error:
                 refused[member.name] = str(error)
         yield started, refused

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,16 +46,29 @@ def check_namespace(index: PolicyIndex, namespace: str) -> None:
 
 def cluster(client: Any) -> Cluster:
     """Ask the API for all of it."""
-    found = client.objects("pods")
-    services = {_path(one): one for one in client.objects("services")}
+    found, services, nodes = client.objects("pods"), client.objects("services"), client.objects("nodes")
+    namespaces, policies = client.objects("namespaces"), client.objects("networkpolicies.networking.k8s.io")
+    return of(found, services, nodes, namespaces, policies, _cluster_policies(client))
+
+
+def of(
+    found: Sequence[Object],
+    services_found: Iterable[Object],
+    nodes_found: Iterable[Object],
+    namespaces: Iterable[Object],
+    policies: Iterable[Object],
+    cluster_policies: Iterable[Object] = (),
+) -> Cluster:
+    """A cluster of these objects: pods first."""
+    services = {_path(one): one for one in services_found}
     pods = {_path(one): PodInfo.from_json(msgspec.json.encode(one)) for one in found}
-    nodes = {_path(one): msgspec.convert(one, Node) for one in client.objects("nodes")}
+    nodes = {_path(one): msgspec.convert(one, Node) for one in nodes_found}
     index = PolicyIndex()
-    for one in client.objects("namespaces"):
+    for one in namespaces:
         index.set_namespace(_path(one), NamespaceInfo.from_json(msgspec.json.encode(one)))
-    for one in client.objects("networkpolicies.networking.k8s.io"):
+    for one in policies:
         index.set_policy(_path(one), NetworkPolicy.from_json(msgspec.json.encode(one)))
-    for one in _cluster_policies(client):
+    for one in cluster_policies:
         index.set_policy(_path(one), ClusterNetworkPolicy.from_json(msgspec.json.encode(one)))
     for path, node in nodes.items():
         index.set_node(path, node)

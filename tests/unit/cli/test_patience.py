@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from podplane.cli.check import command, sessions
+from podplane.cli.check import questions as asking
+from podplane.cli.check import sessions
 from podplane.cli.check.patience import patient, take
 from podplane.cli.check.promises import REACH, Probe
 
@@ -28,13 +29,13 @@ def test_probers_wait_so_many_times_as_long_and_so_do_those_who_ask_them(
 
     def run() -> None:
         take(factor)
-        command._probe({"a": SimpleNamespace(failure="")}, [PROBE])  # type: ignore[dict-item]
+        asking.probe({"a": SimpleNamespace(failure="")}, [PROBE])  # type: ignore[dict-item]
 
     monkeypatch.setattr(sessions, "ask_all", ask_all)
     contextvars.copy_context().run(run)
     [(questions, seconds)] = asked
-    assert questions["a"]["seconds"] == factor * command.PROBE_SECONDS
-    assert seconds == pytest.approx(factor * (command.START_SECONDS + command.SECONDS_A_PROBE))
+    assert questions["a"]["seconds"] == factor * asking.PROBE_SECONDS
+    assert seconds == pytest.approx(factor * (asking.START_SECONDS + asking.SECONDS_A_PROBE))
 
 
 def test_without_it_they_are_as_usual() -> None:
