@@ -30,13 +30,13 @@ from urllib.parse import quote, unquote
 
 import yaml
 
-from podplane.apiserver.controllers.manager import Manager
 from podplane.apiserver.controllers.stored import StoredView
 from podplane.apiserver.controllers.table import controllers
 from podplane.apiserver.identity import controller
 from podplane.apiserver.kinds.resource import Resource
 from podplane.apiserver.server import utc_now
 from podplane.apiserver.unforeseen import Unforeseen
+from podplane.controllers.manager import Manager
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.events import Recorder
 from podplane.kubeapi.messages import MERGE_PATCH, Request, Response, Stream

@@ -43,7 +43,8 @@ from podplane.apiserver.paths import Target
 from podplane.apiserver.problems import Cause, Problem, invalid
 from podplane.apiserver.records import Records
 from podplane.apiserver.registry import CRDS, Registry
-from podplane.apiserver.store import Stored, Unwritable
+from podplane.apiserver.store import Stored
+from podplane.kubeapi.errors import Unwritable
 from podplane.model.phases import ENDED
 
 log = logging.getLogger(__name__)

@@ -52,11 +52,12 @@ from podplane.apiserver.registry import Registry
 from podplane.apiserver.representation import check_whole
 from podplane.apiserver.reviews import Reviews
 from podplane.apiserver.seen_flows import NodesAsked
-from podplane.apiserver.store import Store, Stored, Unwritable
+from podplane.apiserver.store import Store, Stored
 from podplane.apiserver.streams import attach, execute
 from podplane.apiserver.unforeseen import Unforeseen
 from podplane.apiserver.watch import Hub
 from podplane.apiserver.writing import Writer, is_served, no_subresource
+from podplane.kubeapi.errors import Unwritable
 from podplane.kubeapi.messages import Answer, Request, Response, Stream
 from podplane.kubeapi.streams import NodeStreams
 from podplane.model.words import CommandLine, command_line

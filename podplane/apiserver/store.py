@@ -21,7 +21,7 @@ import msgspec
 
 from podplane.apiserver.kinds.resource import Resource
 from podplane.apiserver.ordered import Key, Ordered, Snapshot
-from podplane.kubeapi.errors import UNDECODABLE
+from podplane.kubeapi.errors import UNDECODABLE, Unwritable
 
 log = logging.getLogger(__name__)
 SCHEMA = """
@@ -53,14 +53,6 @@ class StoreError(Exception):
     def __init__(self, why: str, *, is_passing: bool = False) -> None:
         super().__init__(why)
         self.is_passing = is_passing
-
-
-class Unwritable(Exception):
-    """Nothing can be written now, and nothing of this transaction was. `is_full`: no space is left; else somebody holds the file, say."""
-
-    def __init__(self, why: str, *, is_full: bool) -> None:
-        super().__init__(why)
-        self.is_full = is_full
 
 
 @dataclass(frozen=True, slots=True)

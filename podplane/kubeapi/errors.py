@@ -60,6 +60,14 @@ class Gone(ApiError):
     """The server has no history since this version any more: list again."""
 
 
+class Unwritable(Exception):
+    """A store can write nothing now, nothing of this transaction either. `is_full`: no space is left; else somebody holds the file, say."""
+
+    def __init__(self, why: str, *, is_full: bool) -> None:
+        super().__init__(why)
+        self.is_full = is_full
+
+
 GONE = 410
 UNWRITABLE = (503, 507)
 """Codes of a server that can write nothing at all now (RFC 9110, 15.6.4; RFC 4918, 11.5)."""

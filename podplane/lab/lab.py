@@ -33,14 +33,14 @@ from podplane.apiserver import identity
 from podplane.apiserver.admission import Admission
 from podplane.apiserver.asgi import serve
 from podplane.apiserver.audit import AuditLog
-from podplane.apiserver.controllers.manager import Manager
 from podplane.apiserver.controllers.stored import StoredView
 from podplane.apiserver.controllers.table import controllers
 from podplane.apiserver.identity import Tokens, User
 from podplane.apiserver.server import ApiServer, utc_now
-from podplane.apiserver.store import Store, StoreError, Unwritable
+from podplane.apiserver.store import Store, StoreError
 from podplane.apiserver.unforeseen import Unforeseen
 from podplane.cni.network import Network
+from podplane.controllers.manager import Manager
 from podplane.dns.node import SERVICE
 from podplane.kernel import cgroups, ids, rootfs
 from podplane.kernel.cgroups import Groups
@@ -50,7 +50,7 @@ from podplane.kernel.zygote import Began
 from podplane.kernel.zygote_processes import ZygoteProcesses
 from podplane.kubeapi.access import Access
 from podplane.kubeapi.client import Client
-from podplane.kubeapi.errors import ApiError
+from podplane.kubeapi.errors import ApiError, Unwritable
 from podplane.kubeapi.events import Recorder
 from podplane.kubeapi.informer import Informer
 from podplane.kubeapi.messages import Handler
@@ -321,7 +321,7 @@ class Lab:
         root = Root(str(self._folder.run), hidden=self._hidden, homes=self.spec.mount_home, size=size, layers=self._layers)
         self._processes.make_ahead(count, self._groups.common, root, security.usual())
 
-    def _manager(self, api: ApiServer) -> Manager:
+    def _manager(self, api: ApiServer) -> Manager[StoredView]:
         """The controllers, each with an identity of its own."""
         view = StoredView(self._store, utc_now, node_grace=self.spec.node_monitor_grace_period)
         table = controllers(self._certificates.authority, {underlay.OUTSIDE}, control_plane.published(self.plan))

@@ -6,8 +6,8 @@ import ipaddress
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
 
-from podplane.apiserver.controllers.objects import Object
 from podplane.apiserver.service_ips import ADDRESSES
+from podplane.controllers.objects import Object
 from podplane.state.value import IPNetwork
 
 MANAGED_BY, ALLOCATOR = "ipaddress.kubernetes.io/managed-by", "ipallocator.k8s.io"

@@ -6,7 +6,7 @@ from collections import Counter
 
 import msgspec
 
-from podplane.apiserver.controllers.objects import Object
+from podplane.controllers.objects import Object
 
 
 class Content(msgspec.Struct):

@@ -18,10 +18,10 @@ from podplane.apiserver.controllers.decision import (
     its_controller,
     itself,
 )
-from podplane.apiserver.controllers.objects import Key, Object, controller_of, key_of
 from podplane.apiserver.controllers.placement import REFUSING, REQUIRED, is_chosen, taints_of, tolerates
 from podplane.apiserver.controllers.pods import BURST, available_in, is_active, is_ready, made_of, share
 from podplane.apiserver.controllers.replica_set import adopt, release
+from podplane.controllers.objects import Key, Object, controller_of, key_of
 from podplane.model.phases import ENDED
 
 RESOURCE, KIND = "daemonsets.apps", "DaemonSet"

@@ -1,28 +1,28 @@
-"""What a controller is: whom a change concerns, and what to do about one of them. All of it pure.
-
-A controller looks at the stored objects through a `View` and answers with actions. These are carried out at once, before anybody decides
-again, so a decision always sees what the one before it did: there is nothing to expect, and nothing to remember. Deciding twice does
-nothing the second time.
-"""
+"""What the lab's controllers see of its store, beyond what all controllers see (`controllers.decision`)."""
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Protocol
-
-import msgspec
 
 from podplane.apiserver.controllers.allocated import Allocated
 from podplane.apiserver.controllers.contents import Content
-from podplane.apiserver.controllers.load_balancers import LoadBalancers
-from podplane.apiserver.controllers.objects import Key, Object, controller_of, key_of
 from podplane.apiserver.controllers.usage import NodeUsage
+from podplane.controllers.decision import Action as Action
+from podplane.controllers.decision import Again as Again
+from podplane.controllers.decision import Bind as Bind
+from podplane.controllers.decision import ControllerOf, Objects
+from podplane.controllers.decision import Create as Create
+from podplane.controllers.decision import Delete as Delete
+from podplane.controllers.decision import Note as Note
+from podplane.controllers.decision import Patch as Patch
+from podplane.controllers.decision import itself as itself
+from podplane.controllers.objects import Key, Object, controller_of
 
 
-class View(Protocol):
-    """The stored objects. They are shared: nobody changes them. `resource` is the plural with the group, as in `replicasets.apps`."""
+class View(Objects, Protocol):
+    """The stored objects."""
 
     @property
     def now(self) -> datetime.datetime:
@@ -36,12 +36,6 @@ class View(Protocol):
     @property
     def node_grace(self) -> float:
         """Seconds for which a node may be silent."""
-
-    def get(self, resource: str, key: Key) -> Object | None:
-        """One object."""
-
-    def all(self, resource: str, namespace: str = "") -> list[Object]:
-        """All objects of a resource, or of one namespace, by name."""
 
     def controlled(self, resource: str, owner: Object) -> list[Object]:
         """The objects whose controller this one is (`ownerReferences` with `controller: true`), by name."""
@@ -76,9 +70,6 @@ class View(Protocol):
     def usage(self, node: str) -> NodeUsage:
         """What the pods of a node use."""
 
-    def load_balancers(self) -> LoadBalancers:
-        """Load balancers and their pools, and who has which address."""
-
     def shunning(self) -> Iterable[tuple[Object, Object]]:
         """(pod, term) for each required anti-affinity of a pod that has a node."""
 
@@ -89,76 +80,9 @@ class View(Protocol):
         """The pods that no node was found for."""
 
 
-class Create(msgspec.Struct, frozen=True):
-    """Create an object; if one of its name is there already, nothing happens."""
-
-    resource: str
-    namespace: str
-    object: Object
-
-
-class Patch(msgspec.Struct, frozen=True):
-    """Merge into an object (RFC 7386), or into its `subresource`; only if it is still the one with this uid."""
-
-    resource: str
-    target: Object
-    body: Object
-    subresource: str = ""
-
-
-class Delete(msgspec.Struct, frozen=True):
-    """Delete an object, if it is still the one with this uid; `grace` in seconds instead of its own, `policy` of its dependents."""
-
-    resource: str
-    target: Object
-    grace: int | None = None
-    policy: str = ""
-
-
-class Bind(msgspec.Struct, frozen=True):
-    """Give a pod its node."""
-
-    pod: Object
-    node: str
-
-
-class Note(msgspec.Struct, frozen=True):
-    """Tell the user something about an object: an Event. Repeated ones are counted, not repeated."""
-
-    target: Object
-    reason: str
-    message: str
-    type: str = "Normal"
-
-
-class Again(msgspec.Struct, frozen=True):
-    """Decide about this key again in so many seconds, whatever happens until then."""
-
-    seconds: float
-
-
-Action = Create | Patch | Delete | Bind | Note | Again
+Controller = ControllerOf[View]
 Concerns = Callable[[View, Object], Iterable[Key]]
-"""Whom a change concerns: called with the object before and with the object after it. Of a pod it is not asked for the status: after a
-change of nothing else (`objects.is_related_alike`) it is called with the new version only."""
-
-
-@dataclass(frozen=True, slots=True)
-class Controller:
-    """One controller: what it watches, and what it decides about a key. A key of which nothing is there any more is decided about too.
-
-    `matters` is, by resource, what of an object it looks at: a write that leaves that as it was concerns nobody.
-    """
-
-    name: str
-    watches: Mapping[str, Concerns]
-    decide: Callable[[View, Key], Iterable[Action]] = field(compare=False)
-    matters: Mapping[str, Callable[[Object], object]] = field(default_factory=dict)
-
-
-def itself(_: View, object_: Object) -> Iterable[Key]:
-    """A change concerns the object that changed."""
-    return (key_of(object_),)
+"""Whom a change concerns (see `ControllerOf`)."""
 
 
 def its_controller(kind: str) -> Concerns:

@@ -23,10 +23,9 @@ from podplane.apiserver.controllers.decision import (
     its_controller,
     itself,
 )
-from podplane.apiserver.controllers.objects import Key, Object, owned_by
 from podplane.apiserver.controllers.pods import condition_of, hash_of, rfc3339, set_condition, share
 from podplane.apiserver.controllers.replica_set import FAILURE
-from podplane.apiserver.kinds.names import matches
+from podplane.controllers.objects import Key, Object, matches, owned_by
 from podplane.model.phases import ENDED
 
 RESOURCE, REPLICA_SETS, KIND, API_VERSION = "deployments.apps", "replicasets.apps", "Deployment", "apps/v1"

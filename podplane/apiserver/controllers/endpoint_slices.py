@@ -14,9 +14,9 @@ import msgspec
 
 from podplane.apiserver.controllers import topology_hints
 from podplane.apiserver.controllers.decision import Action, Controller, Create, Delete, Note, Patch, View, itself
-from podplane.apiserver.controllers.objects import Key, Object, key_of, owned_by
 from podplane.apiserver.controllers.pods import is_ready
 from podplane.apiserver.controllers.topology_hints import ZONE
+from podplane.controllers.objects import Key, Object, key_of, owned_by
 from podplane.model.phases import ENDED
 
 SERVICES, SLICES = "services", "endpointslices.discovery.k8s.io"

@@ -6,8 +6,8 @@ import ipaddress
 from collections.abc import Iterable, Iterator
 
 from podplane.apiserver.controllers.decision import Action, Controller, Note, View, itself
-from podplane.apiserver.controllers.objects import Key, Object
 from podplane.apiserver.service_ips import RANGES, SERVICES
+from podplane.controllers.objects import Key, Object
 from podplane.model.service import SERVICE_NAME
 
 SLICES, MANAGED_BY = "endpointslices.discovery.k8s.io", "endpointslice.kubernetes.io/managed-by"

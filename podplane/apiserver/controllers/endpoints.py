@@ -18,7 +18,7 @@ from podplane.apiserver.controllers.endpoint_slices import (
     endpoints_of,
     of_pod,
 )
-from podplane.apiserver.controllers.objects import Key, Object, owned_by
+from podplane.controllers.objects import Key, Object, owned_by
 
 ENDPOINTS = "endpoints"
 OWN_LABEL, OWN_NAME = "endpoints.kubernetes.io/managed-by", "endpoint-controller"

@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Iterable
 
 from podplane.apiserver.controllers.decision import Action, Again, Controller, Delete, View, itself
-from podplane.apiserver.controllers.objects import Key
+from podplane.controllers.objects import Key
 
 TTL_SECONDS = 3600.0
 

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator
 
 from podplane.apiserver.controllers.allocated import ALLOCATOR, MANAGED_BY, is_allocated
 from podplane.apiserver.controllers.decision import Action, Controller, Create, Delete, Patch, View
-from podplane.apiserver.controllers.objects import Key, Object, key_of
 from podplane.apiserver.controllers.pods import condition_of, rfc3339
 from podplane.apiserver.service_ips import ADDRESSES, RANGES, SERVICES, ips_of
+from podplane.controllers.objects import Key, Object, key_of
 from podplane.state.value import IPNetwork
 
 FAMILY, PROTECTION = "ipaddress.kubernetes.io/ip-family", "networking.k8s.io/service-cidr-finalizer"

@@ -55,9 +55,8 @@ from podplane.apiserver.controllers.job_pods import (
     untrack_some,
 )
 from podplane.apiserver.controllers.job_state import JobState
-from podplane.apiserver.controllers.objects import Key, Object, controller_of, key_of
 from podplane.apiserver.controllers.pods import BURST, condition_of, is_ready, rfc3339
-from podplane.apiserver.kinds.names import matches
+from podplane.controllers.objects import Key, Object, controller_of, key_of, matches
 from podplane.model.phases import ENDED
 
 CONTROLLER_NAME = "kubernetes.io/job-controller"

@@ -6,10 +6,10 @@ import msgspec
 
 from podplane.apiserver.controllers.job_failures import FAIL_JOB, restarted_too_often, verdict
 from podplane.apiserver.controllers.job_state import JobState
-from podplane.apiserver.controllers.objects import Object
 from podplane.apiserver.controllers.pods import condition_of
 from podplane.apiserver.kinds.job_indexes import Indexes
 from podplane.apiserver.kinds.jobs import BACKOFF_LIMIT
+from podplane.controllers.objects import Object
 
 COMPLETE, FAILED, FAILURE, SUCCESS, SUSPENDED = "Complete", "Failed", "FailureTarget", "SuccessCriteriaMet", "Suspended"
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from podplane.apiserver.controllers.objects import Object, key_of
 from podplane.apiserver.controllers.pods import condition_of
+from podplane.controllers.objects import Object, key_of
 from podplane.model.phases import ENDED
 
 FIRST_BACKOFF, LAST_BACKOFF, DOUBLINGS = 10.0, 600.0, 20

@@ -8,10 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from podplane.apiserver.controllers.decision import Action, Patch, View
 from podplane.apiserver.controllers.job_failures import FAILURES, IGNORED, failures_after
-from podplane.apiserver.controllers.objects import Object, controller_of, owned_by
 from podplane.apiserver.controllers.pods import BURST, made_of
 from podplane.apiserver.controllers.replica_set import worth
-from podplane.apiserver.kinds.names import matches
+from podplane.controllers.objects import Object, controller_of, matches, owned_by
 
 RESOURCE, KIND, API_VERSION = "jobs.batch", "Job", "batch/v1"
 FINALIZER = "batch.kubernetes.io/job-tracking"

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from podplane.apiserver.controllers.decision import View
 from podplane.apiserver.controllers.job_failures import Backoff, counts, fails_index, has_failed, last_of_index
 from podplane.apiserver.controllers.job_pods import index_of, is_indexed, is_tracked
-from podplane.apiserver.controllers.objects import Object
 from podplane.apiserver.kinds.job_indexes import Indexes
+from podplane.controllers.objects import Object
 from podplane.model.phases import ENDED
 
 

@@ -16,8 +16,8 @@ import msgspec
 from podplane.apiserver.controllers.decision import Action, Controller, Create, Delete, Patch, View
 from podplane.apiserver.controllers.endpoint_slices import SERVICE_NAME, SERVICES, SLICES
 from podplane.apiserver.controllers.endpoints import ENDPOINTS, SKIP
-from podplane.apiserver.controllers.objects import Key, Object, key_of
 from podplane.apiserver.service_ips import RANGES
+from podplane.controllers.objects import Key, Object, key_of
 from podplane.state.value import IPAddress
 
 NAMESPACE, NAME = "default", "kubernetes"

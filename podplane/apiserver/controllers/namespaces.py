@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from podplane.apiserver.controllers.decision import Action, Again, Concerns, Controller, Create, Patch, View
-from podplane.apiserver.controllers.objects import Key, Object, key_of
 from podplane.apiserver.controllers.pods import condition_of, rfc3339
+from podplane.controllers.objects import Key, Object, key_of
 
 SERVICE_ACCOUNT, ROOT_CA = "default", "kube-root-ca.crt"
 ANNOTATION = {

@@ -9,9 +9,8 @@ from collections import Counter
 from collections.abc import Callable
 
 from podplane.apiserver.controllers.decision import View
-from podplane.apiserver.controllers.objects import Object
 from podplane.apiserver.controllers.placement import REFUSING, REQUIRED, is_chosen, taints_of, tolerates
-from podplane.apiserver.kinds.names import matches
+from podplane.controllers.objects import Object, matches
 from podplane.model.phases import ENDED
 
 

@@ -12,8 +12,8 @@ import datetime
 from collections.abc import Iterable, Iterator
 
 from podplane.apiserver.controllers.decision import Action, Again, Controller, Note, Patch, View
-from podplane.apiserver.controllers.objects import Key, Object, key_of
 from podplane.apiserver.controllers.pods import condition_of
+from podplane.controllers.objects import Key, Object, key_of
 
 LEASES, LEASE_NAMESPACE = "leases.coordination.k8s.io", "kube-node-lease"
 SILENT = 0.5

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from podplane.apiserver.controllers.objects import Object
+from podplane.controllers.objects import Object
 
 UNSCHEDULABLE = "node.kubernetes.io/unschedulable"
 REFUSING = ("NoSchedule", "NoExecute")

@@ -11,9 +11,9 @@ from collections.abc import Collection, Iterable, Iterator
 import msgspec
 
 from podplane.apiserver.controllers.decision import Action, Again, Controller, Delete, Patch, View
-from podplane.apiserver.controllers.objects import Key, Object, key_of
 from podplane.apiserver.controllers.pods import rfc3339
 from podplane.apiserver.kinds.disruption import BY_POD_GC, disrupted
+from podplane.controllers.objects import Key, Object, key_of
 from podplane.model.phases import ENDED
 
 QUARANTINE_SECONDS = 40.0

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from podplane.apiserver.controllers.objects import Object, owned_by
 from podplane.apiserver.kinds.names import ALPHABET
+from podplane.controllers.objects import Object, owned_by
 from podplane.model.phases import ENDED
 
 HASH_LENGTH = 10

@@ -19,7 +19,6 @@ from podplane.apiserver.controllers.decision import (
     its_controller,
     itself,
 )
-from podplane.apiserver.controllers.objects import Key, Object, controller_of, key_of, owned_by
 from podplane.apiserver.controllers.pods import (
     BURST,
     available_in,
@@ -30,7 +29,7 @@ from podplane.apiserver.controllers.pods import (
     rfc3339,
     set_condition,
 )
-from podplane.apiserver.kinds.names import matches
+from podplane.controllers.objects import Key, Object, controller_of, key_of, matches, owned_by
 from podplane.kubeapi.errors import ApiError
 
 RESOURCE, KIND, API_VERSION = "replicasets.apps", "ReplicaSet", "apps/v1"

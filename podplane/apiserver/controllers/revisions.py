@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from podplane.apiserver.controllers.decision import Action, Create, Delete, Patch, View
-from podplane.apiserver.controllers.objects import Object, owned_by
 from podplane.apiserver.controllers.pods import hash_of
+from podplane.controllers.objects import Object, owned_by
 
 RESOURCE = "controllerrevisions.apps"
 HASH = "controller-revision-hash"

@@ -10,13 +10,12 @@ from typing import TypeVar
 from podplane.apiserver.controllers import topology_hints
 from podplane.apiserver.controllers.allocated import Allocated
 from podplane.apiserver.controllers.contents import Content, Contents
-from podplane.apiserver.controllers.load_balancers import LoadBalancers
-from podplane.apiserver.controllers.objects import Key, Object, controller_of, is_related_alike, key_of
 from podplane.apiserver.controllers.pods import condition_of
 from podplane.apiserver.controllers.usage import NodeUsage, Usage
-from podplane.apiserver.kinds.names import matches
 from podplane.apiserver.kinds.resource import Resource
 from podplane.apiserver.store import Store
+from podplane.controllers.load_balancers import LoadBalancers
+from podplane.controllers.objects import Key, Object, controller_of, is_related_alike, key_of, matches
 from podplane.model.config import NODE_GRACE_SECONDS
 from podplane.model.phases import ENDED
 

@@ -14,7 +14,6 @@ from podplane.apiserver.controllers import (
     ip_addresses,
     job,
     kubernetes_service,
-    load_balancer,
     namespaces,
     node_lifecycle,
     pod_gc,
@@ -25,6 +24,7 @@ from podplane.apiserver.controllers import (
 )
 from podplane.apiserver.controllers.decision import Controller
 from podplane.apiserver.controllers.kubernetes_service import Published
+from podplane.controllers import load_balancer
 
 
 def controllers(authority: str, machines: Collection[str] = (), published: Published | None = None) -> tuple[Controller, ...]:

@@ -9,10 +9,10 @@ import datetime
 from collections.abc import Iterable, Sequence
 
 from podplane.apiserver.controllers.decision import Action, Again, Controller, Delete, Note, Patch, View
-from podplane.apiserver.controllers.objects import Key, Object, key_of
 from podplane.apiserver.controllers.placement import covers, taints_of
 from podplane.apiserver.controllers.pods import is_active, rfc3339
 from podplane.apiserver.kinds.disruption import BY_TAINT, disrupted
+from podplane.controllers.objects import Key, Object, key_of
 
 EFFECT = "NoExecute"
 YOUNG_SECONDS = 1.0

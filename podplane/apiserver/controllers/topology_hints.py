@@ -11,9 +11,9 @@ import math
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
-from podplane.apiserver.controllers.objects import Object
 from podplane.apiserver.controllers.pods import is_ready
 from podplane.apiserver.controllers.usage import thousandths
+from podplane.controllers.objects import Object
 
 ANNOTATIONS = ("service.kubernetes.io/topology-mode", "service.kubernetes.io/topology-aware-hints")
 """The annotation, and its former name, which counts where the first is absent."""

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import msgspec
 
-from podplane.apiserver.controllers.objects import Object, controller_of
+from podplane.controllers.objects import Object, controller_of
 from podplane.model import quantity
 from podplane.model.phases import ENDED
 

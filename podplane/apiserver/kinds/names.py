@@ -128,25 +128,6 @@ def check_selector(selector: Object, path: str, *, any_values: bool = False) -> 
                 yield Cause.invalid(f"{where}.values[{j}]", value, LABEL_VALUE)
 
 
-def matches(selector: Object, labels: Object) -> bool:
-    """Does a meta/v1 LabelSelector choose these labels? (An empty one chooses all.)"""
-    for key, value in selector.get("matchLabels", {}).items():
-        if labels.get(key) != value:
-            return False
-    for term in selector.get("matchExpressions", ()):
-        own, values = labels.get(term.get("key")), term.get("values", ())
-        match term.get("operator"):
-            case "In" if own not in values:
-                return False
-            case "NotIn" if own is not None and own in values:
-                return False
-            case "Exists" if own is None:
-                return False
-            case "DoesNotExist" if own is not None:
-                return False
-    return True
-
-
 def check_port(port: Any, path: str, *, named: bool = False) -> Iterator[Cause]:
     """A port's number, or where it may be `named` a name."""
     if isinstance(port, str) and named:

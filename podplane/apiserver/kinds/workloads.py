@@ -9,6 +9,7 @@ from typing import Any
 from podplane.apiserver.kinds import names
 from podplane.apiserver.kinds.pods import check_template, check_template_metadata, complete_pod_spec
 from podplane.apiserver.problems import Cause
+from podplane.controllers.objects import matches
 
 Object = dict[str, Any]
 DAEMON_SETS, TEMPLATE_GENERATION = "daemonsets.apps", "deprecated.daemonset.template.generation"
@@ -98,7 +99,7 @@ def check_selected(
     if not selector.get("matchLabels") and not selector.get("matchExpressions") and "selector" in spec:
         yield Cause.invalid("spec.selector", selector, "an empty selector would choose all pods")
     labels = template.get("metadata", {}).get("labels", {})
-    if "selector" in spec and not names.matches(selector, labels):
+    if "selector" in spec and not matches(selector, labels):
         yield Cause.invalid("spec.template.metadata.labels", labels, "`selector` does not match template `labels`")
     if "template" in spec:
         yield from check(template, "spec.template", policies)

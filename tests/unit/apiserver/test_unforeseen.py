@@ -9,8 +9,8 @@ import logging
 import pytest
 
 from podplane.apiserver.controllers.decision import Action, View
-from podplane.apiserver.controllers.objects import Key
 from podplane.apiserver.unforeseen import Unforeseen
+from podplane.controllers.objects import Key
 from tests.unit.apiserver.controllers.test_manager import Bench, of_configs
 from tests.unit.apiserver.test_metrics import figure, read
 from tests.unit.apiserver.test_server import Api
@@ -89,4 +89,4 @@ async def test_what_ends_in_the_loop_or_a_controller_counts() -> None:
         await asyncio.sleep(0)
     finally:
         root.removeHandler(handler)
-    assert errors.counts == {"apiserver.controllers.manager": 1, "asyncio": 1}
+    assert errors.counts == {"controllers.manager": 1, "asyncio": 1}

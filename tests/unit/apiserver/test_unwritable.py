@@ -15,12 +15,13 @@ import pytest
 
 from podplane.apiserver import store as store_module
 from podplane.apiserver.audit import AuditLog
-from podplane.apiserver.controllers import manager
 from podplane.apiserver.controllers.decision import Action, Create, View
-from podplane.apiserver.controllers.objects import Key
 from podplane.apiserver.controllers.stored import StoredView
 from podplane.apiserver.server import utc_now
-from podplane.apiserver.store import Store, StoreError, Unwritable
+from podplane.apiserver.store import Store, StoreError
+from podplane.controllers import manager
+from podplane.controllers.objects import Key
+from podplane.kubeapi.errors import Unwritable
 from tests.unit.apiserver.controllers.test_manager import Bench, of_configs, run_until
 from tests.unit.apiserver.test_server import Api
 

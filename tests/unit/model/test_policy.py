@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podplane.apiserver.kinds.names import matches
+from podplane.controllers.objects import matches
 from podplane.model.policy import (
     EVERYTHING,
     IPBlock,

@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 
 from podplane.apiserver.controllers.kubernetes_service import Published
-from podplane.apiserver.controllers.manager import Manager
 from podplane.apiserver.controllers.stored import StoredView
 from podplane.apiserver.controllers.table import controllers
 from podplane.apiserver.identity import controller
 from podplane.apiserver.server import utc_now
+from podplane.controllers.manager import Manager
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.events import Recorder
 from podplane.model.config import NODE_GRACE_SECONDS

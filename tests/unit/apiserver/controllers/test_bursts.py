@@ -10,10 +10,10 @@ import pytest
 from podplane.apiserver.controllers import job as jobs
 from podplane.apiserver.controllers import job_pods
 from podplane.apiserver.controllers.decision import Action, Create, Delete, Patch, View
-from podplane.apiserver.controllers.manager import Manager, Task
-from podplane.apiserver.controllers.objects import Key
 from podplane.apiserver.controllers.pods import BURST
 from podplane.apiserver.controllers.stored import StoredView
+from podplane.controllers.manager import Manager, Task
+from podplane.controllers.objects import Key
 from tests.unit.apiserver.controllers.cluster import APPS, Cluster, workload
 from tests.unit.apiserver.controllers.test_jobs import WORK, running, status, terminate
 from tests.unit.apiserver.controllers.test_workloads import JOBS, conditions, job

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from podplane.apiserver.controllers import load_balancer
 from podplane.apiserver.controllers.decision import Action, Controller, View
-from podplane.apiserver.controllers.objects import Key
+from podplane.controllers import load_balancer
+from podplane.controllers.objects import Key
 from podplane.services import pools, ranges
 from tests.unit.apiserver.controllers.cluster import Cluster
 

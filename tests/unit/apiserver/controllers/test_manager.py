@@ -11,11 +11,11 @@ from contextlib import suppress
 import pytest
 
 from podplane.apiserver.controllers.decision import Action, Again, Controller, Create, Note, Patch, View, itself
-from podplane.apiserver.controllers.manager import LAST_RETRY_SECONDS, Manager
-from podplane.apiserver.controllers.objects import Key, Object
 from podplane.apiserver.controllers.stored import StoredView
 from podplane.apiserver.identity import controller
 from podplane.apiserver.server import utc_now
+from podplane.controllers.manager import LAST_RETRY_SECONDS, Manager
+from podplane.controllers.objects import Key, Object
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import ApiError
 from podplane.kubeapi.events import Recorder
@@ -101,9 +101,7 @@ async def test_what_always_fails_waits_no_longer_than_a_minute() -> None:
 
 
 async def test_a_success_forgets_the_failures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "podplane.apiserver.controllers.manager.FIRST_RETRY_SECONDS", 60.0
-    )  # no decision but those that are asked for
+    monkeypatch.setattr("podplane.controllers.manager.FIRST_RETRY_SECONDS", 60.0)  # no decision but those that are asked for
     answers = iter([False, True, False])
 
     def decide(_: View, __: Key) -> Iterable[Action]:

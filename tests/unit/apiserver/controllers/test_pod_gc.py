@@ -7,7 +7,7 @@ from typing import Any
 
 from podplane.apiserver.controllers import pod_gc
 from podplane.apiserver.controllers.decision import Again, Delete, Patch
-from podplane.apiserver.controllers.objects import key_of
+from podplane.controllers.objects import key_of
 from tests.unit.apiserver.controllers.cluster import APPS, Cluster, workload
 from tests.unit.apiserver.test_server import PODS
 

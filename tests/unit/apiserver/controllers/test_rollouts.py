@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from podplane.apiserver.controllers.objects import owned_by
 from podplane.apiserver.controllers.pods import share
 from podplane.apiserver.controllers.replica_set import worth
+from podplane.controllers.objects import owned_by
 from tests.unit.apiserver.controllers.cluster import APPS, Cluster, image, workload
 from tests.unit.apiserver.test_server import PODS, Object
 

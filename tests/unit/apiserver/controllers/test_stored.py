@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 
 from podplane.apiserver.controllers import stored
 from podplane.apiserver.controllers.endpoint_slices import of_pod
-from podplane.apiserver.controllers.objects import Key, controller_of
 from podplane.apiserver.controllers.stored import StoredView
-from podplane.apiserver.kinds.names import matches
 from podplane.apiserver.kinds.table import RESOURCES
 from podplane.apiserver.store import Store
+from podplane.controllers.objects import Key, controller_of, matches
 from tests.unit.apiserver.controllers.cluster import Cluster
 
 Object = dict[str, Any]

@@ -3,9 +3,9 @@
     write → whom does it concern → queue → decide → actions → (writes → …)
 
 A turn takes some keys, in one transaction, and lets others run before the next. Since a decision's actions are carried out before
-anything else is decided, no cache can be behind. What fails is tried again, later each time. All that a controller knows stands in the
-store: one that was killed in the middle goes on when the next one starts, by deciding about everything once. A turn that could not be
-stored is done again.
+anything else is decided, no cache can be behind: who keeps one is told what was written (`written`). What fails is tried again, later each
+time. All that a controller knows stands in the API: one that was killed in the middle goes on when the next one starts, by deciding about
+everything once. A turn of which nothing could be written is done again.
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ import heapq
 import logging
 import math
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Generic, Protocol, TypeVar
 
-from podplane.apiserver.controllers.decision import Action, Again, Bind, Concerns, Controller, Create, Delete, Note, Patch, View
-from podplane.apiserver.controllers.objects import Key, Object, controller_of, is_related_alike, key_of
-from podplane.apiserver.kinds.resource import Resource
-from podplane.apiserver.store import Unwritable
+from podplane.controllers.decision import Action, Again, Bind, ControllerOf, Create, Delete, Note, Objects, Patch
+from podplane.controllers.objects import Key, Object, controller_of, is_related_alike, key_of
 from podplane.kubeapi.client import Client
-from podplane.kubeapi.errors import UNWRITABLE, AlreadyExists, ApiError, Conflict, NotFound, Terminating
+from podplane.kubeapi.errors import UNWRITABLE, AlreadyExists, ApiError, Conflict, NotFound, Terminating, Unwritable
 from podplane.kubeapi.events import WARNING, Recorder
 
 log = logging.getLogger(__name__)
@@ -34,33 +33,47 @@ FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS, DOUBLINGS = 0.01, 60.0, 20
 PODS = "pods"
 Task = tuple[str, Key]
 """(a controller's name, what it is to decide about)."""
+V = TypeVar("V", bound=Objects)
 
 
-class Manager:
-    """All controllers, each with a client of its own."""
+class Kind(Protocol):
+    """What objects are of."""
+
+    @property
+    def id(self) -> str:
+        """The plural with the group, as in `replicasets.apps`."""
+
+
+def _told_nobody(resource: str, object_: Mapping[str, Any]) -> None:
+    """Who has no cache needs not be told."""
+
+
+class Manager(Generic[V]):
+    """All controllers, each with a client of its own. `written` is told each object that they wrote, as the API answers it."""
 
     def __init__(
         self,
-        controllers: Sequence[Controller],
-        view: View,
+        controllers: Sequence[ControllerOf[V]],
+        view: V,
         clients: Mapping[str, tuple[Client, Recorder]],
-        transaction: Callable[[], AbstractContextManager[None]],
+        transaction: Callable[[], AbstractContextManager[None]] = nullcontext,
+        written: Callable[[str, Mapping[str, Any]], None] = _told_nobody,
     ) -> None:
         self._controllers = {controller.name: controller for controller in controllers}
-        self._watching: dict[str, list[Controller]] = {}
+        self._watching: dict[str, list[ControllerOf[V]]] = {}
         for controller in controllers:
             for resource in controller.watches:
                 self._watching.setdefault(resource, []).append(controller)
         self._view = view
         self._clients = clients
-        self._transaction = transaction
+        self._transaction, self._written = transaction, written
         self._queue: dict[Task, None] = {}
         self._later: list[tuple[float, Task]] = []
         self._due: dict[Task, float] = {}
         self._failures: dict[Task, int] = {}
         self._wake = asyncio.Event()
 
-    def observe(self, resource: Resource, old: Object | None, new: Object | None) -> None:
+    def observe(self, resource: Kind, old: Object | None, new: Object | None) -> None:
         """A write: queue whom it concerns."""
         is_same = resource.id == PODS and old is not None and new is not None and is_related_alike(old, new)
         versions = (new,) if is_same else (old, new)
@@ -79,7 +92,7 @@ class Manager:
                 for object_ in self._view.all(resource):
                     self._enqueue(controller.name, concerns, object_)
 
-    def _enqueue(self, name: str, concerns: Concerns, object_: Object) -> None:
+    def _enqueue(self, name: str, concerns: Callable[[V, Object], Iterable[Key]], object_: Object) -> None:
         """A controller that can't say whom an object concerns keeps nobody from writing it."""
         try:
             for key in concerns(self._view, object_):
@@ -176,7 +189,9 @@ class Manager:
                     await self._create(client, recorder, resource, namespace, object_)
                 case Patch(resource, target, body, subresource):
                     uid = target["metadata"]["uid"]
-                    await client.patch(resource, *key_of(target), body, uid=uid, subresource=subresource)
+                    self._written(
+                        resource, await client.patch(resource, *key_of(target), body, uid=uid, subresource=subresource)
+                    )
                 case Delete(resource, target, grace, policy):
                     uid = target["metadata"]["uid"]
                     await client.delete(resource, *key_of(target), grace=grace, uid=uid, policy=policy)
@@ -192,6 +207,7 @@ class Manager:
         kind = f"{owner['apiVersion']}/{owner['kind']}" if owner is not None else ""
         try:
             made = await client.create(resource, namespace, object_)
+            self._written(resource, made)
         except (AlreadyExists, Terminating):  # the owner outlives its pods, when their namespace goes
             return
         except ApiError as error:

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from podplane.apiserver.controllers.objects import Key, Object, key_of
-from podplane.apiserver.kinds import names
-from podplane.apiserver.service_ips import RANGES, SERVICES
+from podplane.controllers.objects import Key, Object, key_of, matches
 from podplane.services.pools import CLASS, POOLS, WANTED_IPS, AddressRequest, Pool, is_lacking, pool_of
 from podplane.services.ranges import Allocated
 from podplane.state.value import IPAddress, IPNetwork
 
-NODES, SLICES = "nodes", "endpointslices.discovery.k8s.io"
+SERVICES, NODES = "services", "nodes"
+SLICES, RANGES = "endpointslices.discovery.k8s.io", "servicecidrs.networking.k8s.io"
 WHOSE = {RANGES: "Services", NODES: "pods"}
 API_SERVER, NAME_LABEL = ("default", "kubernetes"), "kubernetes.io/service-name"
 
@@ -30,7 +29,7 @@ def is_own_load_balancer(service: Object) -> bool:
 def ips_of(service: Object) -> list[IPAddress]:
     """The addresses that it has."""
     ingress = service.get("status", {}).get("loadBalancer", {}).get("ingress", ())
-    return [ipaddress.ip_address(one["ip"]) for one in ingress if one.get("ip")]
+    return list(_addresses(one.get("ip", "") for one in ingress))
 
 
 def request_of(service: Object) -> AddressRequest:
@@ -47,22 +46,32 @@ def machines_of(resource: str, object_: Object) -> list[IPAddress]:
     """Addresses of machines that an object tells of: a node's, or those where the API server is."""
     if resource == NODES:
         addresses = object_.get("status", {}).get("addresses", ())
-        return [ipaddress.ip_address(one["address"]) for one in addresses if one["type"] == "InternalIP"]
+        return list(_addresses(one["address"] for one in addresses if one["type"] == "InternalIP"))
     metadata = object_["metadata"]
     if resource != SLICES or (metadata["namespace"], metadata.get("labels", {}).get(NAME_LABEL)) != API_SERVER:
         return []
-    found: list[IPAddress] = []
-    for text in (text for endpoint in object_.get("endpoints", ()) for text in endpoint["addresses"]):
-        with contextlib.suppress(ValueError):  # a name
-            found.append(ipaddress.ip_address(text))
-    return found
+    return list(_addresses(text for endpoint in object_.get("endpoints", ()) for text in endpoint["addresses"]))
 
 
 def networks_of(resource: str, object_: Object) -> list[IPNetwork]:
     """Networks of Services or pods that an object tells of."""
     spec = object_.get("spec", {})
     texts = spec.get("cidrs", ()) if resource == RANGES else spec.get("podCIDRs", ()) if resource == NODES else ()
-    return [ipaddress.ip_network(text) for text in texts]
+    return list(_networks(texts))
+
+
+def _addresses(texts: Iterable[str]) -> Iterator[IPAddress]:
+    """Those that are addresses: names are none, and of what kubelets say nobody has looked whether it can be one."""
+    for text in texts:
+        with contextlib.suppress(ValueError):
+            yield ipaddress.ip_address(text)
+
+
+def _networks(texts: Iterable[str]) -> Iterator[IPNetwork]:
+    """Those that are networks."""
+    for text in texts:
+        with contextlib.suppress(ValueError):
+            yield ipaddress.ip_network(text)
 
 
 class LoadBalancers:
@@ -137,6 +146,6 @@ class LoadBalancers:
         found: list[tuple[bool, str]] = []
         for name, object_ in self._objects.items():
             selector = object_["spec"].get("serviceSelector") or {}
-            if "deletionTimestamp" not in object_["metadata"] and names.matches(selector, labels):
+            if "deletionTimestamp" not in object_["metadata"] and matches(selector, labels):
                 found.append((not selector, name))
         return [pool for _, name in sorted(found) if (pool := self.pool(name)) is not None]

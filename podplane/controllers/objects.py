@@ -35,3 +35,22 @@ def owned_by(owner: Object, kind: str, api_version: str) -> Object:
     metadata = owner["metadata"]
     reference = {"apiVersion": api_version, "kind": kind, "name": metadata["name"], "uid": metadata["uid"]}
     return {**reference, "controller": True, "blockOwnerDeletion": True}
+
+
+def matches(selector: Object, labels: Object) -> bool:
+    """Does a meta/v1 LabelSelector choose these labels? (An empty one chooses all.)"""
+    for key, value in selector.get("matchLabels", {}).items():
+        if labels.get(key) != value:
+            return False
+    for term in selector.get("matchExpressions", ()):
+        own, values = labels.get(term.get("key")), term.get("values", ())
+        match term.get("operator"):
+            case "In" if own not in values:
+                return False
+            case "NotIn" if own is not None and own in values:
+                return False
+            case "Exists" if own is None:
+                return False
+            case "DoesNotExist" if own is not None:
+                return False
+    return True

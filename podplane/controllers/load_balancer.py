@@ -5,11 +5,13 @@ A change concerns only the Services that it can give an address or take one from
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from podplane.apiserver.controllers.decision import Action, Concerns, Controller, Note, Patch, View, itself
-from podplane.apiserver.controllers.load_balancers import (
+from podplane.controllers.decision import Action, ControllerOf, Note, Objects, Patch, itself
+from podplane.controllers.load_balancers import (
     NODES,
+    RANGES,
+    SERVICES,
     SLICES,
     ips_of,
     is_own_load_balancer,
@@ -17,16 +19,16 @@ from podplane.apiserver.controllers.load_balancers import (
     networks_of,
     request_of,
 )
-from podplane.apiserver.controllers.objects import Key, Object, key_of
-from podplane.apiserver.service_ips import RANGES, SERVICES
+from podplane.controllers.objects import Key, Object, key_of
 from podplane.services import pools
 from podplane.services.pools import POOLS, WANTED_IPS
 from podplane.services.ranges import of_network
 
 WARNING = "Warning"
+Concerns = Callable[[Objects, Object], Iterable[Key]]
 
 
-def _decide(view: View, key: Key) -> Iterator[Action]:
+def _decide(view: Objects, key: Key) -> Iterator[Action]:
     service = view.get(SERVICES, key)
     if service is None or "deletionTimestamp" in service["metadata"]:
         return
@@ -53,7 +55,7 @@ def _decide(view: View, key: Key) -> Iterator[Action]:
         yield Note(service, "NoLoadBalancerAddress", problem, WARNING)
 
 
-def _itself_and_waiting(view: View, service: Object) -> Iterable[Key]:
+def _itself_and_waiting(view: Objects, service: Object) -> Iterable[Key]:
     """A Service that releases an address concerns those that wait for one."""
     yield key_of(service)
     known = view.load_balancers()
@@ -61,14 +63,14 @@ def _itself_and_waiting(view: View, service: Object) -> Iterable[Key]:
         yield from known.waiting
 
 
-def _all(view: View, _: Object) -> Iterable[Key]:
+def _all(view: Objects, _: Object) -> Iterable[Key]:
     return (key_of(service) for service in view.all(SERVICES) if is_own_load_balancer(service))
 
 
 def _in_the_way(resource: str) -> Concerns:
     """An address or network that is somebody's concerns those that have it, and, once it is gone, those that wait for one."""
 
-    def concerns(view: View, object_: Object) -> Iterable[Key]:
+    def concerns(view: Objects, object_: Object) -> Iterable[Key]:
         known, machines, networks = view.load_balancers(), machines_of(resource, object_), networks_of(resource, object_)
         for ip in machines:
             yield from known.own.owners(ip)
@@ -93,7 +95,7 @@ def _what_it_says(pool: Object) -> object:
 
 OBSTACLES = (NODES, SLICES, RANGES)
 """Resources that tell of addresses that no Service may have."""
-CONTROLLER = Controller(
+CONTROLLER: ControllerOf[Objects] = ControllerOf(
     "load-balancer-controller",
     {SERVICES: _itself_and_waiting, POOLS: _all, **{resource: _in_the_way(resource) for resource in OBSTACLES}},
     _decide,
@@ -107,7 +109,7 @@ CONTROLLER = Controller(
 )
 
 
-def _count(view: View, key: Key) -> Iterator[Action]:
+def _count(view: Objects, key: Key) -> Iterator[Action]:
     """How many addresses of a pool are in use, and what is wrong with it."""
     object_, known = view.get(POOLS, key), view.load_balancers()
     pool = known.pool(key[1])
@@ -123,7 +125,7 @@ def _count(view: View, key: Key) -> Iterator[Action]:
             yield Note(object_, "InvalidAddresses", problem, WARNING)
 
 
-def _pools_with_it(view: View, service: Object) -> Iterable[Key]:
+def _pools_with_it(view: Objects, service: Object) -> Iterable[Key]:
     """A Service concerns the pools whose addresses it has."""
     return (("", pool.name) for pool in view.load_balancers().pools() if any(ip in pool for ip in ips_of(service)))
 
@@ -131,13 +133,13 @@ def _pools_with_it(view: View, service: Object) -> Iterable[Key]:
 def _every_pool(resource: str) -> Concerns:
     """A network of Services or pods concerns every pool: it may have addresses of it."""
 
-    def concerns(view: View, object_: Object) -> Iterable[Key]:
+    def concerns(view: Objects, object_: Object) -> Iterable[Key]:
         return map(key_of, view.all(POOLS)) if networks_of(resource, object_) else ()
 
     return concerns
 
 
-POOL_CONTROLLER = Controller(
+POOL_CONTROLLER: ControllerOf[Objects] = ControllerOf(
     "load-balancer-pool-controller",
     {POOLS: itself, SERVICES: _pools_with_it, NODES: _every_pool(NODES), RANGES: _every_pool(RANGES)},
     _count,
