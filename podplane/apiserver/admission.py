@@ -117,7 +117,7 @@ class Admission:
     def _take_given_blocks(self, node: Object) -> None:
         """The blocks that the node was created with. Problem unless they are free blocks of the cluster CIDRs."""
         taken: list[IPNetwork] = []
-        for block in map(ipaddress.ip_network, node["spec"]["podCIDRs"]):
+        for block in map(ipaddress.ip_network, node["spec"]["podCIDRs"] if self._blocks else ()):
             if any(pool.take(block) for pool in self._blocks):
                 taken.append(block)
                 continue
@@ -140,6 +140,8 @@ class Admission:
                 self._release(taken)
                 name = node["metadata"]["name"]
                 raise Problem("Forbidden", f"node {name} gets no pod block: {error}: give a larger cluster CIDR") from None
+            if not taken:  # somebody else gives them
+                return
             spec["podCIDRs"] = [str(block) for block in taken]
         else:
             self._take_given_blocks(node)

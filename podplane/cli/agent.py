@@ -38,12 +38,13 @@ def agent(context: click.Context, kubeconfig: str, config: str, node_name: str, 
         found = replace(found, run_dir=run_dir)
     name = node_name or found.node_name or socket.gethostname().lower()
     configuration.check_node_name(name)
-    access = _access(kubeconfig)
+    access = access_of(kubeconfig)
     program.check_root()
     program.run(access, name, found)
 
 
-def _access(kubeconfig: str) -> Access:
+def access_of(kubeconfig: str) -> Access:
+    """The API of a kubeconfig, or of the pod that this runs in. MachineError without either."""
     from pathlib import Path
 
     from podplane.kubeapi.access import AccessError, from_kubeconfig, in_cluster
@@ -95,7 +96,7 @@ def unit(context: click.Context, install: bool) -> None:
     except ValueError as error:
         raise MachineError(str(error)) from None
     if install:  # of a unit that can't start nobody says that it is ready to be enabled
-        _access(given["kubeconfig"])
+        access_of(given["kubeconfig"])
     elif not Path(given["kubeconfig"]).exists():
         click.echo(f"warning: {given['kubeconfig']} is not there, and the agent does not start without it", err=True)
     own = (sys.executable, __file__, given["kubeconfig"], given["config"])

@@ -41,6 +41,11 @@ COMMANDS = {
     "fault": ("podplane.cli.fault", "fault", "Let something go wrong on a node, and undo it."),
     "cluster": ("podplane.cli.cluster.group", "cluster", "podplane on a real cluster: how it does, and what is wrong."),
     "agent": ("podplane.cli.agent", "agent", "Be the agent of this machine as a node of a cluster."),
+    "controllers": (
+        "podplane.cli.controllers",
+        "controllers",
+        "Give addresses to load balancers and blocks to nodes of a cluster.",
+    ),
     "cni": ("podplane.cli.cni", "cni", "Install the plugin by which container engines ask the agent."),
     "check": ("podplane.cli.check.command", "check", "Prove the promises of the network model with packets."),
 }

@@ -14,6 +14,7 @@ from typing import Generic, Protocol, TypeVar
 import msgspec
 
 from podplane.controllers.load_balancers import LoadBalancers
+from podplane.controllers.node_blocks import NodeBlocks
 from podplane.controllers.objects import Key, Object, key_of
 
 
@@ -28,6 +29,13 @@ class Objects(Protocol):
 
     def load_balancers(self) -> LoadBalancers:
         """Load balancers and their pools, and who has which address."""
+
+
+class Cluster(Objects, Protocol):
+    """Those of a cluster whose control plane is somebody else's."""
+
+    def node_blocks(self) -> NodeBlocks:
+        """Which Node has which block."""
 
 
 class Create(msgspec.Struct, frozen=True):

@@ -92,7 +92,7 @@ class _Kept(msgspec.Struct, frozen=True):
 
 async def find(client: Client, nodes: Iterable[Node]) -> Cidrs:
     """What the cluster says now. ApiError when it does not answer."""
-    kubeadm = of_kubeadm(await _kubeadm_config(client))
+    kubeadm = of_kubeadm(await kubeadm_config(client))
     service, service_from = await _ranges(client), RANGES_FROM
     if not service:
         service, service_from = kubeadm.service, kubeadm.service_from
@@ -107,7 +107,8 @@ async def with_ranges(client: Client, known: Cidrs) -> Cidrs:
     return msgspec.structs.replace(known, service=ranges, service_from=RANGES_FROM) if ranges else known
 
 
-async def _kubeadm_config(client: Client) -> Mapping[str, Any]:
+async def kubeadm_config(client: Client) -> Mapping[str, Any]:
+    """kubeadm's ConfigMap; nothing where there is none, or it may not be seen. ApiError when the API does not answer."""
     try:
         return await client.get("configmaps", NAMESPACE, KUBEADM)
     except ApiError as error:
@@ -129,18 +130,39 @@ async def _ranges(client: Client) -> tuple[str, ...]:
 
 def of_kubeadm(config_map: Mapping[str, Any]) -> Cidrs:
     """What kubeadm's ConfigMap says; nothing where it makes no sense."""
-    import yaml  # where the configuration names the networks, nobody needs it
-
-    try:
-        content = yaml.load(str((config_map.get("data") or {}).get(KEY, "")), Loader=yaml.CSafeLoader)
-    except (yaml.YAMLError, ValueError):
-        return Cidrs()
-    networking = content.get("networking") if isinstance(content, dict) else None
-    if not isinstance(networking, dict):
-        return Cidrs()
+    networking = _part(_cluster_configuration(config_map), "networking")
     cluster, service = (networks(str(networking.get(name) or "").split(",")) for name in ("podSubnet", "serviceSubnet"))
     where = f"the ConfigMap {KUBEADM}"
     return Cidrs(cluster, service, where if cluster else "", where if service else "")
+
+
+def other_allocator(config_map: Mapping[str, Any]) -> str:
+    """Why kube-controller-manager gives blocks to Nodes, as kubeadm starts it with --allocate-node-cidrs where the cluster has a podSubnet;
+    "" when nothing says so."""
+    content = _cluster_configuration(config_map)
+    given = _part(content, "controllerManager").get("extraArgs") or {}
+    if isinstance(given, list):  # v1beta4; before, a mapping
+        given = {one.get("name"): one.get("value") for one in given if isinstance(one, dict)}
+    if not _part(content, "networking").get("podSubnet") or str(given.get("allocate-node-cidrs", "true")).lower() == "false":
+        return ""
+    return (
+        f"kube-controller-manager gives them, as the ConfigMap {KUBEADM} has a podSubnet: "
+        "start it with --allocate-node-cidrs=false (controllerManager.extraArgs), or have no nodeBlocks here"
+    )
+
+
+def _cluster_configuration(config_map: Mapping[str, Any]) -> object:
+    import yaml  # where the configuration names the networks, nobody needs it
+
+    try:
+        return yaml.load(str((config_map.get("data") or {}).get(KEY, "")), Loader=yaml.CSafeLoader)
+    except (yaml.YAMLError, ValueError):
+        return None
+
+
+def _part(content: object, name: str) -> Mapping[str, Any]:
+    found = content.get(name) if isinstance(content, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def networks(texts: Iterable[str]) -> tuple[str, ...]:

@@ -143,12 +143,13 @@ def _check(network: NetworkConfig) -> None:
 def read(path: str) -> Configuration:
     """The configuration in a file; the defaults without one ("" as `path`). MachineError when it can't be that."""
     try:
-        return parsed(_content(Path(path)) if path else {})
+        return parsed(content_of(Path(path)) if path else {})
     except MachineError as error:
         raise MachineError(f"{path}: {error}" if path else str(error)) from None
 
 
-def _content(path: Path) -> object:
+def content_of(path: Path) -> object:
+    """What a file in YAML says. MachineError when it can't be read."""
     import yaml  # costs a start without a file nothing
 
     try:

@@ -1,4 +1,4 @@
-"""What an agent may do in the API of its cluster: no more than it does. Tests hold the rules against what an agent asks for.
+"""What agents and controllers may do in the API of their cluster: no more than they do. Tests hold the rules against what they ask for.
 
 `manifests` makes the objects of them: a ServiceAccount, a ClusterRole with what concerns the whole cluster, and a Role with what concerns
 one namespace alone. And a ServiceAccount without any right, by whose tokens agents know who may read them (`kubeapi.authorization`).
@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from podplane.controllers.leadership import NAME as LEASE
 from podplane.machine.cidrs import KUBEADM
 from podplane.model.config import VIEWER
 
@@ -61,9 +62,39 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def allows(group: str, resource: str, verb: str, namespace: str) -> Rule | None:
-    """The rule by which an agent may do this; None when none says so."""
-    for rule in RULES:
+VIEWERS = {"metadata": {"name": VIEWER, "namespace": NAMESPACE}, "automountServiceAccountToken": False}
+"""The ServiceAccount without any right."""
+
+
+class Account(msgspec.Struct, frozen=True):
+    """A ServiceAccount of `NAMESPACE`, and what it may do."""
+
+    name: str
+    rules: tuple[Rule, ...]
+
+
+AGENTS = Account(ACCOUNT, RULES)
+CONTROLLERS = Account(
+    "podplane-controllers",
+    (
+        Rule("", ("nodes", "services"), READ, "who has which block and which address"),
+        Rule("networking.k8s.io", ("servicecidrs",), READ, "addresses of Services are nobody else's"),
+        Rule("podplane.dev", ("loadbalancerpools",), READ, "addresses for load balancers"),
+        Rule("discovery.k8s.io", ("endpointslices",), READ, "addresses of the API server are nobody else's", "default"),
+        Rule("", ("services/status",), ("patch",), "a load balancer is told its addresses"),
+        Rule("podplane.dev", ("loadbalancerpools/status",), ("patch",), "a pool says how much of it is in use"),
+        Rule("", ("nodes",), ("patch",), "a node gets blocks"),
+        Rule("", ("configmaps",), ("get",), "whether kube-controller-manager gives blocks", NAMESPACE, (KUBEADM,)),
+        Rule("", ("events",), ("create", "get", "patch"), "what can't be done is told to users"),
+        Rule("coordination.k8s.io", ("leases",), ("create",), "which of the processes leads", NAMESPACE),
+        Rule("coordination.k8s.io", ("leases",), ("get", "patch"), "likewise", NAMESPACE, (LEASE,)),
+    ),
+)
+
+
+def allows(group: str, resource: str, verb: str, namespace: str, account: Account = AGENTS) -> Rule | None:
+    """The rule by which an account may do this; None when none says so."""
+    for rule in account.rules:
         if (
             (group, rule.namespace or namespace) == (rule.group, namespace)
             and resource in rule.resources
@@ -73,25 +104,25 @@ def allows(group: str, resource: str, verb: str, namespace: str) -> Rule | None:
     return None
 
 
-def manifests() -> list[dict[str, Any]]:
+def manifests(of: Account = AGENTS) -> list[dict[str, Any]]:
     """The objects to create in a cluster."""
-    account = {"kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE}
-    viewer = {"metadata": {"name": VIEWER, "namespace": NAMESPACE}, "automountServiceAccountToken": False}
+    account = {"kind": "ServiceAccount", "name": of.name, "namespace": NAMESPACE}
     found: list[dict[str, Any]] = [
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": ACCOUNT, "namespace": NAMESPACE}},
-        {"apiVersion": "v1", "kind": "ServiceAccount", **viewer},
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": of.name, "namespace": NAMESPACE}},
     ]
-    for namespace in dict.fromkeys(rule.namespace for rule in RULES):
+    if of is AGENTS:
+        found.append({"apiVersion": "v1", "kind": "ServiceAccount", **VIEWERS})
+    for namespace in dict.fromkeys(rule.namespace for rule in of.rules):
         kind = "Role" if namespace else "ClusterRole"
-        metadata = {"name": ACCOUNT} | ({"namespace": namespace} if namespace else {})
+        metadata = {"name": of.name} | ({"namespace": namespace} if namespace else {})
         rules = [
             {"apiGroups": [rule.group], "resources": list(rule.resources), "verbs": list(rule.verbs)}
             | ({"resourceNames": list(rule.names)} if rule.names else {})
-            for rule in RULES
+            for rule in of.rules
             if rule.namespace == namespace
         ]
         version = "rbac.authorization.k8s.io/v1"
-        reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": ACCOUNT}
+        reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": of.name}
         found += [
             {"apiVersion": version, "kind": kind, "metadata": metadata, "rules": rules},
             {

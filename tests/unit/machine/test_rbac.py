@@ -1,32 +1,38 @@
-"""What an agent may do, as objects for a cluster."""
+"""What agents and controllers may do, as objects for a cluster."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+import pytest
 
 from podplane.agent import peer_condition
 from podplane.machine import rbac
 from podplane.model.config import BACKENDS, UNDERLAY_MTU
 
 PAGE = Path(__file__).parents[3] / "docs/agent.md"
+PAGES = {rbac.AGENTS: PAGE, rbac.CONTROLLERS: PAGE.with_name("controllers.md")}
+each = pytest.mark.parametrize("account", PAGES, ids=lambda account: account.name)
 
 
-def test_every_rule_is_in_the_role_of_its_namespace() -> None:
-    objects = {(one["kind"], one["metadata"].get("namespace", "")): one for one in rbac.manifests()}
-    for rule in rbac.RULES:
+@each
+def test_every_rule_is_in_the_role_of_its_namespace(account: rbac.Account) -> None:
+    objects = {(one["kind"], one["metadata"].get("namespace", "")): one for one in rbac.manifests(account)}
+    for rule in account.rules:
         kind = "Role" if rule.namespace else "ClusterRole"
         given = {"apiGroups": [rule.group], "resources": list(rule.resources), "verbs": list(rule.verbs)}
         given |= {"resourceNames": list(rule.names)} if rule.names else {}
         assert given in objects[kind, rule.namespace]["rules"]
         binding = objects[f"{kind}Binding", rule.namespace]
         assert binding["roleRef"]["kind"] == kind
-        assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "podplane-agent", "namespace": "kube-system"}]
+        assert binding["subjects"] == [{"kind": "ServiceAccount", "name": account.name, "namespace": "kube-system"}]
 
 
-def test_no_rule_has_a_wildcard_or_what_another_one_has() -> None:
+@each
+def test_no_rule_has_a_wildcard_or_what_another_one_has(account: rbac.Account) -> None:
     rights = [
         (rule.group, resource, verb, rule.namespace)
-        for rule in rbac.RULES
+        for rule in account.rules
         for resource in rule.resources
         for verb in rule.verbs
     ]
@@ -45,12 +51,13 @@ def test_what_is_allowed_in_one_namespace_is_not_in_others() -> None:
     assert rbac.allows("", "secrets", "get", "default") is None
 
 
-def test_the_documentation_has_every_rule_and_no_other() -> None:
-    _, _, rights = PAGE.read_text().partition("\n## Rights\n")
+@each
+def test_the_documentation_has_every_rule_and_no_other(account: rbac.Account) -> None:
+    _, _, rights = PAGES[account].read_text().partition("\n## Rights\n")
     rows = [line for line in rights.partition("\n## ")[0].splitlines() if line.startswith("| ")]
     assert rows[1:] == [
         f"| {', '.join(rule.resources)} | {', '.join(rule.verbs)} | {': '.join((rule.namespace or 'all', *rule.names))} | {rule.why} |"
-        for rule in rbac.RULES
+        for rule in account.rules
     ]
 
 

@@ -1,0 +1,87 @@
+"""Blocks of addresses for Nodes (`spec.podCIDRs`), where kube-controller-manager gives none.
+
+    a Node without blocks    gets one of each range, the primary family first, unless something is in the way: that is said by an event
+    a Node with blocks       keeps them, whoever gave them and whatever the ranges are: nobody else gets what overlaps them
+    two Nodes with one       said of the younger Node (a control plane was restored from a backup, say). The API lets nobody change the
+                             blocks of a Node (ValidateNodeUpdate), and the pods of one that is deleted go with it: people say when
+
+Before a Node gets blocks it is left alone for a moment: who else gives some is found out so, and then nobody gets any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from podplane.controllers.decision import Action, Again, Cluster, ControllerOf, Note, Patch
+from podplane.controllers.load_balancers import NODES, networks_of
+from podplane.controllers.node_blocks import NodeBlocks
+from podplane.controllers.objects import Key, Object, key_of
+
+WARNING = "Warning"
+NO_BLOCK, TWICE = "NoPodCIDR", "PodCIDRTwice"
+AGAIN_SECONDS = 30.0
+"""What is in the way is looked at again so often."""
+
+
+def _decide(view: Cluster, key: Key) -> Iterator[Action]:
+    node, known = view.get(NODES, key), view.node_blocks()
+    if node is None:
+        return
+    if networks_of(NODES, node):
+        yield from _said_twice(view, known, key, node)
+    elif "deletionTimestamp" not in node["metadata"]:
+        yield from _given(known, key, node)
+
+
+def _given(known: NodeBlocks, key: Key, node: Object) -> Iterator[Action]:
+    if (left := known.patience(key)) > 0:
+        yield Again(left)
+        return
+    why = known.obstacle()
+    blocks, missing = ((), why) if why else known.give(key)
+    if missing:
+        if known.is_news(key, missing):
+            yield Note(node, NO_BLOCK, missing, WARNING)
+        yield Again(AGAIN_SECONDS)
+        return
+    texts = [str(block) for block in blocks]
+    yield Patch(NODES, node, {"spec": {"podCIDR": texts[0], "podCIDRs": texts}})
+
+
+def _said_twice(view: Cluster, known: NodeBlocks, key: Key, node: Object) -> Iterator[Action]:
+    for own, other, owner in known.twice(key, node):
+        theirs = view.get(NODES, owner)
+        if theirs is None or _age(theirs) > _age(node):
+            continue
+        which = "" if own == other else f" overlaps {other}, which"
+        name = key[1]
+        message = (
+            f"its block {own}{which} is that of the node {owner[1]}, too, which is older and keeps it. Drain {name}, delete \
+the Node, and start its kubelet again: it gets another block"
+        )
+        yield Note(node, TWICE, message, WARNING)
+
+
+def _age(node: Object) -> tuple[str, str]:
+    """The older Node is the lesser one; of the same second, by name."""
+    return node["metadata"].get("creationTimestamp", ""), node["metadata"]["name"]
+
+
+def _itself_and_others(view: Cluster, node: Object) -> Iterable[Key]:
+    """A Node concerns those that have its blocks, too, and, when it had what is free now, one that waits."""
+    known = view.node_blocks()
+    yield key_of(node)
+    for network in networks_of(NODES, node):
+        overlapping = list(known.blocks.overlapping(network))
+        for _, owners in overlapping:
+            yield from owners
+        if not overlapping and known.waiting:
+            yield next(iter(known.waiting))
+
+
+CONTROLLER: ControllerOf[Cluster] = ControllerOf(
+    "node-block-controller",
+    {NODES: _itself_and_others},
+    _decide,
+    {NODES: lambda node: (networks_of(NODES, node), node["metadata"].get("deletionTimestamp"))},
+)

@@ -1,0 +1,116 @@
+"""What controllers see of a cluster: at once what they wrote, whatever the watch tells late; and the decisions of a lab on it."""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+from typing import Any
+
+from podplane.controllers import load_balancer
+from podplane.controllers.load_balancers import SERVICES as RESOURCE
+from podplane.controllers.node_blocks import NodeBlocks
+from podplane.controllers.watched import AHEAD_SECONDS, Watched
+from podplane.kubeapi.errors import ApiError
+from tests.unit.controllers.cluster import POOLS, SERVICES, Watching, add_node, addresses_of, api_of, balance, said, service
+
+KEY = ("default", "web")
+
+
+@dataclasses.dataclass
+class Clock:
+    seconds: float = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def owners(watched: Watched, ip: str) -> Any:
+    return watched.load_balancers().own.owners(ipaddress.ip_address(ip))
+
+
+def test_what_was_written_counts_until_the_watch_has_caught_up() -> None:
+    told: list[str] = []
+    watched = Watched(NodeBlocks())
+    watched.observer = lambda part, old, new: told.append(new["metadata"]["resourceVersion"] if new else "")
+    watched.take(RESOURCE, service("web", 10))
+    watched.written(RESOURCE, service("web", 20, "192.0.2.1"))
+    assert owners(watched, "192.0.2.1") == {KEY}
+    for late in (11, 19):
+        watched.take(RESOURCE, service("web", late))
+        assert owners(watched, "192.0.2.1") == {KEY}, "nobody else gets its address meanwhile"
+    watched.take(RESOURCE, service("web", 20, "192.0.2.1"))
+    watched.take(RESOURCE, service("web", 21))
+    assert not owners(watched, "192.0.2.1") and told == ["10", "20", "20", "21"]
+
+
+def test_versions_that_begin_anew_are_taken_after_a_while() -> None:
+    clock = Clock()
+    watched = Watched(NodeBlocks(), clock=clock)
+    watched.take(RESOURCE, service("web", 10))
+    watched.written(RESOURCE, service("web", 2000, "192.0.2.1"))
+    watched.take(RESOURCE, service("web", 15))
+    assert owners(watched, "192.0.2.1") == {KEY}
+    clock.seconds = AHEAD_SECONDS + 1
+    watched.take(RESOURCE, service("web", 15))  # of a backup
+    assert not owners(watched, "192.0.2.1")
+    watched.take(RESOURCE, service("web", 16, "192.0.2.2"))
+    assert owners(watched, "192.0.2.2") == {KEY}
+
+
+def test_an_answer_brings_back_nothing_that_is_gone_or_another_one_by_now() -> None:
+    watched = Watched(NodeBlocks())
+    watched.written(RESOURCE, service("web", 20, "192.0.2.1"))
+    assert watched.get(RESOURCE, KEY) is None
+    watched.take(RESOURCE, service("web", 30, uid="new"))
+    watched.written(RESOURCE, service("web", 20, "192.0.2.1", uid="old"))
+    assert not owners(watched, "192.0.2.1")
+
+
+async def test_load_balancers_get_addresses_by_watches_as_in_a_lab() -> None:
+    api = await api_of("10.96.0.0/24")
+    cluster = await Watching(api).begin()
+    await api("POST", POOLS, {"metadata": {"name": "p"}, "spec": {"addresses": ["192.0.2.1-192.0.2.3", "10.96.0.0/30"]}})
+    await add_node(api, "a", "192.0.2.1")
+    for name in ("one", "two", "three"):
+        await balance(api, name)
+    await cluster.settle()
+    assert [await addresses_of(api, name) for name in ("one", "three", "two")] == [["192.0.2.2"], ["192.0.2.3"], []]
+    assert await said(api, "two") == [
+        ("NoLoadBalancerAddress", "all IPv4 addresses of p are in use: add some to a LoadBalancerPool")
+    ]
+    assert (await api("GET", f"{POOLS}/p"))["status"]["inUse"] == 2
+    await api("DELETE", f"{SERVICES}/one")
+    await cluster.settle()
+    assert await addresses_of(api, "two") == ["192.0.2.2"]
+
+
+async def test_what_nobody_answers_is_written_when_somebody_does() -> None:
+    api = await api_of("10.96.0.0/24")
+    cluster = await Watching(api).begin()
+    await api("POST", POOLS, {"metadata": {"name": "p"}, "spec": {"addresses": ["192.0.2.1"]}})
+    await balance(api, "web")
+    client, _ = cluster.manager._clients[load_balancer.CONTROLLER.name]
+    handler, refused = client._handler, 0
+
+    async def away(request: Any) -> Any:
+        nonlocal refused
+        if request.path.endswith("/web/status") and refused < 2:
+            refused += 1
+            raise ApiError(503, "ServiceUnavailable", "away")
+        return await handler(request)
+
+    client._handler = away
+    await cluster.settle()
+    assert refused == 2 and await addresses_of(api, "web") == ["192.0.2.1"]
+
+
+def test_of_an_object_only_what_is_read_is_kept() -> None:
+    watched = Watched(NodeBlocks())
+    whole = service("web", 10)
+    whole["metadata"] |= {"managedFields": [{"manager": "x"}], "annotations": {"a": "b", "podplane.dev/load-balancer-ips": "1"}}
+    watched.take(RESOURCE, service("web", 9))
+    watched.written(RESOURCE, whole)
+    found = watched.get(RESOURCE, KEY)
+    assert found is not None and "managedFields" not in found["metadata"]
+    assert found["metadata"]["annotations"] == {"podplane.dev/load-balancer-ips": "1"}
+    assert (found["apiVersion"], found["kind"]) == ("v1", "Service"), "lists of Kubernetes do not say"
