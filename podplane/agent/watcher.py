@@ -31,7 +31,8 @@ from podplane.agent.kernel import Kernel, Monitor, SysctlWatch
 from podplane.agent.pause import Pause
 from podplane.kernel.errors import Denied, Exists, NotFound, Retry
 from podplane.state.ledger import Ledger, Status
-from podplane.state.network import QDISC_HANDLE, Fdb, Link, Neighbour, Qdisc, Route, Rule, Sysctl
+from podplane.state.links import LEAST_MTU, carries
+from podplane.state.network import QDISC_HANDLE, Address, Fdb, Link, Neighbour, Qdisc, Route, Rule, Sysctl
 from podplane.state.nft import NftValue
 from podplane.state.nft_members import Members
 from podplane.state.operations import Changes, Failure, LinkEvent, Operation, Report
@@ -462,7 +463,22 @@ class Watcher:
             self._retry_seconds = RETRY_SECONDS
 
     def _foreign_change(self, identities: Iterable[Identity]) -> None:
-        self._foreign.update({one: None for one in identities if not self._went_with_link(one)})
+        theirs = (one for one in identities if not self._went_with_link(one) and not self._went_with_ipv6(one))
+        self._foreign.update(dict.fromkeys(theirs))
+
+    def _went_with_ipv6(self, identity: Identity) -> bool:
+        """Is it of IPv6, on a link of others that carries too little for that? Then the kernel took it, before the agent planned without it
+        (addrconf_notify)."""
+        wanted = self._ledger.desired.get(identity)
+        link = getattr(wanted, "link", "")
+        if not link or identity[1] or carries(6, self.mtu_of(link) or LEAST_MTU[6]):
+            return False
+        match wanted:
+            case Route():
+                return wanted.destination.version == 6
+            case Address() | Neighbour():
+                return wanted.ip.version == 6
+        return False
 
     def _went_with_link(self, identity: Identity) -> bool:
         if not self._remade or identity[1]:

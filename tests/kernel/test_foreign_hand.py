@@ -153,6 +153,19 @@ def test_what_another_program_changes_is_repaired_and_told(name: str) -> None:
     play(story)
 
 
+def test_what_the_kernel_takes_of_ipv6_with_the_uplinks_mtu_is_nobodys_change() -> None:
+    async def story(machine: Machine) -> None:
+        ip("link set eth0 mtu 1200")
+        await machine.until(lambda: "unreachable fd00:10:244:2::/64" in ip("-6 route"))
+        await machine.until(machine.is_whole)
+        ip("route delete 10.244.2.0/24")
+        await machine.is_repaired_and_told("1 route")
+        repairs = [told for told in machine.events if told.startswith("Repaired")]
+        assert len(repairs) == 1 and repairs[0].endswith("repaired: 1 route")
+
+    play(story)
+
+
 def test_a_proxy_is_repaired_though_the_kernel_says_nothing() -> None:
     async def story(machine: Machine) -> None:
         proxy = Proxy(link="eth0", ip=ipaddress.ip_address("192.168.1.250"), protocol=ROUTE_PROTOCOL)
