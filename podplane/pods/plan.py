@@ -29,7 +29,7 @@ from podplane.state.nft import label
 from podplane.state.ownership import link_alias
 from podplane.state.value import PARSED, Fragment, IPAddress, Value, address_of, fragment, network_of
 
-VETH_PREFIX = "pp"
+VETH_PREFIX = bridge.PORT_PREFIX
 ALL_GROUPS = 0xFFFD
 """All addresses 01:80:c2:00:00:0X but that of pause frames, which a bridge never forwards (BR_GROUPFWD_MACPAUSE)."""
 DEFAULT = {4: ipaddress.ip_network("0.0.0.0/0"), 6: ipaddress.ip_network("::/0")}

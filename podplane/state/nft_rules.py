@@ -211,6 +211,11 @@ def input_is_not(name: str) -> Row:
     return (Meta(key=META_IIFNAME, dreg=1), Cmp(op=NOT_EQUAL, data=name.encode().ljust(NAME_SIZE, b"\0")))
 
 
+def input_begins_not(prefix: str) -> Row:
+    """`iifname != "pp*"`."""
+    return (Meta(key=META_IIFNAME, dreg=1), Cmp(op=NOT_EQUAL, data=prefix.encode()))
+
+
 def input_in(name: str) -> Row:
     """`iifname @name`."""
     return (Meta(dreg=1, key=META_IIFNAME), Lookup(set=name))

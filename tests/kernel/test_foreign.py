@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import re
+import socket
 import subprocess
 
 import msgspec
@@ -12,7 +14,7 @@ import pytest
 
 from podplane.agent.agent import Agent
 from podplane.kernel.door import Kernel
-from podplane.kernel.namespace import CurrentNamespace
+from podplane.kernel.namespace import CurrentNamespace, NetworkNamespace, Workers
 from podplane.kernel.opener import KernelOpener
 from podplane.kernel.rtnl.conflicts import ForeignObject
 from podplane.model.config import ROUTE_PROTOCOL
@@ -150,6 +152,49 @@ def test_an_agent_that_starts_restarts_and_uninstalls_leaves_everything_foreign_
     assert not report.failed, [str(f) for f in report.failed]
     started()
     assert shown() == before
+
+
+CONTAINERS = """
+ip link add docker0 type bridge
+ip link set docker0 up
+ip address add 172.17.0.1/16 dev docker0
+ip address add fd00:172:17::1/64 dev docker0 nodad
+for one in 2 3; do
+    ip link add veth$one type veth peer name eth0 netns /proc/self/fd/$((one + 5))
+    ip link set veth$one master docker0 up
+    nsenter --net=/proc/self/fd/$((one + 5)) sh -ec "echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad
+        ip link set eth0 up
+        ip address add 172.17.0.$one/16 dev eth0
+        ip address add fd00:172:17::$one/64 dev eth0 nodad"
+done
+"""
+
+
+def test_containers_on_a_bridge_of_others_reach_each_other_and_the_node() -> None:
+    run(MACHINE)
+    workers = Workers(1)
+    containers = [NetworkNamespace.create(workers) for _ in range(2)]
+    fds = [os.dup2(one.fd, 7 + number, inheritable=True) for number, one in enumerate(containers)]
+    done = subprocess.run(["sh", "-ec", CONTAINERS], capture_output=True, text=True, pass_fds=fds)
+    assert not done.returncode, done.stderr
+    started(node(1, VERSIONS), node(2, VERSIONS))
+    for family, ips in (
+        (socket.AF_INET, ("172.17.0.2", "172.17.0.3")),
+        (socket.AF_INET6, ("fd00:172:17::2", "fd00:172:17::3")),
+    ):
+        one, other = (place.run(bound, family, ip) for place, ip in zip(containers, ips, strict=True))
+        own = bound(family, ips[0][:-1] + "1")
+        for sender, receiver in ((one, other), (other, one), (own, one), (other, own)):
+            sender.sendto(b"x", receiver.getsockname())
+            assert receiver.recvfrom(9)[1] == sender.getsockname()
+
+
+def bound(family: socket.AddressFamily, ip: str) -> socket.socket:
+    """A socket for datagrams, that waits for 2 s."""
+    made = socket.socket(family, socket.SOCK_DGRAM)
+    made.bind((ip, 9000))
+    made.settimeout(2)
+    return made
 
 
 def test_a_foreign_link_with_a_name_of_ours_is_refused_and_named() -> None:

@@ -320,7 +320,8 @@ class Reader:
         if load.key == 19:
             self._words.append(f"meta pkttype {unequal}{PACKET_TYPES[expression.data[0]]}")
             return
-        text = expression.data.split(b"\0")[0].decode(errors="replace")
+        known, end, _ = expression.data.partition(b"\0")
+        text = known.decode(errors="replace") + ("" if end else "*")
         self._words.append(f'{META.get(load.key, f"meta {load.key}")} {unequal}"{text}"')
 
     def _number(self, data: bytes) -> str:

@@ -94,7 +94,7 @@ def test_the_table_sees_packets_by_their_translated_destination(name: str) -> No
     versions = FAMILIES[name]
     (chain,) = (v for v in bridge.plan(node(1, versions), config(versions)).values() if isinstance(v, Chain) and v.hook)
     assert chain.hook and chain.hook.hook == "prerouting" and chain.hook.priority > 0
-    assert len(chain.rules) == 7 + len(versions)
+    assert len(chain.rules) == 8 + len(versions)
 
 
 def test_the_mtu_of_pods_may_be_smaller_than_that_of_the_uplink() -> None:
