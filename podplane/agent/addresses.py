@@ -20,8 +20,17 @@ Named = Callable[[str, str], bool]
 """(address, uid of a pod): does the API name the address as that of another pod, which has not ended?"""
 
 
+Elsewhere = Callable[[str], bool]
+"""(address): has another network of this machine given it to a container?"""
+
+
 def by_nobody(ip: str, pod_uid: str) -> bool:
     """It names none."""
+    return False
+
+
+def nowhere(ip: str) -> bool:
+    """There is no other network."""
     return False
 
 
@@ -38,14 +47,19 @@ class NodeAddresses:
     """Addresses by owner, and addresses reserved for pods that had them before. Methods are idempotent for one owner."""
 
     def __init__(
-        self, blocks: Iterable[str], name_of: Callable[[Owner], str] = container_of, network: str = "", named: Named = by_nobody
+        self,
+        blocks: Iterable[str],
+        name_of: Callable[[Owner], str] = container_of,
+        network: str = "",
+        named: Named = by_nobody,
+        elsewhere: Elsewhere = nowhere,
     ) -> None:
         """`name_of` says who an owner is: `pod namespace/name`. `network` is the name of a further one, whose subnets these are. What is
-        `named` for somebody else is not given out, though it is free."""
+        `named` for somebody else, or in use `elsewhere`, is not given out, though it is free."""
         self.blocks = tuple(blocks)
         self._name_of = name_of
         self._network = network
-        self._is_named = named
+        self._is_named, self._is_elsewhere = named, elsewhere
         self._pools = [AddressPool(ipaddress.ip_network(block)) for block in self.blocks]
         self._owned: dict[Owner, tuple[IPAddress, ...]] = {}
         self._reserved: dict[str, tuple[IPAddress, ...]] = {}
@@ -140,21 +154,28 @@ class NodeAddresses:
 
     def _next(self, pool: AddressPool, pod_uid: str) -> IPAddress:
         """The next free one, but for those that the API has for pods that have left: such a pod may hang for long, and readers of the API
-        would take one pod for the other."""
-        named: list[IPAddress] = []
+        would take one pod for the other. And but for those of another network that had the block before."""
+        named, elsewhere = list[IPAddress](), list[IPAddress]()
         try:
-            while self._is_named(str(ip := pool.next()), pod_uid):
-                named.append(ip)
-            return ip
+            while True:
+                ip = pool.next()
+                if self._is_named(str(ip), pod_uid):
+                    named.append(ip)
+                elif self._is_elsewhere(str(ip)):
+                    elsewhere.append(ip)
+                else:
+                    return ip
         except Exhausted:
             what = "" if self._network else "node "
             size = counted(pool.size, "pod address", "pod addresses")
-            raise Exhausted(f"{what}{self._named(pool)} has {size}, all in use ({self._holders(len(named))})") from None
+            raise Exhausted(
+                f"{what}{self._named(pool)} has {size}, all in use ({self._holders(len(named), len(elsewhere))})"
+            ) from None
         finally:
-            for ip in named:
+            for ip in (*named, *elsewhere):
                 pool.release(ip)
 
-    def _holders(self, named: int) -> str:
+    def _holders(self, named: int, elsewhere: int) -> str:
         """Who has the addresses of a full block: whom one may ask to give one back."""
         names = (self._name_of(owner).removeprefix("pod ").partition("/") for owner in self._owned)
         counts = Counter(namespace for namespace, is_pod, _ in names if is_pod).most_common()
@@ -165,6 +186,8 @@ class NodeAddresses:
             parts.append(f"{len(self._reserved)} kept for pods that had them before the node started")
         if named:
             parts.append(f"{named} of pods that have left, and not ended in the API")
+        if elsewhere:
+            parts.append(f"{elsewhere} that the network before podplane has given out")
         return ", ".join(parts)
 
     def keep(self, owner: Owner, ips: Iterable[str]) -> None:

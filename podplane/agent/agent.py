@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from podplane.agent.addresses import Elsewhere, nowhere
 from podplane.agent.attachments import AttachedPod, Attachments, NoRecord, Record
 from podplane.agent.caches import Caches
 from podplane.agent.closing import Closing
@@ -130,8 +131,10 @@ class Agent:
         link_changed: Callable[[str, LinkEvent], None] = lambda name, event: None,
         record: Record | None = None,
         mtu_changed: Callable[[], None] = lambda: None,
+        elsewhere: Elsewhere = nowhere,
     ) -> None:
-        """`mtu_changed` is called after the MTU of the network between nodes has changed (`underlay_mtu`)."""
+        """`mtu_changed` is called after the MTU of the network between nodes has changed (`underlay_mtu`); `elsewhere` knows addresses of
+        the node's blocks that another network of the machine has given out."""
         self._settings = settings = msgspec.structs.replace(settings, network=_as_the_kernel_can(settings.network, kernel))
         self.config = config = self._wanted = settings.network
         """`_wanted` has the MTU of the settings, `config` that which the uplink carries, where it is less."""
@@ -177,6 +180,7 @@ class Agent:
             self._emptied,
             record or NoRecord(),
             lambda ip, pod_uid: self._parties.names(ip, pod_uid),
+            elsewhere,
         )
         policies: PolicyMemory = self.planner.memory(PolicyPodKey)
         self._policies = policies

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import msgspec
 
-from podplane.agent.addresses import Named, NodeAddresses, Unavailable, container_of
+from podplane.agent.addresses import Elsewhere, Named, NodeAddresses, Unavailable, container_of, nowhere
 from podplane.agent.features import attachment_key
 from podplane.agent.kernel import Kernel
 from podplane.agent.keys import Key, NodeKey, PodKey, PolicyNameServersKey, PolicyPeersKey, PolicySetKey
@@ -90,10 +90,11 @@ class Attachments:
         emptied: Callable[[], None],
         record: Record,
         named: Named,
+        elsewhere: Elsewhere = nowhere,
     ) -> None:
         """`wake`: what is dirty is to be planned soon; `forgotten` waits until tracked connections of addresses are; `emptied` is called
         when the last pod has gone; `record` is told of what comes before the kernel is, and of what went after it; `named` knows which
-        addresses the API has for pods."""
+        addresses the API has for pods, and `elsewhere` those that another network of the machine has given out."""
         self._view = view
         self._kernel = kernel
         self._ledger = ledger
@@ -104,7 +105,7 @@ class Attachments:
         self._forgotten = forgotten
         self._emptied = emptied
         self._record = record
-        self._is_named = named
+        self._is_named, self._is_elsewhere = named, elsewhere
         self._sandboxes: dict[tuple[str, str], Sandbox] = {}
         self._attached: dict[tuple[str, str], AttachedPod] = {}
         self._resumed: set[tuple[str, str]] = set()
@@ -115,7 +116,7 @@ class Attachments:
         """Who has which MAC on which bridge."""
         self._leaving: dict[tuple[str, str], asyncio.Task[None]] = {}
         """What was detached, and still has its addresses."""
-        self._addresses = NodeAddresses((), named=named)
+        self._addresses = NodeAddresses((), named=named, elsewhere=elsewhere)
         self._further: dict[BridgeNetwork, NodeAddresses] = {}
         """The addresses of further networks in which there is a pod."""
         view.sandboxes, view.interfaces, view.pods = self._sandboxes, self._interfaces, self._pods
@@ -136,7 +137,7 @@ class Attachments:
         if blocks == self._addresses.blocks:
             return
         reserved = self._addresses.reservations
-        self._addresses = NodeAddresses(blocks, self._name_of, named=self._is_named)
+        self._addresses = NodeAddresses(blocks, self._name_of, named=self._is_named, elsewhere=self._is_elsewhere)
         for id_, sandbox in self._sandboxes.items():
             if sandbox.network is None:
                 self._addresses.keep(id_, sandbox.ips)

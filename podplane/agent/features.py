@@ -38,13 +38,14 @@ from podplane.model.service import EndpointSlice, Service
 from podplane.model.view import Sandbox, View
 from podplane.nodes import plan as nodes
 from podplane.nodes.settings import NodeSettings
-from podplane.pods import additional, bridge
+from podplane.pods import additional, bridge, former
 from podplane.pods import plan as pods
 from podplane.policy import tables as policy_tables
 from podplane.policy.feature import PolicyMemory
 from podplane.policy.index import Change
 from podplane.policy.restart import after_start
 from podplane.routes import ways
+from podplane.routes.behind import behind
 from podplane.routes.usable import TELLERS, Usable, is_teller, usable
 from podplane.routes.withdrawal import withdrawn
 from podplane.services import announce, lifetime, tables
@@ -215,7 +216,8 @@ def _plan_node(view: View, key: NodeKey, settings: Settings, memory: None, taken
 
 def _own_network(view: View, node: Node, settings: Settings) -> Fragment:
     network = settings.network
-    return nodes.plan(node, network, settings.nodes, ways.pod_mtu(node, network), ways.devices(network), ways.outer(network))
+    planned = nodes.plan(node, network, settings.nodes, ways.pod_mtu(node, network), ways.devices(network), ways.outer(network))
+    return {**behind(planned, network.route_metric), **former.on_node(node, network)}
 
 
 def _host_ports_on_node(view: View, node: Node, settings: tuple[NetworkConfig, HostPortSettings]) -> Fragment:
@@ -267,7 +269,8 @@ def _plan_attachment(view: View, key: AttachmentKey, config: NetworkConfig, memo
     if sandbox.network is not None:
         return Plan(fragment=additional.plan(sandbox, sandbox.network, config))
     mtu = ways.pod_mtu(view.node, config)
-    return Plan(fragment={**pods.plan(sandbox, view, config, mtu), **hairpin(sandbox, view, config)})
+    planned = {**pods.plan(sandbox, view, config, mtu), **former.of_pod(sandbox, config), **hairpin(sandbox, view, config)}
+    return Plan(fragment=planned, effects=former.effects(sandbox, config))
 
 
 def _bridge_on_node(view: View, node: Node, config: NetworkConfig) -> Fragment:

@@ -23,6 +23,7 @@ import msgspec
 
 from podplane.agent import pod_gate
 from podplane.agent.additional import FurtherInterfaces, further_of
+from podplane.agent.addresses import Elsewhere, nowhere
 from podplane.agent.agent import Agent
 from podplane.agent.attachments import Attachments
 from podplane.agent.backends import NodeBackends
@@ -48,6 +49,7 @@ from podplane.kubeapi.client import Client
 from podplane.kubeapi.events import Recorder
 from podplane.kubeapi.retry import Backoff
 from podplane.kubeapi.supervise import Supervisor
+from podplane.model.answers import FormerNetwork
 from podplane.model.config import NetworkConfig
 from podplane.model.config_map import ConfigMap
 from podplane.model.lease import Lease
@@ -115,9 +117,10 @@ class NodeAgent:
         poller: Poller | None = None,
         supervisor: Supervisor | None = None,
         plugins: Plugins | None = None,
+        elsewhere: Elsewhere = nowhere,
     ) -> None:
         """`supervisor` may have other tasks of the process, which are reported with those of the agent, and end with them; `plugins` calls
-        those of others, for further interfaces."""
+        those of others, for further interfaces; `elsewhere` knows addresses that another network of the machine has given out."""
         self.name = name
         self._poller = poller or Poller()
         self._host = host
@@ -128,12 +131,15 @@ class NodeAgent:
         self._record_event = record_event
         self._now = now
         self._plugins = plugins
+        self._elsewhere = elsewhere
         self._further = self._further_interfaces()
         self._recorder = Recorder(client, "podplane", now, name)
         self.supervisor = supervisor or Supervisor()
         self._name_server_answers: bool | None = None
         self.machine_without: Callable[[], list[str]] = list
         """What the machine keeps from the node, a line each."""
+        self.former_network: Callable[[], FormerNetwork | None] = lambda: None
+        """What is left of the network that the node is migrated from."""
         self._restart = asyncio.Lock()
         self._starting: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
@@ -187,6 +193,7 @@ class NodeAgent:
             link_changed=self._host.link_changed,
             record=self._host,
             mtu_changed=self.backends.changed,
+            elsewhere=self._elsewhere,
         )
         self.agent.view.has_name_server = self._name_server_answers is not False
         self.election = Election(self.agent, self._client, self._recorder, self._now)
@@ -208,6 +215,7 @@ class NodeAgent:
             lambda: self._client.contact,
             peers=self.probing,
             machine_without=lambda: self.machine_without(),
+            former_network=lambda: self.former_network(),
         )
         reports = Reports(sources, Authorizer(self._client, self.name))
         self.health = NodeHealth(self.agent, reports, self._host.namespace, self._now, self._record_event)

@@ -11,6 +11,7 @@ from podplane.nodes import plan as nodes
 from podplane.nodes.settings import NodeSettings
 from podplane.routes import ways
 from podplane.routes.backend import Backend
+from podplane.routes.behind import behind
 from podplane.state.value import Fragment
 
 Read = tuple[tuple[int, ...], Hashable, NetworkConfig, NodeSettings]
@@ -51,7 +52,7 @@ class PeerPlans:
         read = self._read(way, node, versions, config, own)
         known = self._known.get(name)
         if known is None or known[0] is not peer or known[1] != read:
-            planned = way.plan_peer(peer, node, config)
+            planned = behind(way.plan_peer(peer, node, config), config.route_metric)
             if way.is_direct(peer, node, config):
                 planned = {**planned, **nodes.peer_plan(peer, versions, own)}
             known = self._known[name] = (peer, read, planned)

@@ -26,6 +26,7 @@ from podplane.model.answers import (
     AuditStatus,
     BlockedKey,
     CacheStatus,
+    FormerNetwork,
     NodeStatus,
     ObjectCount,
     PeerProblem,
@@ -98,12 +99,14 @@ class Sources:
         clock: Callable[[], float] = time.monotonic,
         peers: Peers = NO_PEERS,
         machine_without: Callable[[], list[str]] = list,
+        former_network: Callable[[], FormerNetwork | None] = lambda: None,
     ) -> None:
         """`tasks` gives the reports of the node's supervised tasks, `contact` that of its client, with times of `clock`, `machine_without`
-        what the machine keeps from the node."""
+        what the machine keeps from the node, `former_network` what is left of the one that it is migrated from."""
         self.agent = agent
         self.peers = peers
         self._machine_without = machine_without
+        self._former_network = former_network
         self._caches = caches
         self._tasks = tasks
         self._contact = contact
@@ -155,6 +158,7 @@ class Sources:
             blocked_keys=self._blocked(),
             unmet=self._unmet(),
             without_offload=agent.without_offload,
+            former_network=self._former_network(),
             dirty_keys=agent.planner.dirty_keys(),
             operations_applied=agent.writer.operations_applied,
             operations_refused=agent.writer.operations_refused,

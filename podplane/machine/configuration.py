@@ -6,6 +6,7 @@
     plugin_path: [/opt/cni/bin, …]    where plugins are that networks of further interfaces name
     sysctl_dir: /proc/sys/net         where sysctls can be set: in a container, another mount of the machine's
     cni_conf_dir: /etc/cni/net.d      where container engines are told of the network once pods can be attached; default: nowhere
+    migrate_from: cni0                the bridge of the network that the machine is migrated from; default: there was none
     network:                          what all nodes of the cluster have in common; and what is not found on the machine
       cluster_cidrs: [10.244.0.0/16]
       service_cidrs: [10.96.0.0/16]
@@ -34,18 +35,21 @@ from podplane.machine.cidrs import Cidrs, holds, networks
 from podplane.machine.errors import MachineError
 from podplane.machine.uplink import Uplink
 from podplane.model.config import NetworkConfig
+from podplane.routes.behind import METRIC
 from podplane.routes.cluster_settings import KEYS
 from podplane.routes.table import chosen
 from podplane.state.value import network_of
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-OWN = ("node_name", "run_dir", "log_level", "plugin_path", "sysctl_dir", "cni_conf_dir")
+OWN = ("node_name", "run_dir", "log_level", "plugin_path", "sysctl_dir", "cni_conf_dir", "migrate_from")
 PLUGIN_PATH = ("/opt/cni/bin", "/usr/lib/cni")
 MTU = range(576, 65537)
 RUN_DIR = "/run/podplane"
 LOOPBACK = "lo"
 SUBDOMAIN = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 """What the API takes as the name of a Node (RFC 1123, without a limit for a label)."""
+NAME = re.compile(r"(?!\.{1,2}\Z)[^/:\s]{1,15}")
+"""What the kernel takes as that of a link (dev_valid_name)."""
 NO_UPLINK, NO_CIDRS = Uplink("", 1500), Cidrs()
 
 
@@ -58,6 +62,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     plugin_path: tuple[str, ...] = PLUGIN_PATH
     sysctl_dir: str = NET
     cni_conf_dir: str = ""
+    migrate_from: str = ""
     features: Mapping[str, Any] = {}
 
     @property
@@ -80,8 +85,9 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
         found: Mapping[str, Any] = self.features.get("network", {})
         return found
 
-    def settings(self, uplink: Uplink, cidrs: Cidrs = NO_CIDRS) -> Settings:
-        """The agent's, on a machine with this uplink, in a cluster with these networks. MachineError when they can't be that."""
+    def settings(self, uplink: Uplink, cidrs: Cidrs = NO_CIDRS, *, has_former: bool = False) -> Settings:
+        """The agent's, on a machine with this uplink, in a cluster with these networks. `has_former`: the bridge that it is migrated from
+        is there. MachineError when they can't be that."""
         found_out = {"cluster_cidrs": cidrs.cluster, "service_cidrs": cidrs.service}
         network = {
             "permanent_neighbours": False,
@@ -95,7 +101,11 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
         except SettingsError as error:
             raise MachineError(str(error)) from None
         _check(found.network)
-        return found
+        if not self.migrate_from:
+            return found
+        former = self.migrate_from if has_former else ""
+        migrated = msgspec.structs.replace(found.network, route_metric=METRIC, former_bridge=former)
+        return msgspec.structs.replace(found, network=migrated)
 
     def warnings(self, uplink: Uplink, blocks: Iterable[str]) -> list[str]:
         """What it says that does not fit this uplink, and a Node with these blocks."""
@@ -135,7 +145,7 @@ def _check(network: NetworkConfig) -> None:
         chosen(network.backend, network.cross_subnet)
     except ValueError as error:
         raise MachineError(f"settings of network.cross_subnet: {error}") from None
-    for name in ("former_backends", "kernel", "uplink_driver"):
+    for name in ("former_backends", "kernel", "uplink_driver", "former_bridge", "route_metric"):
         if getattr(network, name):
             raise MachineError(f"settings of network.{name}: that is found out, and can't be chosen")
 
@@ -176,6 +186,8 @@ def parsed(content: object) -> Configuration:
     network = found.settings(NO_UPLINK).network
     if network.uplink == LOOPBACK:
         raise MachineError(f"settings of network.uplink: {LOOPBACK} leads to no other node")
+    if found.migrate_from and not (NAME.fullmatch(found.migrate_from) and found.migrate_from != network.bridge):
+        raise MachineError(f"migrate_from: {found.migrate_from!r} can't be the bridge of another network")
     _check_apart(network)
     return found
 

@@ -48,6 +48,7 @@ from podplane.machine.configuration import LEVELS, Configuration
 from podplane.machine.conflist import NetworkFile
 from podplane.machine.errors import MachineError
 from podplane.machine.fd_store import FdStore
+from podplane.machine.former import Former, has_network
 from podplane.machine.host import MachineHost
 from podplane.machine.journal import Journal
 from podplane.machine.known import KnownCluster, Whose
@@ -219,6 +220,7 @@ class Program:
             networks,
             lambda why: events(own, why),
             sysctl.read_here,
+            former := Former(self._configuration.migrate_from),
         )
         settings = await surroundings.settings()
         agent = NodeAgent(
@@ -232,8 +234,12 @@ class Program:
             now,
             supervisor=supervisor,
             plugins=Plugins(self._folder, self._configuration.plugin_path, may_enter=self._workers.may_enter),
+            elsewhere=former.has,
         )
         agent.machine_without = lambda: surroundings.without
+        agent.former_network = lambda: former.report(
+            cluster.caches.pods.objects.values(), self._node_name, _attached_uids(agent).__contains__
+        )
         cluster.caches.subscribe(lambda kind, old, new: _told(agent, kind, old, new))
         cluster.caches.pods.subscribe(lambda old, new: _pod_went(agent, old, new))
         started = await agent.start()
@@ -264,10 +270,9 @@ class Program:
 
     def _reserve(self, agent: NodeAgent, pods: Any) -> None:
         """Pods of this node that are not attached, as after a reboot, get the addresses again that they had."""
-        network = agent.agent.network
-        attached = {request.pod_uid for request, _ in network.attached}
+        network, attached = agent.agent.network, _attached_uids(agent)
         for pod in pods:
-            if _has_place(pod, self._node_name) and pod.metadata.uid not in attached:
+            if has_network(pod, self._node_name) and pod.metadata.uid not in attached:
                 network.reserve(pod.metadata.uid, pod.ips)
 
 
@@ -278,8 +283,9 @@ def say_ready(notifier: Notifier, node_name: str, started: Started) -> None:
     log.log(level, text, node_name, started.changes, started.seconds)
 
 
-def _has_place(pod: PodInfo, node_name: str) -> bool:
-    return pod.node == node_name and bool(pod.ips) and not pod.host_network and not pod.has_ended
+def _attached_uids(agent: NodeAgent) -> set[str]:
+    """Those of the pods that are attached."""
+    return {request.pod_uid for request, _ in agent.agent.network.attached}
 
 
 def _told(agent: NodeAgent, kind: Kind, old: Any, new: Any) -> None:

@@ -24,6 +24,7 @@ from podplane.machine.cidrs import BLOCKS, Cidrs, KeptCidrs
 from podplane.machine.cluster import Cluster, Waiting, waits_for
 from podplane.machine.configuration import Configuration
 from podplane.machine.errors import MachineError
+from podplane.machine.former import Former
 from podplane.machine.uplink import Uplink
 from podplane.model.objects import Node
 from podplane.state.value import Value
@@ -52,9 +53,10 @@ class Surroundings:
         kept: KeptCidrs,
         tell: Callable[[str], None],
         sysctls: Callable[[Iterable[str]], Mapping[str, str]] = lambda names: {},
+        former: Former | None = None,
     ) -> None:
         """`kept` has what was found last, `tell` is told what can't be found any more, `sysctls` reads those of the machine, in another
-        thread."""
+        thread; `former` is the network that the machine is migrated from."""
         self._configuration = configuration
         self._values = values
         self._client = client
@@ -70,6 +72,7 @@ class Surroundings:
         self._settings: Settings | None = None
         self._warned: list[str] = []
         self._sysctls = sysctls
+        self._former = former or Former("")
         self.without: list[str] = []
         """What the machine keeps from its node, as it was at the last look."""
         self._changed = asyncio.Event()
@@ -131,7 +134,7 @@ class Surroundings:
             log.warning("%s", warning)
             self._tell(warning)
         self._warned = warnings
-        return self._configuration.settings(found, self._cidrs)
+        return self._configuration.settings(found, self._cidrs, has_former=self._former.ports is not None)
 
     async def _uplink(self, node: Node) -> Uplink:
         name = self._configuration.features.get("network", {}).get("uplink", "")
@@ -139,6 +142,7 @@ class Surroundings:
 
         def look() -> tuple[Uplink, list[str]]:
             values = list(self._values())
+            self._former.look(values)
             found = uplink.find(values, node.internal_ips, name)
             filters = self._sysctls(reverse_path.sysctls(found.name))
             others = (one for one in peers if one[0] != node.metadata.name)

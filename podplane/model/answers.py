@@ -188,6 +188,15 @@ class Summary(msgspec.Struct, frozen=True):
     first_blocked: str = ""
 
 
+class FormerNetwork(msgspec.Struct, frozen=True):
+    """What is left of the network that a node is migrated from: its bridge, the number of the bridge's ports, and the node's pods (by path)
+    that podplane did not attach. Other containers may be on it, too."""
+
+    bridge: str
+    ports: int
+    pods: list[str] = []
+
+
 class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     """All of it; `version` is that of the agent ("": it is older than this field), `longest_turn` is of the process's event loop, and None
     unless it is measured (`podplane.loop_turns`). `without_offload` are types of tunnels whose checksums and segments are made in software,
@@ -201,6 +210,7 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     blocked_keys: list[BlockedKey]
     unmet: list[str] = []
     without_offload: list[str] = []
+    former_network: FormerNetwork | None = None
     dirty_keys: dict[str, int]
     operations_applied: int
     operations_refused: int

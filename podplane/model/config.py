@@ -49,7 +49,9 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `log_denied`: some of the packets that policies deny are told to the agent (NFLOG), where the kernel can do that. `subnets` are
     networks between nodes on each of which nodes reach each other without a router; without any, all nodes do. `tunnel_offload`: are
     checksums and segmentation of tunnels left to what is below them (`podplane.routes.offload`)? `kernel` is the release of the node's
-    kernel, and `uplink_driver` the driver of its uplink, as the agent finds them ("": not known).
+    kernel, and `uplink_driver` the driver of its uplink, as the agent finds them ("": not known). `former_bridge` is the bridge of the
+    network that the node is migrated from, while pods may be on it ("": there is none), and `route_metric` that of routes to blocks, so
+    that those of that network count before them (`podplane.routes.behind`; 0: the kernel's default).
     """
 
     cluster_cidrs: tuple[str, ...]
@@ -70,3 +72,5 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tunnel_offload: str = "auto"
     kernel: str = ""
     uplink_driver: str = ""
+    former_bridge: str = ""
+    route_metric: int = 0

@@ -314,6 +314,7 @@ def _from_pods(version: int, config: NetworkConfig) -> Iterator[Rule]:
 
 def _ways(blocks: list[IPNetwork], config: NetworkConfig) -> Iterator[Chain]:
     bridge = config.bridge
+    to_former = rule(output_is(config.former_bridge), goto("pass"), comment="to a pod of the former network")
     yield chain(
         MAPS[OUT], [*_by_sender(MAPS[OUT], blocks, config), rule(input_is(bridge), goto(FOREIGN)), rule(goto("ingress"))]
     )
@@ -323,6 +324,7 @@ def _ways(blocks: list[IPNetwork], config: NetworkConfig) -> Iterator[Chain]:
         "ingress",
         [
             *(rule(family(b.version), r.verdict_of(b.version, r.DESTINATION, f"ingress{b.version}")) for b in blocks),
+            *([to_former] if config.former_bridge else ()),
             *(rule(family(b.version), destination_in(b), goto("gate")) for b in blocks),
             rule(output_is(bridge), goto("foreign")),
             rule(goto("pass")),
@@ -341,6 +343,8 @@ def _by_sender(name: str, blocks: list[IPNetwork], config: NetworkConfig) -> Ite
         yield rule(family(version), r.verdict_of_sender(version, f"{name}{version}"))
     if 6 not in versions:
         yield rule(r.is_icmp6(), input_is(config.bridge), jump(NEIGHBOURS))
+    if config.former_bridge and name == MAPS[OUT]:
+        yield rule(input_is(config.former_bridge), goto("ingress"), comment="of a pod of the former network")
     yield from (rule(family(b.version), source_in(b), goto(GATE)) for b in blocks)
 
 

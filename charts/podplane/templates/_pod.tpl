@@ -4,7 +4,11 @@ imagePullPolicy: {{ .Values.image.pullPolicy }}
 {{- end }}
 
 {{- define "podplane.config" -}}
-{{ merge (dict "sysctl_dir" "/host/net" "cni_conf_dir" .Values.cni.confDir) .Values.config | toYaml }}
+{{- $own := dict "sysctl_dir" "/host/net" "cni_conf_dir" .Values.cni.confDir }}
+{{- with .Values.migrateFrom }}
+{{- $_ := set $own "migrate_from" . }}
+{{- end }}
+{{- merge $own .Values.config | toYaml }}
 {{- end }}
 
 {{- /* On every node, in its network, as root without capabilities that the containers do not add. */ -}}
@@ -16,7 +20,6 @@ priorityClassName: {{ .Values.priorityClassName | quote }}
 terminationGracePeriodSeconds: 20
 tolerations:
   - operator: Exists
-nodeSelector: {{- toYaml .Values.nodeSelector | nindent 2 }}
 {{- with .Values.image.pullSecrets }}
 imagePullSecrets: {{- toYaml . | nindent 2 }}
 {{- end }}
@@ -49,6 +52,12 @@ volumes:
     hostPath:
       path: {{ .Values.cni.confDir | quote }}
       type: DirectoryOrCreate
+{{- if .Values.migrateFrom }}
+  - name: former
+    hostPath:
+      path: /var/lib/cni
+      type: DirectoryOrCreate
+{{- end }}
 {{- end }}
 
 {{- define "podplane.agentFiles" -}}
@@ -71,6 +80,11 @@ volumeMounts:
     mountPath: /host/net
   - name: networks
     mountPath: {{ .Values.cni.confDir | quote }}
+{{- if .Values.migrateFrom }}
+  - name: former
+    mountPath: /var/lib/cni
+    readOnly: true
+{{- end }}
 {{- end }}
 
 {{- define "podplane.pluginFiles" -}}

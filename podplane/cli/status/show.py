@@ -124,6 +124,8 @@ def _facts(status: Object) -> Iterable[str]:
     )
     for one in status.get("without_offload", ()):
         yield f"  offload     none of {one}"
+    if (former := status.get("former_network")) is not None:
+        yield f"  migration   {_former(former)}"
     for one in status["audits"]:
         found = "found a deviation" if one["found_deviation"] else "found nothing new"
         yield f"  audit       {one['part']}: {one['count']}, the last {_age(one['age'])} ago in {_age(one['took'])} {found}"
@@ -146,6 +148,14 @@ def _facts(status: Object) -> Iterable[str]:
         yield f"  API         {answer} {_age(api['age'])} ago"
     if status["longest_turn"] is not None:
         yield f"  event loop  longest turn {_age(status['longest_turn'])}"
+
+
+def _former(found: Object) -> str:
+    """What is left of the network before podplane."""
+    if not found["pods"] and not found["ports"]:
+        return f"nothing is on {found['bridge']} any more"
+    pods = f"{counted(len(found['pods']), 'pod')} ({some(found['pods'])})" if found["pods"] else "no pod that the API has"
+    return f"on {found['bridge']} still: {pods}; {counted(found['ports'], 'port')}"
 
 
 def _age(seconds: float) -> str:

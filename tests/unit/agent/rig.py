@@ -64,6 +64,8 @@ class Rig:
         self.events: list[tuple[str, str, str]] = []
         self.record: Record = NoRecord()
         """Of the next agent."""
+        self.elsewhere: Callable[[str], bool] = lambda ip: False
+        """Of the next agent."""
         self.subscribed: Agent | None = None
         self.caches.subscribe(lambda kind, old, new: self.subscribed.changed(kind, old, new) if self.subscribed else None)
         self.kernel = kernel(self.host, self.opener)
@@ -80,6 +82,7 @@ class Rig:
             clock=lambda: self.now,
             record_event=self._record,
             record=self.record,
+            elsewhere=self.elsewhere,
         )
         return self.agent
 

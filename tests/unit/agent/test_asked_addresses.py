@@ -196,3 +196,18 @@ async def test_a_block_whose_last_addresses_pods_have_left_without_an_end_says_s
         await rig.agent.network.add(rig.attachment("new"))
     rig.remove(of_api("hangs"))
     assert (await rig.agent.network.add(rig.attachment("new"))).ips[0] == "10.244.1.2"
+
+
+async def test_an_address_that_another_network_has_given_out_is_not_and_is_counted_when_the_block_is_full() -> None:
+    rig = Rig()
+    theirs = {"10.244.1.2", "10.244.1.4", "10.244.1.5"}
+    rig.elsewhere = theirs.__contains__
+    rig.new_agent()
+    await rig.start(msgspec.structs.replace(node(1, DUAL), spec=NodeSpec(pod_cidrs=("10.244.1.0/29", "fd00:10:244:1::/64"))))
+    network = rig.agent.network
+    assert [(await network.add(rig.attachment(name))).ips[0] for name in ("a", "b")] == ["10.244.1.3", "10.244.1.6"]
+    words = "all in use (2 pods of namespace default, 3 that the network before podplane has given out): delete pods"
+    with pytest.raises(NetworkError, match=re.escape(words)):
+        await network.add(rig.attachment("c"))
+    theirs.remove("10.244.1.4")
+    assert (await network.add(rig.attachment("c"))).ips[0] == "10.244.1.4"

@@ -48,6 +48,17 @@ def test_a_node_at_rest() -> None:
     assert "API         answered 2 s ago" in text and "tasks       agent" in text and "event loop" not in text
 
 
+def test_what_is_left_of_a_network_that_a_node_is_migrated_from_is_told() -> None:
+    def line(*pods: str, ports: int) -> str:
+        text = shown(former_network={"bridge": "cni0", "ports": ports, "pods": list(pods)})
+        return next(one for one in text.splitlines() if one.startswith("  migration"))
+
+    assert line("shop/a", "shop/b", ports=2) == "  migration   on cni0 still: 2 pods (shop/a, shop/b); 2 ports"
+    assert line(ports=1) == "  migration   on cni0 still: no pod that the API has; 1 port"
+    assert line(ports=0) == "  migration   nothing is on cni0 any more"
+    assert "migration" not in shown() and "migration" not in shown(former_network=None)
+
+
 def test_what_a_node_does_without_is_told_in_one_line_and_all_of_it_of_the_node() -> None:
     lines = shown(unmet=["its uplink is narrow", "node2 is far"]).splitlines()
     assert lines[:3] == ["Node node1: 2 not as asked for", "  without  its uplink is narrow", "  without  node2 is far"]

@@ -10,6 +10,7 @@ from podplane.machine import configuration
 from podplane.machine.cidrs import Cidrs
 from podplane.machine.errors import MachineError
 from podplane.machine.uplink import Uplink
+from podplane.routes.behind import METRIC
 
 NETWORK = {"cluster_cidrs": ["10.244.0.0/16"], "service_cidrs": ["10.96.0.0/16"]}
 FILE = """
@@ -35,6 +36,15 @@ def test_a_file_says_what_is_the_same_on_all_nodes_and_the_machine_the_rest(tmp_
 def test_sysctls_are_set_where_the_file_says() -> None:
     assert configuration.parsed({"network": NETWORK}).sysctl_dir == "/proc/sys/net"
     assert configuration.parsed({"network": NETWORK, "sysctl_dir": "/host/net"}).sysctl_dir == "/host/net"
+
+
+def test_a_machine_that_is_migrated_has_routes_behind_and_a_former_bridge_while_that_is_there() -> None:
+    found = configuration.parsed({"network": NETWORK, "migrate_from": "cni0"})
+    gone, there = (found.settings(Uplink("ens3", 1450), has_former=has).network for has in (False, True))
+    assert (gone.former_bridge, gone.route_metric) == ("", METRIC)
+    assert (there.former_bridge, there.route_metric) == ("cni0", METRIC)
+    usual = configuration.parsed({"network": NETWORK}).settings(Uplink("ens3", 1450), has_former=True).network
+    assert (usual.former_bridge, usual.route_metric) == ("", 0)
 
 
 def test_what_is_said_counts_before_what_is_found() -> None:
@@ -64,6 +74,12 @@ def test_what_is_said_counts_before_what_is_found() -> None:
         ({"network": NETWORK | {"former_backends": ["vxlan"]}}, "network.former_backends: that is found out"),
         ({"network": NETWORK | {"uplink_driver": "veth"}}, "network.uplink_driver: that is found out"),
         ({"network": NETWORK | {"kernel": "6.1"}}, "network.kernel: that is found out"),
+        ({"network": NETWORK | {"former_bridge": "cni0"}}, "network.former_bridge: that is found out"),
+        ({"network": NETWORK | {"route_metric": 7}}, "network.route_metric: that is found out"),
+        ({"migrate_from": "cbr0"}, "migrate_from: 'cbr0' can't be the bridge of another network"),
+        ({"migrate_from": "a/b"}, "migrate_from: 'a/b' can't be the bridge"),
+        ({"migrate_from": "a-name-of-16-byt"}, "migrate_from: 'a-name-of-16-byt' can't be the bridge"),
+        ({"migrate_from": ["cni0"]}, "migrate_from"),
         ({"network": NETWORK | {"tunnel_offload": "off"}}, "network.tunnel_offload: there is no 'off': choose one of auto"),
         ({"network": NETWORK, "log_level": "loud"}, "'loud' is none of debug, info, warning, error"),
         ({"network": NETWORK, "node_name": 7}, "node_name"),

@@ -15,6 +15,7 @@ from podplane.kubeapi.errors import ApiError
 from podplane.machine import configuration, surroundings
 from podplane.machine.cidrs import FILE, Cidrs, KeptCidrs
 from podplane.machine.cluster import Cluster, Waiting
+from podplane.machine.former import Former
 from podplane.machine.known import Whose
 from podplane.machine.surroundings import Surroundings
 from podplane.model.objects import Node, NodeAddress
@@ -45,6 +46,7 @@ class Rig:
         self.links = {"eth0": ("192.168.1.10", 1500)}
         self.cluster = FakeCluster(node(1, V4), node(2, V4))
         self.filter = "0"
+        self.bridges: list[str] = []
         self.told: list[str] = []
         self.waited: list[str] = []
         self.restarts: list[Settings] = []
@@ -60,10 +62,12 @@ class Rig:
             KeptCidrs(folder, WHOSE),
             self.told.append,
             lambda names: dict.fromkeys(names, self.filter),
+            Former((content or {}).get("migrate_from", "")),
         )
 
     def values(self) -> list[Value]:
         links = [Link(name=name, mtu=mtu) for name, (_, mtu) in self.links.items()]
+        links += [Link(name=name, kind="bridge") for name in self.bridges]
         return [*links, *(Address(link=name, ip=address_of(ip), prefix_length=24) for name, (ip, _) in self.links.items())]
 
     async def restart(self, settings: Settings) -> None:
@@ -305,4 +309,17 @@ async def test_nodes_whose_packets_the_machines_filter_drops_are_named_until_it_
     rig.filter = "2"
     rig.tested.changed()
     await until(lambda: not rig.tested.without)
+    following.cancel()
+
+
+async def test_the_bridge_of_a_former_network_that_comes_or_goes_is_followed(tmp_path: Path) -> None:
+    content = {"migrate_from": "cni0", "network": {"cluster_cidrs": ["10.244.0.0/16"], "service_cidrs": []}}
+    rig = Rig(tmp_path, FakeApi(AWAY, AWAY), content)
+    assert (await rig.tested.settings()).network.former_bridge == ""
+    following = asyncio.create_task(rig.tested.follow(rig.restart))
+    for bridges, name in ((["docker0", "cni0"], "cni0"), (["docker0"], "")):
+        count, rig.bridges = len(rig.restarts), bridges
+        rig.tested.changed()
+        await until(lambda count=count: len(rig.restarts) > count)  # type: ignore[misc]
+        assert rig.restarts[-1].network.former_bridge == name
     following.cancel()

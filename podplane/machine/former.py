@@ -1,0 +1,86 @@
+"""The network that a machine is migrated from, as files and the kernel tell: that of the reference plugins, as Flannel uses them.
+
+    /var/lib/cni/networks/NETWORK/IP                  host-local gave this address to a container: its id, and the name of its interface
+    /var/lib/cni/results/NETWORK-CONTAINER-INTERFACE  what libcni remembers of that ADD, with the path of the network namespace
+
+Nothing of it is written. An engine that has been told of podplane calls host-local no more, so its files stay when pods end: an address
+is free when the namespace of its container is gone. Where that is not known, it is when nothing is on the bridge any more.
+
+Sources: plugins/ipam/host-local/backend/disk of containernetworking/plugins, libcni/api.go of containernetworking/cni (cachedInfo).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from podplane.model.answers import FormerNetwork
+from podplane.model.pod_info import PodInfo
+from podplane.state.network import Link
+from podplane.state.value import Value
+
+log = logging.getLogger(__name__)
+FOLDER = Path("/var/lib/cni")
+NETWORKS, RESULTS = "networks", "results"
+LISTED = 100
+"""So many pods are named."""
+
+
+class Former:
+    """What is left of it. `ports` are those of its bridge, as they were seen last; None while the machine has no such bridge."""
+
+    def __init__(self, bridge: str, folder: Path = FOLDER) -> None:
+        """`bridge` "": the machine is not migrated."""
+        self.bridge = bridge
+        self.ports: int | None = None
+        self._folder = folder
+
+    def look(self, values: Iterable[Value]) -> None:
+        """At what the kernel has."""
+        links = [one for one in values if isinstance(one, Link)]
+        is_there = any(one.name == self.bridge and one.kind == "bridge" for one in links)
+        self.ports = sum(one.master == self.bridge for one in links) if is_there else None
+
+    def has(self, ip: str) -> bool:
+        """Has a container this address that is still there? A few looks at files."""
+        if not self.bridge:
+            return False
+        try:
+            networks = [one.name for one in os.scandir(self._folder / NETWORKS) if one.is_dir()]
+        except OSError:  # there never was one, or it is not to be seen from here
+            return False
+        return any(self._has(network, ip) for network in networks)
+
+    def _has(self, network: str, ip: str) -> bool:
+        try:
+            container, _, interface = (self._folder / NETWORKS / network / ip).read_text().partition("\n")
+        except (OSError, ValueError):
+            return False
+        path = self._namespace(f"{network}-{container.strip()}-{interface.strip() or 'eth0'}")
+        return os.path.exists(path) if path else bool(self.ports)
+
+    def _namespace(self, result: str) -> str:
+        """Where the network namespace is that an ADD was for; "" where nothing says so."""
+        try:
+            found: Any = msgspec.json.decode((self._folder / RESULTS / result).read_bytes())
+            named = (one.get("sandbox") for one in found["result"]["interfaces"])
+            return str(found.get("netns") or next(filter(None, named), ""))
+        except (OSError, msgspec.DecodeError, LookupError, TypeError, AttributeError):
+            return ""
+
+    def report(self, pods: Iterable[PodInfo], node: str, is_attached: Callable[[str], bool]) -> FormerNetwork | None:
+        """What is left of it: `pods` are those of the API, `is_attached` knows the uids of those that podplane attached."""
+        if self.ports is None:
+            return None
+        left = [one for one in pods if has_network(one, node) and not is_attached(one.metadata.uid)]
+        return FormerNetwork(self.bridge, self.ports, sorted(one.metadata.path for one in left)[:LISTED])
+
+
+def has_network(pod: PodInfo, node: str) -> bool:
+    """Is it of this node, with a network of its own?"""
+    return pod.node == node and bool(pod.ips) and not pod.host_network and not pod.has_ended

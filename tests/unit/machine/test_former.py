@@ -1,0 +1,104 @@
+"""The network that a machine is migrated from, as its files and the kernel have it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from podplane.machine.former import Former
+from podplane.model.answers import FormerNetwork
+from podplane.model.pod_info import PodInfo, SlimMetadata
+from podplane.state.network import Link
+from podplane.state.value import Value
+
+BRIDGE = Link(name="cni0", kind="bridge")
+PORT = Link(name="veth1", kind="veth", master="cni0")
+OTHERS = (Link(name="eth0"), Link(name="veth9", kind="veth", master="docker0"))
+
+
+def given(folder: Path, ip: str = "10.244.1.5", content: str = "c1\r\neth0", **result: Any) -> Former:
+    """One that has given an address to a container; with `result`, libcni's file of it."""
+    for one in ("networks/cbr0", "results"):
+        (folder / one).mkdir(parents=True, exist_ok=True)
+    (folder / "networks/cbr0" / ip).write_text(content)
+    if result:
+        (folder / "results/cbr0-c1-eth0").write_text(json.dumps(result))
+    return Former("cni0", folder)
+
+
+def seen(former: Former, *values: Value) -> Former:
+    former.look((*OTHERS, *values))
+    return former
+
+
+def interfaces(path: Path) -> dict[str, Any]:
+    """As the plugin bridge tells them."""
+    return {"interfaces": [{"name": "cni0"}, {"name": "veth1"}, {"name": "eth0", "sandbox": str(path)}]}
+
+
+@pytest.mark.parametrize("is_newer", [False, True])
+def test_an_address_is_had_as_long_as_the_network_namespace_of_its_container_is_there(tmp_path: Path, is_newer: bool) -> None:
+    netns = tmp_path / "cni-1"
+    netns.touch()
+    result = {"netns": str(netns), "result": {"interfaces": []}} if is_newer else {"result": interfaces(netns)}
+    former = seen(given(tmp_path, **result), BRIDGE)
+    assert former.has("10.244.1.5") and not former.has("10.244.1.6"), "nothing else is, whatever else is there"
+    netns.unlink()
+    assert not seen(former, BRIDGE, PORT).has("10.244.1.5"), "host-local keeps its file for ever"
+
+
+@pytest.mark.parametrize("content", ["c1\r\neth0", "c1", "c1\neth0", ""])
+def test_where_nothing_tells_of_the_namespace_it_is_had_while_anything_is_on_the_bridge(tmp_path: Path, content: str) -> None:
+    former = seen(given(tmp_path, content=content), BRIDGE, PORT)
+    assert former.has("10.244.1.5")
+    assert not seen(former, BRIDGE).has("10.244.1.5")
+    assert not seen(former).has("10.244.1.5"), "the bridge is gone"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"result": {"interfaces": 7}}', '{"result": {"interfaces": [7]}}', '{"result": null}']
+)
+def test_a_file_of_libcni_that_makes_no_sense_is_as_none(tmp_path: Path, text: str) -> None:
+    former = seen(given(tmp_path), BRIDGE, PORT)
+    (tmp_path / "results/cbr0-c1-eth0").write_text(text)
+    assert former.has("10.244.1.5")
+
+
+def test_an_address_of_ipv6_and_one_of_several_networks_are_found(tmp_path: Path) -> None:
+    former = seen(given(tmp_path, "fd00::5"), BRIDGE, PORT)
+    (tmp_path / "networks/other").mkdir()
+    (tmp_path / "networks/other/10.9.0.2").write_bytes(b"\xff")
+    assert former.has("fd00::5") and not former.has("10.9.0.2") and not former.has("lock")
+
+
+def test_a_machine_without_such_files_or_that_is_not_migrated_has_none(tmp_path: Path) -> None:
+    assert not Former("cni0", tmp_path / "none").has("10.244.1.5")
+    given(tmp_path)
+    unconcerned = Former("", tmp_path)
+    unconcerned.look([BRIDGE, PORT])
+    assert not unconcerned.has("10.244.1.5") and unconcerned.report([], "node1", lambda uid: False) is None
+
+
+def pod(name: str, **more: Any) -> PodInfo:
+    fields = {"node": "node1", "ips": ("10.244.1.5",), "phase": "Running"} | more
+    return PodInfo(metadata=SlimMetadata(name, "shop", f"uid-{name}"), **fields)
+
+
+def test_the_pods_that_are_left_are_those_that_podplane_did_not_attach(tmp_path: Path) -> None:
+    former = Former("cni0", tmp_path)
+    pods = [
+        pod("b"),
+        pod("a"),
+        pod("ours"),
+        pod("elsewhere", node="node2"),
+        pod("host", host_network=True),
+        pod("new", ips=()),
+        pod("done", phase="Succeeded"),
+    ]
+    assert former.report(pods, "node1", {"uid-ours"}.__contains__) is None, "nobody has looked"
+    found = seen(former, BRIDGE, PORT).report(pods, "node1", {"uid-ours"}.__contains__)
+    assert found == FormerNetwork("cni0", 1, ["shop/a", "shop/b"])
+    assert seen(former, Link(name="cni0", kind="dummy")).report(pods, "node1", bool) is None, "that is no bridge"
