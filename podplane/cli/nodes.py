@@ -28,9 +28,11 @@ START_SECONDS, AGAIN_SECONDS = 10.0, 0.1
 """An agent that says that it is starting is asked again for so long in all; between two questions."""
 NOT_YET = ("connection refused", "closed the connection without an answer")
 """In the text of status 503 of a node whose agent may be about to start: it is asked again as long as others may take to answer."""
-AT_ONCE, STUCK_SECONDS, MOST_AT_ONCE = 16, 0.1, 256
+AT_ONCE, STUCK_SECONDS, MOST_AT_ONCE = 16, 0.25, 256
 """So many questions are on their way at one time, each on a connection of its own; as many more whenever nothing came for so long; no more
 than this."""
+NOT_ASKED = "NotAsked"
+"""The reason of an error of a node that nobody had the time to ask."""
 Object = dict[str, Any]
 Answer = Any
 
@@ -45,20 +47,24 @@ class Question(NamedTuple):
 
 
 def ask(
-    client: Any, questions: Iterable[Question], seconds: float = PATIENCE_SECONDS, start_seconds: float = START_SECONDS
+    client: Any,
+    questions: Iterable[Question],
+    seconds: float = PATIENCE_SECONDS,
+    start_seconds: float = START_SECONDS,
+    each_seconds: float = PATIENCE_SECONDS,
 ) -> dict[Question, Answer | ApiError]:
-    """The answer to each question, or why there is none; after so many seconds at the latest.
+    """The answer to each question, or why there is none; after so many seconds at the latest. One answer may take `each_seconds`.
 
     Agents that are starting, after an upgrade or a crash, are asked again, for `start_seconds` at most.
     """
     began = time.monotonic()
-    found = _ask(client, questions, seconds)
+    found = _ask(client, questions, seconds, each_seconds)
     while again := [
         one for one, answer in found.items() if _may_answer(answer, time.monotonic() - began, seconds, start_seconds)
     ]:
         time.sleep(AGAIN_SECONDS)
         left = max(seconds, start_seconds) - (time.monotonic() - began)
-        found |= _ask(client, again, max(AGAIN_SECONDS, min(seconds, left)))
+        found |= _ask(client, again, max(AGAIN_SECONDS, min(seconds, left)), each_seconds)
     return found
 
 
@@ -71,20 +77,20 @@ def _may_answer(answer: Answer | ApiError, since: float, seconds: float, start_s
     return since < min(seconds, start_seconds) and any(one in str(answer) for one in NOT_YET)
 
 
-def _ask(client: Any, questions: Iterable[Question], seconds: float) -> dict[Question, Answer | ApiError]:
+def _ask(client: Any, questions: Iterable[Question], seconds: float, each: float) -> dict[Question, Answer | ApiError]:
     asked = list(dict.fromkeys(questions))
-    asking = _Asking(client, asked, time.monotonic() + seconds)
-    found, silent = asking.collected(), ApiError(504, "Timeout", f"no answer within {seconds:.0f} s")
+    asking = _Asking(client, asked, time.monotonic() + seconds, each)
+    found, silent = asking.collected(), _silent(min(seconds, each))
     waiting = {*asking.todo_left()}
-    never = ApiError(504, "Timeout", f"not asked: too many others did not answer within {seconds:.0f} s")
+    never = ApiError(504, NOT_ASKED, f"not asked: too many others did not answer within {seconds:.0f} s")
     return {one: found.get(one, never if one in waiting else silent) for one in asked}
 
 
 class _Asking:
-    """Questions on their way until a time of the monotonic clock."""
+    """Questions on their way until a time of the monotonic clock, each for so many seconds."""
 
-    def __init__(self, client: Any, asked: Sequence[Question], end: float) -> None:
-        self._client, self._asked, self._end = client, asked, end
+    def __init__(self, client: Any, asked: Sequence[Question], end: float, each: float) -> None:
+        self._client, self._asked, self._end, self._each = client, asked, end, each
         self._todo: queue.SimpleQueue[Question] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[tuple[Question, Answer | ApiError]] = queue.SimpleQueue()
         self._threads = 0
@@ -95,7 +101,9 @@ class _Asking:
     def _start_threads(self) -> None:
         """As many more as it takes, AT_ONCE at most."""
         for _ in range(min(AT_ONCE, self._todo.qsize(), MOST_AT_ONCE - self._threads)):
-            threading.Thread(target=_answer, args=(self._client, self._todo, self._done, self._end), daemon=True).start()
+            threading.Thread(
+                target=_answer, args=(self._client, self._todo, self._done, self._end, self._each), daemon=True
+            ).start()
             self._threads += 1
 
     def collected(self) -> dict[Question, Answer | ApiError]:
@@ -120,22 +128,28 @@ class _Asking:
                 yield self._todo.get_nowait()
 
 
-def _answer(client: Any, todo: queue.SimpleQueue[Question], done: queue.SimpleQueue[Any], end: float) -> None:
+def _answer(client: Any, todo: queue.SimpleQueue[Question], done: queue.SimpleQueue[Any], end: float, each: float) -> None:
     """In a thread: one question after another, until none is left or the time is over."""
-    with client.another(max(0.1, end - time.monotonic())) as own:
+    seconds = max(0.1, min(each, end - time.monotonic()))
+    with client.another(seconds) as own:
         while time.monotonic() < end:
             try:
                 question = todo.get_nowait()
             except queue.Empty:
                 return
-            done.put((question, _of_one(own, question)))
+            done.put((question, _of_one(own, question, seconds)))
 
 
-def _of_one(client: Any, question: Question) -> Answer | ApiError:
+def _of_one(client: Any, question: Question, seconds: float) -> Answer | ApiError:
+    began = time.monotonic()
     try:
         return client.of_node(question.node, question.port, question.path)
     except ApiError as error:
-        return error
+        return error if time.monotonic() - began < seconds else _silent(seconds)
+
+
+def _silent(seconds: float) -> ApiError:
+    return ApiError(504, "Timeout", f"no answer within {seconds:.0f} s")
 
 
 def _of_its_shape(question: Question, answer: Answer | ApiError) -> Answer | ApiError:

@@ -15,7 +15,7 @@ import msgspec
 from podplane.cli import tables
 from podplane.cli.cluster.facts import AgentPod, ClusterNode, Facts, Object, Unread, Warned
 from podplane.cli.cluster.reads import READS, Done, read_all
-from podplane.cli.nodes import Question, ask, why_silent
+from podplane.cli.nodes import NOT_ASKED, Question, ask, why_silent
 from podplane.kubeapi.errors import ApiError
 from podplane.lab.errors import LabError
 from podplane.machine.cidrs import networks, of_kubeadm
@@ -24,8 +24,9 @@ from podplane.model.config import AGENT_PORT
 from podplane.model.lease import Lease
 
 API_SECONDS, AGENT_SECONDS = 10.0, 3.0
-"""The API has so long to be read, agents to answer; with all agents of a large cluster 1 s more for each ALL_A_SECOND of them."""
-ALL_A_SECOND = 200
+"""The API has so long to be read, and one agent to answer; all of those that are asked have as long, 1 s more for each LEAST_A_SECOND of
+them, and what the list of Nodes took: who is slow with that is slow with questions, too."""
+LEAST_A_SECOND = 100
 ASKED = 250
 """So many agents are asked, unless all are."""
 COMPONENT = "podplane"
@@ -157,13 +158,19 @@ def _with_answers(found: Facts, client: Any, everything: bool) -> Facts:
     unready = {
         pod.node: Question(pod.node, AGENT_PORT, "readyz") for pod in found.pods if not pod.is_ready and pod.node in asked
     }
-    seconds = AGENT_SECONDS + (len(names) / ALL_A_SECOND if len(names) > ASKED else 0)
-    answers = ask(client, [*asked.values(), *unready.values()], seconds, seconds)
+    seconds = AGENT_SECONDS + len(names) / LEAST_A_SECOND + found.took
+    answers = ask(client, [*asked.values(), *unready.values()], seconds, seconds, AGENT_SECONDS)
     return dataclasses.replace(
         found,
-        answers={name: _answer(found.nodes[name], answers[one]) for name, one in asked.items()},
+        answers={
+            name: _answer(found.nodes[name], answers[one]) for name, one in asked.items() if not _is_unasked(answers[one])
+        },
         not_ready={name: why for name, one in unready.items() if (why := _why_not_ready(answers[one]))},
     )
+
+
+def _is_unasked(answer: Any) -> bool:
+    return isinstance(answer, ApiError) and answer.reason == NOT_ASKED
 
 
 def _answer(node: ClusterNode, answer: Any) -> Object | ApiError:
@@ -186,9 +193,9 @@ def chosen(found: Facts, everything: bool) -> Sequence[str]:
     if everything or len(names) <= ASKED:
         return sorted(names, key=lambda name: name in bad)
     others = [name for name in names if name not in bad]
-    room = max(ASKED - len(bad), ASKED // 5)
-    step = max(1, -(-len(others) // room))
-    return [*others[::step], *sorted(bad & {*names})[: ASKED - len(others[::step])]]
+    room = min(len(others), max(ASKED - len(bad), ASKED // 5))
+    spread = [others[number * len(others) // room] for number in range(room)]
+    return [*spread, *sorted(bad & {*names})[: ASKED - room]]
 
 
 def suspects(found: Facts) -> set[str]:

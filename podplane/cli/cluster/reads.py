@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -11,6 +12,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from podplane.cli.cluster.facts import NodePage, Object
+from podplane.cli.names import some
+from podplane.cli.waiting import Waiting
 from podplane.kubeapi.errors import ApiError, NotFound
 from podplane.kubeapi.requests import RESOURCES
 from podplane.model.config import VIEWER
@@ -18,6 +21,7 @@ from podplane.model.config import VIEWER
 SYSTEM, EVENTS_IN = "kube-system", "default"
 AGENTS, NETWORK, CONFIG, KUBEADM = "podplane-agent", "podplane-network", "podplane-agent", "kubeadm-config"
 CONTROLLERS, DNS = "podplane-controllers", "kube-dns"
+NODES, PATIENT_TIMES = "nodes", 3
 PAGE = "500"
 """Objects in one answer of the API, as kubectl asks for."""
 TOKEN_SECONDS = 600
@@ -123,22 +127,25 @@ assert {read.resource for read in READS.values() if "/" not in read.resource} <=
 
 
 def read_all(client: Client, seconds: float) -> dict[str, Done]:
-    """What came of each; of what did not come in time an ApiError that says so."""
+    """What came of each; of what did not come in time an ApiError that says so. Without Nodes there is nothing to tell: they have
+    PATIENT_TIMES as long."""
     done: queue.SimpleQueue[tuple[str, Done]] = queue.SimpleQueue()
-    began = time.monotonic()
+    began, waiting = time.monotonic(), Waiting()
     for key in READS:
         threading.Thread(
             target=lambda key: done.put((key, _read(client, READS[key], seconds))), args=(key,), daemon=True
         ).start()
     late = ApiError(504, "Timeout", f"no answer within {seconds:.0f} s")
-    found = dict.fromkeys(READS, Done(late, seconds))
-    for _ in READS:
-        try:
-            key, one = done.get(timeout=max(0.0, began + seconds - time.monotonic()))
-        except queue.Empty:
+    found: dict[str, Done] = {}
+    while len(found) < len(READS):
+        left = began + seconds * (1 if NODES in found else PATIENT_TIMES) - time.monotonic()
+        if left <= 0:
             break
-        found[key] = one
-    return found
+        with contextlib.suppress(queue.Empty):
+            key, one = done.get(timeout=min(left, waiting.silent_for + 0.001))
+            found[key] = one
+        waiting.look(lambda: f"the API: {some([key for key in READS if key not in found])}")
+    return {key: found.get(key, Done(late, seconds)) for key in READS}
 
 
 def _read(client: Client, read: Read, seconds: float) -> Done:
