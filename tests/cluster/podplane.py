@@ -17,6 +17,7 @@ from tools import manifests
 
 AGENTS = "daemonset/podplane-agent"
 PORT = 8080
+ROLL_OUT_SECONDS = 180.0
 
 
 class Installed:
@@ -27,6 +28,18 @@ class Installed:
         self.kubectl = rig.kubectl
         self.before = {name: state_of(machine) for name, machine in rig.nodes.items()}
         """How the nodes were."""
+
+    def add_node(self, name: str, number: int) -> None:
+        """Boot a new node, and wait until its network is in place."""
+        self.rig.add_node(name, number)
+        self.before[name] = state_of(self.rig.nodes[name])
+        self.rig.until(lambda: self.rig.is_ready(name))
+        self.rolled_out()
+
+    def remove_node(self, name: str) -> None:
+        """Switch off a node for good."""
+        self.rig.power_off(name)
+        self.kubectl("delete", "node", name, "--wait")
 
     def install(self) -> None:
         """Install as docs/install.md says; all nodes are ready when this returns."""
@@ -48,7 +61,8 @@ class Installed:
 
     def rolled_out(self) -> None:
         """Wait until each node has the agent that it is to have, and that is ready."""
-        self.kubectl("--namespace=kube-system", "rollout", "status", AGENTS, "--timeout=50s")
+        words = ("--namespace=kube-system", "rollout", "status", AGENTS, "--timeout=20s")
+        self.rig.until(lambda: "successfully rolled out" in self.kubectl(*words, code=None), ROLL_OUT_SECONDS)
 
     def run(self, name: str, node: str, *words: str, labels: Mapping[str, str] | None = None) -> None:
         """Create a pod whose container runs our program with these words."""
@@ -78,12 +92,20 @@ class Installed:
 
     def in_pod(self, node: str, pod: str, *words: str) -> subprocess.Popen[str]:
         """A program of the host in the network of a pod, which goes on until its input is closed."""
-        machine, ip = self.rig.nodes[node], self.ip(pod)
-        for path in Path(machine.path("/run/netns")).iterdir():
-            inside = ("nsenter", f"--net=/run/netns/{path.name}")
-            if f" {ip}/" in machine(*inside, "ip", "-oneline", "address"):
-                return machine.piped(*inside, *words)
-        raise AssertionError(f"{node} has no network namespace with {ip}")
+        return self.rig.nodes[node].piped("nsenter", f"--net={self.namespace(node, self.ip(pod))}", *words)
+
+    def namespace(self, node: str, ip: str) -> str:
+        """The network namespace of the pod with this address, as its node names it."""
+        return next(path for path, addresses in self.namespaces(node).items() if ip in addresses)
+
+    def namespaces(self, node: str) -> dict[str, list[str]]:
+        """The network namespaces of pods on a node, and the IPv4 addresses in each."""
+        machine, found = self.rig.nodes[node], dict[str, list[str]]()
+        for one in Path(machine.path("/run/netns")).iterdir():
+            path = f"/run/netns/{one.name}"
+            lines = machine("nsenter", f"--net={path}", "ip", "-4", "-oneline", "address", code=None).splitlines()
+            found[path] = [line.split()[3].partition("/")[0] for line in lines]
+        return found
 
     def agents(self) -> dict[str, str]:
         """The names of the agents' pods, by node."""
@@ -91,12 +113,19 @@ class Installed:
         return {one["spec"]["nodeName"]: one["metadata"]["name"] for one in found}
 
     def process(self, node: str) -> Path:
-        """The agent's process on a node, in its /proc."""
-        return next(Path("/proc", str(pid)) for pid, words in processes(self.rig.nodes[node]) if b"agent" in words)
+        """The agent's process on a node, in that node's /proc."""
+        found = self.process_of(self.rig.nodes[node])
+        assert found is not None, f"no agent runs on {node}"
+        return found
+
+    @staticmethod
+    def process_of(machine: Machine) -> Path | None:
+        """The agent's process on a machine, in that machine's /proc; None when it has none."""
+        return next((Path(machine.path(f"/proc/{pid}")) for pid, words in processes(machine) if b"agent" in words), None)
 
 
 def processes(machine: Machine) -> list[tuple[int, list[bytes]]]:
-    """Processes of containers that run podplane on a machine: each as the host numbers it, with its words."""
+    """Processes of containers that run podplane on a machine: each as that numbers it, with its words."""
     found = []
     for path in Path(f"/proc/{machine.pid}/root/proc").glob("[0-9]*/cmdline"):
         try:

@@ -14,6 +14,7 @@ import contextlib
 import json
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ from typing import Any
 
 from tests.cluster.authority import Authority
 from tests.engines import image
-from tests.engines.machine import Machine, hierarchies
+from tests.engines.machine import Disk, Machine, Program, hierarchies
 
 NEEDED = {
     "etcd": "Debian's etcd-server",
@@ -40,7 +41,9 @@ NEEDED = {
 HUB, CONTROL, PREFIX = "192.168.100.1", "192.168.100.10", 24
 PODS, SERVICES = "10.244.0.0/16", "10.96.0.0/16"
 KUBERNETES, DNS = "10.96.0.1", "10.96.0.10"
+ETCD = "/var/lib/etcd"
 SOCKET = "/run/containerd/containerd.sock"
+CONTAINERD_METRICS = "127.0.0.1:1338"
 READY_SECONDS = 60.0
 BRIDGE = f"ip link add br0 type bridge && ip addr add {HUB}/{PREFIX} dev br0 && ip link set br0 up && ip link set lo up"
 KERNEL = {
@@ -53,14 +56,15 @@ KERNEL = {
 """A kubelet sets these, which are of the whole machine: it is shown files that have them already."""
 NODE = """
 mkdir -p /run/groups /run/shown /etc/cni/net.d /etc/kubernetes/manifests /opt/cni/bin /var/lib/kubelet /var/log/pods
-rm -rf /etc/cni/net.d/* /opt/cni/bin/*
+[ -e /var/lib/installed ] || rm -rf /etc/cni/net.d/* /opt/cni/bin/*
 mount --rbind /sys/fs/cgroup /run/groups
 mount -t sysfs sysfs /sys
 mount --rbind /run/groups /sys/fs/cgroup
 umount -l /run/groups
 cat /proc/sys/kernel/random/uuid > /run/shown/boot_id
 mount --bind /run/shown/boot_id /proc/sys/kernel/random/boot_id
-tr -d - < /proc/sys/kernel/random/uuid > /etc/machine-id
+[ -e /var/lib/installed ] || tr -d - < /proc/sys/kernel/random/uuid > /etc/machine-id
+touch /var/lib/installed
 """ + "".join(
     f"echo {value} > /run/shown/{name.replace('/', '_')} && mount --bind /run/shown/{name.replace('/', '_')} /proc/sys/{name}\n"
     for name, value in KERNEL.items()
@@ -71,6 +75,8 @@ root = "/var/lib/containerd"
 state = "/run/containerd"
 [grpc]
   address = "{SOCKET}"
+[metrics]
+  address = "{CONTAINERD_METRICS}"
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "{image.NAME}"
   restrict_oom_score_adj = true
@@ -90,8 +96,14 @@ class Rig:
 
     def __init__(self, folder: Path, program: Path, archives: Sequence[Path], machines: contextlib.ExitStack) -> None:
         """`program` is that of `tests.engines.image`; images in `archives` are loaded on each node."""
-        self.folder, self._program, self._archives, self._machines = folder, program, archives, machines
+        self.folder, self.program, self.archives, self._machines = folder, program, archives, machines
         self.nodes: dict[str, Machine] = {}
+        self.control_plane: dict[str, Program] = {}
+        """Its programs, by name."""
+        self.kubelets: dict[str, Program] = {}
+        self._words: dict[str, tuple[str, ...]] = {}
+        self._disks: dict[str, tuple[Disk, str]] = {}
+        """Disks of nodes, and their addresses."""
         self._hub = self._boot("hub", BRIDGE)
         self._control = self._boot("cp", "")
         self._cable(self._control, CONTROL)
@@ -99,10 +111,10 @@ class Rig:
         self._admin = self._authority.kubeconfig("admin", "admin", ["system:masters"])
         self._start_control_plane()
 
-    def _boot(self, name: str, more: str) -> Machine:
+    def _boot(self, name: str, more: str, disk: Disk | None = None) -> Machine:
         logs = self.folder / name
-        logs.mkdir()
-        machine = Machine(name, self._program, logs, more)
+        logs.mkdir(exist_ok=True)
+        machine = Machine(name, self.program, logs, more, disk)
         self._machines.callback(machine.close)
         return machine
 
@@ -132,7 +144,7 @@ class Rig:
         return self._control("sh", "-c", f"{shlex.join(line)} 2>&1", code=code)
 
     def _start_control_plane(self) -> None:
-        issue, cp = self._authority.issue, self._control
+        issue = self._authority.issue
         issue(
             "apiserver", "kube-apiserver", ips=(CONTROL, "127.0.0.1", KUBERNETES), names=("kubernetes.default.svc", "localhost")
         )
@@ -140,15 +152,15 @@ class Rig:
         tokens, files = self._authority.key("tokens"), self.folder
         ca = self._authority.certificate
         etcd = "http://127.0.0.1:2379"
-        cp.start(
-            _path("etcd"),
-            "--data-dir=/var/lib/etcd",
+        self._serve(
+            "etcd",
+            f"--data-dir={ETCD}",
             f"--listen-client-urls={etcd}",
             f"--advertise-client-urls={etcd}",
             "--unsafe-no-fsync",
         )
-        cp.start(
-            _path("kube-apiserver"),
+        self._serve(
+            "kube-apiserver",
             f"--etcd-servers={etcd}",
             f"--advertise-address={CONTROL}",
             f"--tls-cert-file={files}/apiserver.crt",
@@ -169,8 +181,8 @@ class Rig:
         for name in ("kube-controller-manager", "kube-scheduler"):
             self._authority.kubeconfig(name, f"system:{name}")
         own = ("--leader-elect=false", "--bind-address=127.0.0.1")
-        cp.start(
-            _path("kube-controller-manager"),
+        self._serve(
+            "kube-controller-manager",
             f"--kubeconfig={files}/kube-controller-manager.kubeconfig",
             "--allocate-node-cidrs=true",
             f"--cluster-cidr={PODS}",
@@ -180,33 +192,87 @@ class Rig:
             "--use-service-account-credentials=true",
             *own,
         )
-        cp.start(_path("kube-scheduler"), f"--kubeconfig={files}/kube-scheduler.kubeconfig", *own)
+        self._serve("kube-scheduler", f"--kubeconfig={files}/kube-scheduler.kubeconfig", *own)
+        self.until_api()
+
+    def _serve(self, name: str, *words: str) -> None:
+        self._words[name] = words
+        self.start(name)
+
+    def start(self, name: str) -> None:
+        """Start a program of the control plane that was ended."""
+        self.control_plane[name] = self._control.start(_path(name), *self._words[name])
+
+    def end(self, name: str, number: signal.Signals = signal.SIGTERM) -> None:
+        """End a program of the control plane."""
+        self.control_plane.pop(name).end(number)
+
+    def until_api(self) -> None:
+        """Wait until the API answers."""
         self.until(lambda: self.kubectl("get", "--raw=/readyz", code=None) == "ok")
 
+    def backup(self) -> Path:
+        """A backup of etcd, which is stopped for that."""
+        self.end("etcd")
+        copied = self.folder / "etcd"
+        shutil.copytree(self._control.path(ETCD), copied, dirs_exist_ok=True)
+        self.start("etcd")
+        self.until_api()
+        return copied
+
+    def restore(self, backup: Path) -> None:
+        """Have the control plane begin with a backup of etcd, as one does it: all programs of it are started anew."""
+        for name in reversed(tuple(self._words)):
+            self.end(name, signal.SIGKILL)
+        shutil.rmtree(self._control.path(ETCD))
+        shutil.copytree(backup, self._control.path(ETCD))
+        for name in self._words:
+            self.start(name)
+        self.until_api()
+
     def add_node(self, name: str, number: int) -> None:
-        """Boot a node: 192.168.100.1`number`. It is registered when this returns."""
-        ip = f"192.168.100.1{number}"
-        machine = self.nodes[name] = self._boot(name, NODE)
+        """Boot a new node: 192.168.100.1`number`. It is registered when this returns."""
+        disk = Disk()
+        self._machines.callback(disk.close)
+        self._disks[name] = disk, f"192.168.100.1{number}"
+        self.boot(name, is_new=True)
+        self.until(lambda: f"node/{name}" in self.kubectl("get", "nodes", "--output=name"))
+
+    def boot(self, name: str, *, is_new: bool = False) -> None:
+        """Switch on a node that has a disk."""
+        disk, ip = self._disks[name]
+        machine = self.nodes[name] = self._boot(name, NODE, disk)
         self._cable(machine, ip)
         for hierarchy in hierarchies():
             for kind in ("cpuset.cpus", "cpuset.mems"):
                 if (hierarchy / kind).exists():
                     (hierarchy / machine.group[1:] / kind).write_text((hierarchy / kind).read_text())
-        self._start_engine(machine)
-        self._start_kubelet(machine, ip)
-        self.until(lambda: f"node/{name}" in self.kubectl("get", "nodes", "--output=name"))
+        self._start_engine(machine, self.archives if is_new else ())
+        self.start_kubelet(name)
 
-    def _start_engine(self, machine: Machine) -> None:
+    def power_off(self, name: str) -> None:
+        """At once, as when the cable is pulled; the disk stays."""
+        self.nodes.pop(name).close()
+
+    def rename(self, old: str, new: str) -> None:
+        """A node that is off is another one when it is switched on."""
+        self._disks[new] = self._disks.pop(old)
+
+    def load(self, node: str, archive: Path) -> None:
+        """Have the images of an archive on a node."""
+        self.nodes[node](_path("ctr"), "--namespace=k8s.io", "images", "import", str(archive))
+
+    def _start_engine(self, machine: Machine, archives: Sequence[Path]) -> None:
         config = machine.logs / "containerd.toml"
         config.write_text(CONTAINERD)
         machine.start(_path("containerd"), f"--config={config}")
-        ctr = (_path("ctr"), "--namespace=k8s.io")
-        self.until(lambda: "REF" in machine(*ctr, "images", "list", code=None))
-        for archive in self._archives:
-            machine(*ctr, "images", "import", str(archive))
+        self.until(lambda: "REF" in machine(_path("ctr"), "images", "list", code=None))
+        for archive in archives:
+            self.load(machine.name, archive)
 
-    def _start_kubelet(self, machine: Machine, ip: str) -> None:
-        name = machine.name
+    def start_kubelet(self, name: str) -> None:
+        """Start the kubelet of a node."""
+        machine, (_, ip) = self.nodes[name], self._disks[name]
         kubeconfig = self._authority.kubeconfig(name, f"system:node:{name}", ["system:nodes"], [ip])
         resolv_conf = machine.logs / "resolv.conf"
         resolv_conf.write_text(f"nameserver {DNS}\n")
@@ -237,7 +303,7 @@ class Rig:
         }
         config = machine.logs / "kubelet.json"
         config.write_text(json.dumps(settings))
-        machine.start(
+        self.kubelets[name] = machine.start(
             _path("kubelet"),
             f"--config={config}",
             f"--kubeconfig={kubeconfig}",

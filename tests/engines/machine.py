@@ -31,17 +31,21 @@ END_SECONDS = 10.0
 WHOLE_MACHINE = ["0", "0", "4294967295"]
 """The map of ids (user_namespaces(7)) of who is in no user namespace of its own: containers' devices can't be mounted there."""
 TOOLS = {"ip": "iproute2", "unshare": "util-linux", "nsenter": "util-linux"}
+MOUNTED = "/mnt"
+"""Where a disk is mounted, for the machine and the process that holds it."""
 OWN = ("etc", "var", "opt")
 """Folders that are changed on it, and not on the host."""
 BOOT = """
 hostname {name}
 mount -t tmpfs -o mode=755 tmpfs /run
 mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+mkdir -p /run/disk
+{disk}
 for one in {own}; do
     mkdir -p /run/disk/$one /run/disk/.$one /$one
     mount -t overlay -o lowerdir=/$one,upperdir=/run/disk/$one,workdir=/run/disk/.$one overlay /$one
 done
-for one in /var/lib/containerd /var/lib/containers; do mkdir -p $one; mount -t tmpfs tmpfs $one; done
+for one in containerd containers; do mkdir -p /run/disk/.$one /var/lib/$one; mount --bind /run/disk/.$one /var/lib/$one; done
 mkdir -p /run/lock
 {more}
 mount --make-rshared /
@@ -118,18 +122,39 @@ def child_of(process: subprocess.Popen[bytes]) -> int:
     raise AssertionError(f"no child after 5 s: {process.args!r}")
 
 
+class Disk:
+    """What stays of a machine while its power is off: a file system in memory, which a process of its own holds until `close`."""
+
+    def __init__(self) -> None:
+        pipe = subprocess.PIPE
+        script = f"mount -t tmpfs -o mode=755 tmpfs {MOUNTED} && echo && exec cat"
+        self._process = subprocess.Popen(["unshare", "--mount", "sh", "-euc", script], stdin=pipe, stdout=pipe)
+        assert self._process.stdout is not None and self._process.stdout.readline() == b"\n"
+
+    @property
+    def entering(self) -> list[str]:
+        """Words before those of a program that is to find it where it is mounted."""
+        return ["nsenter", f"--mount=/proc/{self._process.pid}/ns/mnt", "--"]
+
+    def close(self) -> None:
+        """It is gone with its last machine."""
+        self._process.communicate()
+
+
 class Machine:
     """One machine, from its boot to `close`. Logs of its programs are in `logs`."""
 
-    def __init__(self, name: str, init: Path, logs: Path, more: str = "") -> None:
-        """`more` are further commands of a shell at its boot."""
+    def __init__(self, name: str, init: Path, logs: Path, more: str = "", disk: Disk | None = None) -> None:
+        """`more` are further commands of a shell at its boot; without a `disk`, what is written there goes when its power is off."""
         self.name, self.logs = name, logs
         self.group = f"/podplane-test-{os.getpid()}-{name}"
         """The control group of all containers."""
         words = ["unshare", "--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--mount-proc", "--kill-child"]
-        script = BOOT.format(name=name, own=" ".join(OWN), init=init, more=more)
+        mounted = f"mount --bind {MOUNTED} /run/disk" if disk is not None else ""
+        script = BOOT.format(name=name, own=" ".join(OWN), init=init, more=more, disk=mounted)
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen([*words, "--", "sh", "-euc", script], stdin=pipe, stdout=pipe)
+        entering = disk.entering if disk is not None else []
+        self._process = subprocess.Popen([*entering, *words, "--", "sh", "-euc", script], stdin=pipe, stdout=pipe)
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == b"booted\n"
         self._pid = child_of(self._process)

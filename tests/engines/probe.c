@@ -64,7 +64,7 @@ static int serve(const char *port)
 
 	setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
 	setsockopt(listener, IPPROTO_IPV6, IPV6_V6ONLY, &no, sizeof(no));
-	if (bind(listener, (struct sockaddr *)&here, sizeof(here)) < 0 || listen(listener, 16) < 0) {
+	if (bind(listener, (struct sockaddr *)&here, sizeof(here)) < 0 || listen(listener, 1024) < 0) {
 		perror("serve");
 		return 1;
 	}
