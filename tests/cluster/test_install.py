@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from podplane.cni.install import CONF_DIR, CONFLIST
 from podplane.machine.capabilities import NEEDED
-from tests.cluster import stream
 from tests.cluster.podplane import AGENTS, PORT, Installed
 from tests.cluster.rig import KUBERNETES
 
@@ -91,39 +87,6 @@ def test_the_agent_has_two_capabilities_and_a_filter_of_system_calls(cluster: In
         wanted = sum(1 << CAPABILITIES[name] for name in NEEDED)
         assert {int(status[name], 16) for name in ("CapEff", "CapPrm", "CapBnd")} == {wanted}
         assert (status["Seccomp"].strip(), status["NoNewPrivs"].strip()) == ("2", "1")
-
-
-@contextlib.contextmanager
-def traffic(pods: Installed, service: str) -> Iterator[dict[str, Any]]:
-    """Messages between pods of two nodes, and connections to a Service, as long as this is entered; what became of them is known then."""
-    script = Path(stream.__file__)
-    served = pods.in_pod("w1", SERVERS[0], sys.executable, str(script), "serve", "9000")
-    assert served.stdout is not None and served.stdout.readline() == "\n"
-    words = ("ask", pods.ip(SERVERS[0]), "9000", service, "80")
-    asked = pods.in_pod("w2", CLIENTS[1], sys.executable, str(script), *words)
-    assert asked.stdout is not None and asked.stdout.readline() == "\n"
-    found: dict[str, Any] = {}
-    try:
-        yield found
-    finally:
-        said, _ = asked.communicate(timeout=20)
-        found |= json.loads(said)
-        served.communicate(timeout=20)
-
-
-def test_a_new_version_of_the_agent_rolls_out_and_no_packet_is_lost(pods: Installed, service: str) -> None:
-    before = pods.agents()
-    with traffic(pods, service) as found:
-        pods.kubectl("--namespace=kube-system", "rollout", "restart", AGENTS)
-        pods.rolled_out()
-    after = pods.agents()
-    assert before.keys() == after.keys() and not set(before.values()) & set(after.values())
-    assert found["failures"] == [] and found["answered"] > 50
-    assert found["lost"] == 0 and found["datagrams"] > 100, found
-    pods.run("later", "w1", "serve", str(PORT))
-    pods.ready("later")
-    assert pods.ask(CLIENTS[1], pods.ip("later")) == pods.ip(CLIENTS[1])
-    pods.kubectl("delete", "pod", "later", "--wait")
 
 
 def test_a_node_stays_ready_without_its_agent_and_pods_end_when_it_is_back(pods: Installed) -> None:

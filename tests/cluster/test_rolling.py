@@ -1,0 +1,206 @@
+"""podplane while a cluster changes: its store is restored, versions roll, its API is away, nodes go and come."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import podplane
+from tests.cluster import load, versions
+from tests.cluster.podplane import AGENTS, PORT, Installed
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("cluster")]
+NEXT, NEXT_VERSION = "localhost/podplane:next", "99.0.0"
+ECHO = 9000
+RATES = (111.0, 100.0, 333.0)
+"""A second: pings to each of three pods, messages of each standing connection, requests; of each of three pods."""
+SECONDS = "--timeout=50s"
+NODES = ("w1", "w2", "w3")
+
+
+def begin(cluster: Installed, node: str) -> None:
+    """A server and a client on a node."""
+    cluster.run(f"back-{node}", node, "serve", str(PORT), labels={"role": "back"})
+    cluster.run(f"front-{node}", node, "pause")
+
+
+@pytest.fixture(scope="module")
+def two(cluster: Installed) -> Iterator[Installed]:
+    """Pods on two nodes, and a Service of the servers."""
+    for node in cluster.rig.nodes:
+        begin(cluster, node)
+    ports = [{"name": "http", "port": 80, "targetPort": PORT}, {"name": "echo", "port": ECHO}]
+    spec = {"selector": {"role": "back"}, "ports": ports, "clusterIP": "10.96.77.77"}
+    cluster.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "backs"}, "spec": spec})
+    cluster.ready(*(f"{kind}-{node}" for kind in ("back", "front") for node in cluster.rig.nodes))
+    cluster.rig.until(lambda: all(cluster.ask(f"front-{node}", "10.96.77.77", 80) for node in cluster.rig.nodes))
+    yield cluster
+    cluster.kubectl("delete", "pods", "--all", "--wait", "--force")
+    cluster.kubectl("delete", "service", "backs")
+    for node in set(cluster.rig.nodes) - {"w1", "w2"}:
+        cluster.remove_node(node)
+
+
+@pytest.fixture(scope="module")
+def three(two: Installed) -> Installed:
+    """The same with a third node."""
+    if "w3" not in two.rig.nodes:
+        two.add_node("w3", 3)
+    begin(two, "w3")
+    two.ready("back-w3", "front-w3")
+    two.rig.until(lambda: two.ask("front-w3", "10.96.77.77", 80))
+    return two
+
+
+@contextlib.contextmanager
+def under_load(cluster: Installed, nodes: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Load between pods of these nodes as long as this is entered; what became of it is known then, by node."""
+    script, ips = load.__file__, [cluster.ip(f"back-{node}") for node in nodes]
+    started = [cluster.in_pod(node, f"back-{node}", sys.executable, script, "serve", str(ECHO)) for node in nodes]
+    streams = [(ip, ECHO) for ip in (*ips, "10.96.77.77")]
+    what = json.dumps({"pings": ips, "streams": streams, "service": ("10.96.77.77", 80), "rates": RATES})
+    found: dict[str, Any] = {}
+    try:
+        for one in started:
+            assert one.stdout is not None and one.stdout.readline() == "\n"
+        asking = {node: cluster.in_pod(node, f"front-{node}", sys.executable, script, "ask", what) for node in nodes}
+        started += asking.values()
+        for one in asking.values():
+            assert one.stdout is not None and one.stdout.readline() == "\n"
+        yield found
+        for one in asking.values():
+            assert one.stdin is not None
+            one.stdin.close()
+            one.stdin = None
+        found |= {node: json.loads(one.communicate(timeout=50)[0]) for node, one in asking.items()}
+    finally:
+        for one in started:
+            if one.stdin is not None:
+                one.communicate(timeout=50)
+
+
+def check_load(found: dict[str, Any]) -> None:
+    """Nothing was lost, of enough to say so."""
+    print(json.dumps(found))
+    for node, one in found.items():
+        assert one["wrong"] == [], node
+        assert min(one[kind] for kind in ("ping", "stream", "request")) > 300, (node, one)
+
+
+def block(cluster: Installed, node: str) -> str:
+    found: str = cluster.rig.get("node", node)["spec"]["podCIDR"]
+    return found
+
+
+def test_a_store_that_is_restored_from_a_backup_is_followed(two: Installed) -> None:
+    """The backup knows neither of the third node nor of what is changed here: its block is given to a fourth one."""
+    rig = two.rig
+    spec: dict[str, Any] = {"podSelector": {"matchLabels": {"app": "back-w1"}}, "policyTypes": ["Ingress"], "ingress": []}
+    two.apply({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "nobody"}, "spec": spec})
+    closed, opened, asker = two.ip("back-w1"), two.ip("back-w2"), two.ip("front-w2")
+
+    def is_denied() -> bool:
+        return two.ask("front-w2", opened) == asker and two.ask("front-w2", closed, seconds=1) == ""
+
+    rig.until(is_denied)
+    backup = rig.backup()
+    two.kubectl("delete", "networkpolicy", "nobody")
+    rig.until(lambda: two.ask("front-w2", closed, seconds=1) == asker)
+    two.add_node("w3", 3)
+    two.run("forgotten", "w3", "serve", str(PORT))
+    two.ready("forgotten")
+    forgotten, given_twice = two.ip("forgotten"), block(two, "w3")
+    for name in rig.kubelets:
+        rig.kubelets[name].end(signal.SIGKILL)
+    rig.restore(backup)
+    for name in ("w1", "w2"):
+        rig.start_kubelet(name)
+    rig.until(is_denied)
+    said = two.kubectl("--namespace=kube-system", "logs", two.agents()["w1"], "--container=agent")
+    assert "its store was restored from a backup" in said
+    two.kubectl("delete", "networkpolicy", "nobody")
+    rig.until(lambda: two.ask("front-w2", closed, seconds=1) == asker)
+    two.add_node("w4", 4)
+    assert block(two, "w4") == given_twice
+    two.run("again", "w4", "serve", str(PORT))
+    two.ready("again")
+    assert two.ask("front-w1", two.ip("again")) == two.ip("front-w1")
+    rig.start_kubelet("w3")
+    rig.until(lambda: "node/w3" in two.kubectl("get", "nodes", "--output=name"))
+    rig.until(lambda: all(forgotten not in ips for ips in two.namespaces("w3").values()))
+    rig.until(lambda: rig.is_ready("w3"))
+    two.rolled_out()
+    begin(two, "w3")
+    two.ready("back-w3", "front-w3")
+    for asked in ("again", "back-w1"):
+        assert two.ask("front-w3", two.ip(asked)) == two.ip("front-w3"), asked
+    two.kubectl("delete", "pod", "again", "back-w3", "front-w3", "--wait")
+
+
+def test_a_node_that_is_removed_leaves_nothing_on_others_and_joins_with_another_name(two: Installed) -> None:
+    rig, ip = two.rig, "192.168.100.14"
+    if "w4" not in rig.nodes:
+        two.add_node("w4", 4)
+    routes = lambda: rig.nodes["w1"]("ip", "route")  # noqa: E731
+    assert f"{block(two, 'w4')} via {ip}" in routes()
+    two.kubectl("drain", "w4", "--ignore-daemonsets", "--force", SECONDS)
+    two.remove_node("w4")
+    rig.until(lambda: ip not in routes())
+    rig.rename("w4", "w5")
+    rig.boot("w5")
+    rig.until(lambda: "node/w5" in two.kubectl("get", "nodes", "--output=name"))
+    two.rolled_out()
+    two.run("renamed", "w5", "serve", str(PORT))
+    two.ready("renamed")
+    assert two.ask("front-w1", two.ip("renamed")) == two.ip("front-w1")
+    two.kubectl("delete", "pod", "renamed", "--wait")
+    two.remove_node("w5")
+    rig.until(lambda: ip not in routes())
+
+
+def test_two_versions_roll_out_and_back_and_nothing_is_lost(three: Installed, tmp_path: Path) -> None:
+    archive = tmp_path / "next.tar"
+    versions.write_other(three.rig.archives[0], archive, NEXT, NEXT_VERSION)
+    for node in three.rig.nodes:
+        three.rig.load(node, archive)
+    changed = ("--namespace=kube-system", "set", "image", AGENTS, f"*={NEXT}")
+    undone = ("--namespace=kube-system", "rollout", "undo", AGENTS)
+    with under_load(three, NODES) as found:
+        for words, version in ((changed, NEXT_VERSION), (undone, podplane.__version__)):
+            three.kubectl(*words)
+            for node in NODES:  # these wait, where there is no agent at the moment
+                three.run(f"new-{node}", node, "serve", str(PORT))
+            three.rolled_out()
+            assert said_by_agents(three) == {f"podplane, version {version}"}
+            three.ready(*(f"new-{node}" for node in NODES))
+            for node in NODES:
+                assert three.ask("front-w1", three.ip(f"new-{node}")) == three.ip("front-w1")
+            three.kubectl("delete", "pod", *(f"new-{node}" for node in NODES), "--wait")
+    check_load(found)
+
+
+def said_by_agents(cluster: Installed) -> set[str]:
+    """What agents say of their version."""
+    words = ("--container=agent", "--", "podplane", "--version")
+    return {cluster.kubectl("--namespace=kube-system", "exec", pod, *words).strip() for pod in cluster.agents().values()}
+
+
+def test_a_node_whose_power_fails_has_its_pods_back_with_their_addresses(three: Installed) -> None:
+    rig, pods = three.rig, ("back-w3", "front-w3")
+    former = [three.ip(pod) for pod in pods]
+    rig.power_off("w3")
+    rig.boot("w3")
+    boot = Path(rig.nodes["w3"].path("/proc/sys/kernel/random/boot_id")).read_text().strip()
+    rig.until(lambda: rig.get("node", "w3")["status"]["nodeInfo"]["bootID"] == boot)
+    rig.until(lambda: three.ask("front-w1", former[0]) == three.ip("front-w1"))
+    rig.until(lambda: three.ask("front-w3", three.ip("back-w1")) == former[1])
+    three.rolled_out()
+    three.ready(*pods)
+    assert [three.ip(pod) for pod in pods] == former
