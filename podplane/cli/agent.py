@@ -119,7 +119,7 @@ def uninstall(context: click.Context, detach: bool) -> None:
     """Remove all that is podplane's from this machine, and compare it with what it was before the agent's first start."""
     from pathlib import Path
 
-    from podplane.cni.install import own_configuration
+    from podplane.cni.networks import own_configuration, put_back
     from podplane.machine import capabilities, configuration
     from podplane.machine import uninstall as module
     from podplane.machine.alone import alone
@@ -139,7 +139,8 @@ def uninstall(context: click.Context, detach: bool) -> None:
     if done.is_clean:
         with contextlib.suppress(OSError):  # something else is in it
             folder.rmdir()
-    for line in done.lines:
+    saved = put_back(Path(found.cni_conf_dir)) if done.is_clean and found.cni_conf_dir else []
+    for line in (*done.lines, *saved):
         click.echo(line)
     click.echo("The CNI plugin, and the configuration that it came with: `podplane cni uninstall`.")
     if not done.is_clean:

@@ -49,14 +49,19 @@ def cni() -> None:
 @click.option(
     "--programs-only", is_flag=True, help="Without the configuration: an agent with `cni_conf_dir` writes it when it is ready."
 )
+@click.option("--replace", is_flag=True, help="Move networks of others that come first aside; `uninstall` puts them back.")
 @click.pass_context
-def install(context: click.Context, bin_dir: Path, conf_dir: Path, programs_only: bool) -> None:
+def install(context: click.Context, bin_dir: Path, conf_dir: Path, programs_only: bool, replace: bool) -> None:
     """Put the plugin and its configuration where container engines find them; again after an upgrade."""
     if programs_only and context.get_parameter_source("conf_dir") is ParameterSource.COMMANDLINE:
         raise click.UsageError(
             "--conf-dir has no effect with --programs-only: `cni_conf_dir` of the agent's configuration names the folder"
         )
-    lines = installation.install(bin_dir, None if programs_only else conf_dir)
+    if programs_only and replace:
+        raise click.UsageError(
+            "--replace has no effect with --programs-only: `cni_replace` of the agent's configuration says it"
+        )
+    lines = installation.install(bin_dir, None if programs_only else conf_dir, replace=replace)
     for line in (*lines, *engines.notes(bin_dir, conf_dir)):
         click.echo(line)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from podplane.cni.install import CONFLIST, SUFFIXES
+from podplane.cni.networks import CONFLIST, SUFFIXES
 
 CONTAINERD = Path("/etc/containerd/config.toml")
 PLUGINS = ("io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime")

@@ -7,6 +7,7 @@
     sysctl_dir: /proc/sys/net         where sysctls can be set: in a container, another mount of the machine's
     cni_conf_dir: /etc/cni/net.d      where container engines are told of the network once pods can be attached; default: nowhere
     migrate_from: cni0                the bridge of the network that the machine is migrated from; default: there was none
+    cni_replace: false                are networks of others that come first there moved aside?
     network:                          what all nodes of the cluster have in common; and what is not found on the machine
       cluster_cidrs: [10.244.0.0/16]
       service_cidrs: [10.96.0.0/16]
@@ -41,7 +42,7 @@ from podplane.routes.table import chosen
 from podplane.state.value import network_of
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-OWN = ("node_name", "run_dir", "log_level", "plugin_path", "sysctl_dir", "cni_conf_dir", "migrate_from")
+OWN = ("node_name", "run_dir", "log_level", "plugin_path", "sysctl_dir", "cni_conf_dir", "migrate_from", "cni_replace")
 PLUGIN_PATH = ("/opt/cni/bin", "/usr/lib/cni")
 MTU = range(576, 65537)
 RUN_DIR = "/run/podplane"
@@ -63,6 +64,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     sysctl_dir: str = NET
     cni_conf_dir: str = ""
     migrate_from: str = ""
+    cni_replace: bool = False
     features: Mapping[str, Any] = {}
 
     @property

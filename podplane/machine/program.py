@@ -246,7 +246,9 @@ class Program:
         host.present, host.links_changed = lambda: agent.agent.network.attached, surroundings.changed
         supervisor.add("surroundings", lambda: surroundings.follow(agent.restart))
         if folder := self._configuration.cni_conf_dir:
-            supervisor.add("network file", NetworkFile(Path(folder), agent.unready, lambda why: events(own, why)).run)
+            replace = self._configuration.cni_replace
+            file = NetworkFile(Path(folder), agent.unready, lambda why: events(own, why), replace=replace)
+            supervisor.add("network file", file.run)
         if settings.dns.ips:
             watch = NameServerWatch(lambda: agent.agent.view, lambda answers: agent.name_server_changed(answers=answers))
             supervisor.add("name server", watch.run)

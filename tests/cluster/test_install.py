@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from podplane.cni.install import CONF_DIR, CONFLIST
+from podplane.cni.install import CONF_DIR
+from podplane.cni.networks import CONFLIST
 from podplane.machine.capabilities import NEEDED
 from tests.cluster.podplane import AGENTS, PORT, Installed
 from tests.cluster.rig import KUBERNETES

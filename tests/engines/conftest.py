@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from podplane.cni.install import BIN_DIR, CONF_DIR, CONFLIST
+from podplane.cni.install import BIN_DIR, CONF_DIR
+from podplane.cni.networks import CONFLIST
 from podplane.cni.plugin import build
 from podplane.kubeapi.http import HttpClient
 from podplane.lab import spec

@@ -18,8 +18,8 @@ import pytest
 from bench.simulated_api import SimulatedApi, credentials, node
 from podplane.apiserver.asgi import serve
 from podplane.cni.client import PluginNetwork
-from podplane.cni.install import CONFLIST
 from podplane.cni.network import Attached, Attachment
+from podplane.cni.networks import CONFLIST
 from podplane.kernel.namespace import CurrentNamespace, NetworkNamespace, Workers
 from podplane.kubeapi.messages import Answer, Request, Response
 from tests.kernel.cluster import Talk

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from podplane.cni.install import configuration
+from podplane.cni.networks import configuration
 from podplane.kernel.namespace import NetworkNamespace, Workers
 from tests.kernel.test_cni_plugin import ip, node1, path_of
 from tests.unit.cni.programs import clean, words_of

@@ -13,7 +13,9 @@ from click.testing import CliRunner
 
 from podplane.cli.cni import cni
 from podplane.cni import install as installation
-from podplane.cni.install import CONFLIST, MARK, InstallError, configure, install, uninstall
+from podplane.cni import networks
+from podplane.cni.install import MARK, install, uninstall
+from podplane.cni.networks import CONFLIST, InstallError, configure
 from podplane.cni.plugin import build
 from podplane.cni.result import VERSIONS
 from tests.unit.cni import programs
@@ -59,29 +61,29 @@ def test_programs_and_configuration_are_there_and_go_again(places: tuple[Path, P
 def test_programs_alone_and_the_configuration_later(places: tuple[Path, Path]) -> None:
     bin_dir, conf_dir = places
     assert len(install(bin_dir, None)) == 2 and not conf_dir.exists()
-    assert installation.own_configuration(conf_dir) is None
-    assert configure(conf_dir).startswith(f"wrote {conf_dir / CONFLIST}")
-    assert configure(conf_dir) == f"{conf_dir / CONFLIST} is current"
-    assert installation.own_configuration(conf_dir) == conf_dir / CONFLIST
+    assert networks.own_configuration(conf_dir) is None
+    assert configure(conf_dir)[0].startswith(f"wrote {conf_dir / CONFLIST}")
+    assert configure(conf_dir) == [f"{conf_dir / CONFLIST} is current"]
+    assert networks.own_configuration(conf_dir) == conf_dir / CONFLIST
     (conf_dir / "00-other.conflist").write_text("{}")
     with pytest.raises(InstallError, match=r"00-other\.conflist comes before"):
         configure(conf_dir)
     install(bin_dir, None)
     (conf_dir / CONFLIST).write_text('{"plugins":[{"type":"bridge"}]}')
-    assert installation.own_configuration(conf_dir) is None
+    assert networks.own_configuration(conf_dir) is None
 
 
 def test_the_configuration_is_one_that_all_engines_read(places: tuple[Path, Path]) -> None:
     install(*places)
     network = msgspec.json.decode((places[1] / CONFLIST).read_bytes())
     assert network["cniVersion"] == "1.0.0" and set(network["cniVersions"]) < set(VERSIONS)
-    assert network["plugins"] == [{"type": "podplane-cni", "capabilities": dict.fromkeys(installation.CAPABILITIES, True)}]
+    assert network["plugins"] == [{"type": "podplane-cni", "capabilities": dict.fromkeys(networks.CAPABILITIES, True)}]
 
 
 def test_an_upgrade_replaces_the_programs_and_keeps_what_a_user_has_changed(places: tuple[Path, Path], package: Path) -> None:
     bin_dir, conf_dir = places
     install(bin_dir, conf_dir)
-    chained = msgspec.json.decode(installation.configuration())
+    chained = msgspec.json.decode(networks.configuration())
     chained["plugins"].append({"type": "tuning"})
     (conf_dir / CONFLIST).write_bytes(msgspec.json.encode(chained))
     (package / "podplane-cni").write_bytes(PROGRAM + b" 2")
@@ -96,7 +98,7 @@ def test_half_a_configuration_is_replaced(places: tuple[Path, Path], content: by
     conf_dir.mkdir(parents=True)
     (conf_dir / CONFLIST).write_bytes(content)
     install(bin_dir, conf_dir)
-    assert (conf_dir / CONFLIST).read_bytes() == installation.configuration()
+    assert (conf_dir / CONFLIST).read_bytes() == networks.configuration()
 
 
 def test_what_is_anothers_stays(places: tuple[Path, Path]) -> None:
@@ -159,9 +161,9 @@ def test_a_full_disk_leaves_what_was_there(
 def test_what_was_ended_halfway_is_cleaned_and_was_no_configuration(places: tuple[Path, Path]) -> None:
     bin_dir, conf_dir = places
     conf_dir.mkdir(parents=True)
-    rest = conf_dir / f"{installation.UNFINISHED}{CONFLIST}.99"
+    rest = conf_dir / f"{networks.UNFINISHED}{CONFLIST}.99"
     rest.write_text("{")
-    assert rest.suffix not in installation.SUFFIXES
+    assert rest.suffix not in networks.SUFFIXES
     install(bin_dir, conf_dir)
     assert list(files(conf_dir)) == [CONFLIST]
 
@@ -203,3 +205,69 @@ def test_the_command_refuses_a_folder_without_a_name(tmp_path: Path, monkeypatch
     refused = CliRunner().invoke(cni, ["install", *(word for one in options.items() for word in one)])
     assert refused.exit_code == 2 and f"'{option}': '' names no folder." in refused.output
     assert {path.name for path in tmp_path.iterdir()} <= {"package"}
+
+
+def theirs(name: str) -> bytes:
+    """A network of others."""
+    return msgspec.json.encode({"cniVersion": "1.0.0", "name": name, "plugins": [{"type": "bridge"}]})
+
+
+def test_networks_that_come_first_are_moved_aside_when_told_and_put_back(places: tuple[Path, Path]) -> None:
+    bin_dir, conf_dir = places
+    conf_dir.mkdir(parents=True)
+    before = {name: theirs(name) for name in ("05-flannel.conflist", "10-a.conf", CONFLIST, "99-later.conflist")}
+    for name, content in before.items():
+        (conf_dir / name).write_bytes(content)
+    lines = install(bin_dir, conf_dir, replace=True)
+    assert sum(line.startswith("moved") for line in lines) == 3
+    now = files(conf_dir)
+    assert [name for name in sorted(now) if Path(name).suffix in networks.SUFFIXES] == [CONFLIST, "99-later.conflist"]
+    assert now[CONFLIST] == networks.configuration()
+    assert install(bin_dir, conf_dir)[-1] == f"{conf_dir / CONFLIST} is current"
+    assert sum(line.startswith("put") for line in uninstall(bin_dir, conf_dir)) == 3
+    assert files(conf_dir) == before
+
+
+def test_a_network_that_comes_back_is_moved_aside_again_unless_it_is_another_one(places: tuple[Path, Path]) -> None:
+    _, conf_dir = places
+    conf_dir.mkdir(parents=True)
+    other = conf_dir / "05-flannel.conflist"
+    other.write_bytes(theirs("one"))
+    configure(conf_dir, replace=True)
+    other.write_bytes(theirs("one"))
+    assert configure(conf_dir, replace=True)[-1].startswith(f"moved {other} aside")
+    other.write_bytes(theirs("two"))
+    before = files(conf_dir)
+    with pytest.raises(InstallError, match="came back, and is not what"):
+        configure(conf_dir, replace=True)
+    assert files(conf_dir) == before, "nothing of others is lost"
+    assert networks.put_back(conf_dir)[0].startswith("kept") and files(conf_dir) == before
+
+
+def test_plugins_that_others_chain_stay_when_ours_is_brought_up_to_date(
+    places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, conf_dir = places
+    conf_dir.mkdir(parents=True)
+    former = {"type": "podplane-cni", "capabilities": {"portMappings": True}}
+    mesh = {"type": "istio-cni", "kubernetes": {"cni_bin_dir": "/opt/cni/bin"}}
+    chained = msgspec.json.decode(networks.configuration()) | {"plugins": [former, mesh], "disableCheck": True}
+    (conf_dir / CONFLIST).write_bytes(msgspec.json.encode(chained))
+    assert "remove it to have it written anew" in configure(conf_dir)[0], "an entry that nobody of us wrote is somebody's own"
+    monkeypatch.setattr(networks, "FORMER", (former,))
+    assert configure(conf_dir)[0].endswith("with istio-cni beside podplane-cni, which others have added")
+    found = msgspec.json.decode((conf_dir / CONFLIST).read_bytes())
+    assert found == chained | {"plugins": [networks.entry(), mesh]}
+    assert configure(conf_dir)[0].startswith(f"kept {conf_dir / CONFLIST}: it is current, with istio-cni")
+
+
+def test_the_command_moves_aside_when_told(places: tuple[Path, Path]) -> None:
+    bin_dir, conf_dir = places
+    conf_dir.mkdir(parents=True)
+    (conf_dir / "05-other.conflist").write_bytes(theirs("other"))
+    options = ["install", "--bin-dir", str(bin_dir)]
+    assert CliRunner().invoke(cni, [*options, "--conf-dir", str(conf_dir)]).exit_code
+    done = CliRunner().invoke(cni, [*options, "--conf-dir", str(conf_dir), "--replace"])
+    assert done.exit_code == 0 and f"moved {conf_dir}/05-other.conflist aside" in done.output
+    refused = CliRunner().invoke(cni, [*options, "--replace", "--programs-only"])
+    assert refused.exit_code == 2 and "--replace has no effect with --programs-only" in refused.output

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from podplane.cni.install import CONFLIST, configuration
+from podplane.cni.networks import CONFLIST, configuration
 from podplane.machine import conflist
 from podplane.machine.conflist import NetworkFile
 
@@ -57,8 +57,8 @@ async def test_what_is_in_the_way_is_told_once_and_then_it_is_written(tmp_path: 
     await until(lambda: bool(told))
     await asyncio.sleep(0.02)
     assert told == [
-        f"container engines are not told of the network: {other} comes before {CONFLIST}, and engines take the first network: "
-        "move it away"
+        f"container engines do not use podplane's network: {other} comes before {CONFLIST}, and engines take the first network: "
+        "move it away, or have it moved aside (--replace)"
     ]
     other.unlink()
     await until((tmp_path / CONFLIST).exists)
@@ -72,5 +72,26 @@ async def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     running = asyncio.create_task(NetworkFile(tmp_path / "file" / "net.d", lambda: None, told.append).run())
     await until(lambda: bool(told))
     assert told[0].endswith(f"{tmp_path}/file/net.d: Not a directory")
+    running.cancel()
+    await asyncio.wait([running])
+
+
+async def test_what_comes_later_is_told_or_moved_aside_and_what_went_is_written_again(tmp_path: Path) -> None:
+    path, other = tmp_path / CONFLIST, tmp_path / "05-other.conflist"
+    told = list[str]()
+    running = asyncio.create_task(NetworkFile(tmp_path, lambda: None, told.append).run())
+    await until(path.exists)
+    other.write_text("{}")
+    await until(lambda: bool(told))
+    running.cancel()
+    await asyncio.wait([running])
+    running = asyncio.create_task(NetworkFile(tmp_path, lambda: None, told.append, replace=True).run())
+    await until(lambda: not other.exists())
+    path.unlink()
+    await until(path.exists)
+    await until(lambda: len(told) == 2)
+    assert (
+        told[1] == f"container engines use podplane's network from now on: moved {other} aside, to {other.name}.podplane-saved"
+    )
     running.cancel()
     await asyncio.wait([running])
