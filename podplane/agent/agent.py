@@ -139,6 +139,8 @@ class Agent:
         self.config = config = self._wanted = settings.network
         """`_wanted` has the MTU of the settings, `config` that which the uplink carries, where it is less."""
         self._mtu_changed = mtu_changed
+        self.serves = settings.services.enabled
+        """Does it serve Services, or another proxy of the node?"""
         self.view = View(node_name, caches.nodes.objects, caches.services.objects, caches.slices_by_service)
         self.view.policies, self.view.claims = caches.policy_index, caches.claims
         self._usable: tuple[Node, NetworkConfig, Node] | None = None

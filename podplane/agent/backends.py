@@ -19,7 +19,7 @@ from podplane.agent.planner import RecordEvent
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.keeping import keep
 from podplane.kubeapi.retry import FailureLog
-from podplane.model.config import BACKENDS, UNDERLAY_MAC, UNDERLAY_MTU, NetworkConfig
+from podplane.model.config import AGENT_PORT, AGENT_PORT_SAID, BACKENDS, UNDERLAY_MAC, UNDERLAY_MTU, NetworkConfig
 from podplane.model.objects import Node
 from podplane.routes import ways
 from podplane.routes.cluster_settings import PATH, ClusterSettingsError, applied
@@ -130,12 +130,13 @@ class NodeBackends:
             await self._configure(settings)
 
     async def _tell(self) -> None:
-        """Say on the Node by which backends it can be reached, with which packets, and at which MAC."""
+        """Say on the Node by which backends it can be reached, with which packets, at which MAC, and where this agent answers."""
         node, names = self._node, sorted(way.name for way in ways.of(self.current) if self._has(way.name))
-        said = {BACKENDS: ",".join(names), UNDERLAY_MTU: str(self._underlay_mtu())}
+        said: dict[str, str | None] = {BACKENDS: ",".join(names), UNDERLAY_MTU: str(self._underlay_mtu())}
+        said[AGENT_PORT_SAID] = str(self.current.agent_port) if self.current.agent_port != AGENT_PORT else None
         if mac := self._underlay_mac():
             said[UNDERLAY_MAC] = mac
-        if node is not None and not said.items() <= node.metadata.annotations.items():
+        if node is not None and any(node.metadata.annotations.get(key) != value for key, value in said.items()):
             body = {"metadata": {"annotations": said}}
             await self._client.patch("nodes", "", node.metadata.name, body, uid=node.metadata.uid)
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
+
 from podplane.agent import policy_plans, service_plans
 from podplane.agent.feature import Feature, Taken, Watch
 from podplane.agent.keys import (
@@ -262,19 +264,28 @@ def _left_out(counted: Usable, view: View) -> Iterable[Warn]:
         yield Warn(counted.sentence, is_event=is_teller(view.node_name, name, first))
 
 
-def _plan_attachment(view: View, key: AttachmentKey, config: NetworkConfig, memory: None, taken: Taken) -> Plan:
+def _plan_attachment(
+    view: View, key: AttachmentKey, settings: tuple[NetworkConfig, NetworkConfig], memory: None, taken: Taken
+) -> Plan:
+    config, of_services = settings
     sandbox = view.sandboxes.get((key.container_id, key.ifname))
     if sandbox is None or view.node is None:
         return NOTHING
     if sandbox.network is not None:
         return Plan(fragment=additional.plan(sandbox, sandbox.network, config))
     mtu = ways.pod_mtu(view.node, config)
-    planned = {**pods.plan(sandbox, view, config, mtu), **former.of_pod(sandbox, config), **hairpin(sandbox, view, config)}
+    planned = {**pods.plan(sandbox, view, config, mtu), **former.of_pod(sandbox, config), **hairpin(sandbox, view, of_services)}
     return Plan(fragment=planned, effects=former.effects(sandbox, config))
 
 
-def _bridge_on_node(view: View, node: Node, config: NetworkConfig) -> Fragment:
-    return bridge.plan(node, config, has_further=any(one.network is not None for one in view.sandboxes.values()))
+def _served(settings: Settings) -> NetworkConfig:
+    """The network as Services have it: without theirs where another proxy of the node serves them."""
+    network = settings.network
+    return network if settings.services.enabled else msgspec.structs.replace(network, service_cidrs=())
+
+
+def _bridge_on_node(view: View, node: Node, settings: tuple[NetworkConfig, NetworkConfig]) -> Fragment:
+    return bridge.plan(node, settings[0], has_further=any(one.network is not None for one in view.sandboxes.values()))
 
 
 def _plan_name_server(
@@ -315,7 +326,7 @@ FEATURES: tuple[Feature[Any, Any], ...] = (
         name="pods",
         key=AttachmentKey,
         watches=(Watch(Node, _all_attachments), Watch(Sandbox, _attachment)),
-        settings=lambda settings: settings.network,
+        settings=lambda settings: (settings.network, _served(settings)),
         plan=_plan_attachment,
         on_node=_bridge_on_node,
         tables=frozenset({bridge.TABLE}),
@@ -382,7 +393,7 @@ FEATURES: tuple[Feature[Any, Any], ...] = (
         name="services",
         key=ServiceKey,
         watches=(Watch(Node, _all_services), Watch(Service, _service), Watch(EndpointSlice, _slice)),
-        settings=lambda settings: (settings.network, settings.services),
+        settings=lambda settings: (_served(settings), settings.services),
         plan=service_plans.plan_service,
         on_node=lambda view, node, settings: tables.plan(node, settings[0]),
         tables=frozenset({tables.TABLE}),

@@ -1,5 +1,6 @@
 """What a node answers over HTTP, in its own network: to load balancers without a question, to others after asking who they are.
 
+    :<agent_port>                  10256, and another one beside kube-proxy, which has that
     :10256/healthz                 is the node's network kept current, and is it a node for new connections? (KEP-3836)
     :10256/livez                   the first half of that
     :10256/readyz                  can pods be attached, and reach those of any other node?
@@ -33,7 +34,6 @@ from podplane.services.resolve import is_served
 
 MAX_BEHIND_SECONDS, RETRY_SECONDS = 120.0, 5.0
 """When changes wait longer than this to be planned, the node is unhealthy; from one try to open a port in use to the next."""
-OWN_PORTS = {AGENT_PORT, STATUS_PORT}
 DELETION_TAINT = "ToBeDeletedByClusterAutoscaler"
 
 
@@ -51,12 +51,14 @@ class NodeHealth(msgspec.Struct, eq=False):
 
     def service_changed(self, old: Service | None, new: Service | None) -> None:
         """A Service came, changed or went."""
+        if not self.agent.serves:
+            return
         for service in (old, new):
             if service is not None and (port := health_port(service)):
                 self._ports.pop(port, None)
         if new is not None and (port := health_port(new)):
             self._ports[port] = new.metadata.path
-        if self._ports.keys() != self._servers.keys() - OWN_PORTS:
+        if self._ports.keys() != self._servers.keys() - self._own_ports().keys():
             self._wake.set()
 
     async def run(self) -> None:
@@ -77,14 +79,19 @@ class NodeHealth(msgspec.Struct, eq=False):
 
     async def _serve_all(self) -> bool:
         """Open what is missing, close what is not wanted any more; False when a port can't be had."""
-        for port in self._servers.keys() - self._ports.keys() - OWN_PORTS:
+        own = self._own_ports()
+        for port in self._servers.keys() - self._ports.keys() - own.keys():
             self._servers.pop(port).close()
-        done = [await self._serve(port) for port in (AGENT_PORT, STATUS_PORT, *self._ports) if port not in self._servers]
+        done = [await self._serve(port) for port in (*own, *self._ports) if port not in self._servers]
         return all(done)
 
+    def _own_ports(self) -> dict[int, Handler]:
+        """The node's own: kube-proxy's are among them where it is the agent that serves Services."""
+        own: dict[int, Handler] = {self.agent.config.agent_port: self._about_node}
+        return {**own, AGENT_PORT: self._about_node, STATUS_PORT: _about_proxy} if self.agent.serves else own
+
     async def _serve(self, port: int) -> bool:
-        own: dict[int, Handler] = {AGENT_PORT: self._about_node, STATUS_PORT: _about_proxy}
-        handler = own.get(port) or functools.partial(self._about_service, port)
+        handler = self._own_ports().get(port) or functools.partial(self._about_service, port)
         try:
             sockets = self.namespace.run(listeners, port, self.agent.view.versions, port == STATUS_PORT)
         except OSError as error:

@@ -222,13 +222,13 @@ class NodeAgent:
         self.endpoints = NameServerEndpoints(
             self.agent.view, self._client, self._record_event, bool(self._settings.dns.ips), self._name_server_answers
         )
-        advertised = self.election.resume(self._caches.leases.objects.values())
+        advertised = self.election.resume(self._caches.leases.objects.values()) if self.agent.serves else []
         await self.agent.start(attached, advertised, former)
         self.probing.begin()
         self.agent.network.addresses.continue_after(last)
         for uid, ips in reserved.items():
             self.agent.network.reserve(uid, ips)
-        for path, service in self._caches.services.objects.items():
+        for path, service in self._caches.services.objects.items() if self.agent.serves else ():
             self.election.changed(path, service)
             self.health.service_changed(None, service)
         pod_gate.serve(self._caches, self.name, lambda path: path in self.agent.view.pods)
@@ -320,19 +320,24 @@ class NodeAgent:
             if (new or old).metadata.name == self.name:
                 self.endpoints.changed()
                 self.condition.changed()
-        elif kind is Service:
+        elif kind is ConfigMap:
+            self.backends.changed()
+        elif kind is EndpointSlice and self.endpoints.is_about(new or old):
+            self.endpoints.changed()
+        if self.agent.serves:
+            self._serviced(kind, old, new)
+
+    def _serviced(self, kind: Kind, old: Any, new: Any) -> None:
+        """The same, as far as it is about how Services are offered."""
+        if kind is Service:
             self.health.service_changed(old, new)
             self.election.changed((new or old).metadata.path, new)
         elif kind is EndpointSlice:
             for slice_ in (old, new):
                 if slice_ is not None and slice_.service:
                     self.election.changed(slice_.service, None)
-            if self.endpoints.is_about(new or old):
-                self.endpoints.changed()
         elif kind is Lease:
             self.election.lease_changed(old, new)
-        elif kind is ConfigMap:
-            self.backends.changed()
 
     def is_concerned(self, change: Concern) -> bool:
         """May this change concern what is planned here? All nodes of a process are asked whenever a pod changes."""

@@ -113,6 +113,35 @@ def unit(context: click.Context, install: bool) -> None:
 
 
 @agent.command()
+@click.pass_context
+def clean_kube_proxy(context: click.Context) -> None:
+    """Remove what kube-proxy left in this machine's kernel, once it is gone: its tables of nftables, its chains of iptables."""
+    from podplane.kernel import legacy_iptables
+    from podplane.kernel.namespace import CurrentNamespace
+    from podplane.kernel.nft.others import Tables
+    from podplane.machine import kube_proxy
+    from podplane.machine.beside import BY_ITSELF
+    from podplane.machine.errors import MachineError
+    from podplane.machine.program import check_root
+
+    check_root()
+    if why := kube_proxy.why_runs():
+        raise MachineError(f"kube-proxy runs here, and would make its tables again: {why}; end it first")
+    here = CurrentNamespace()
+    with Tables(here) as tables:
+        found = kube_proxy.left(tables, legacy_iptables.read(here), (name for _, name in socket.if_nameindex()))
+        kube_proxy.remove(tables, found)
+    for line in found.removable_words():
+        click.echo(f"removed {line}")
+    for line in found.unreached:
+        click.echo(f"left {line}: {BY_ITSELF}", err=True)
+    if not found:
+        click.echo("nothing of kube-proxy's is here")
+    if found.unreached:
+        context.exit(1)
+
+
+@agent.command()
 @click.option("--detach", is_flag=True, help="Although pods are attached, which lose their network.")
 @click.pass_context
 def uninstall(context: click.Context, detach: bool) -> None:

@@ -19,6 +19,7 @@ from podplane.cli.names import some
 from podplane.cli.waiting import Waiting
 from podplane.kubeapi.errors import ApiError
 from podplane.model.answers import STARTING
+from podplane.model.config import AGENT_PORT, AGENT_PORT_SAID
 
 if TYPE_CHECKING:
     from podplane.lab.faults.messages import Active
@@ -141,15 +142,35 @@ def _answer(client: Any, todo: queue.SimpleQueue[Question], done: queue.SimpleQu
 
 
 def _of_one(client: Any, question: Question, seconds: float) -> Answer | ApiError:
+    """Where something else has the usual port of agents (kube-proxy say), the Node says where its agent answers."""
     began = time.monotonic()
+    answer = _at(client, question, question.port)
+    if isinstance(answer, ApiError) and time.monotonic() - began < seconds and (port := _said_port(client, question)):
+        answer = _at(client, question, port)
+    return answer if not isinstance(answer, ApiError) or time.monotonic() - began < seconds else _silent(seconds)
+
+
+def _at(client: Any, question: Question, port: int) -> Answer | ApiError:
     try:
-        return client.of_node(question.node, question.port, question.path)
+        return client.of_node(question.node, port, question.path)
     except ApiError as error:
-        return error if time.monotonic() - began < seconds else _silent(seconds)
+        return error
 
 
 def _silent(seconds: float) -> ApiError:
     return ApiError(504, "Timeout", f"no answer within {seconds:.0f} s")
+
+
+def _said_port(client: Any, question: Question) -> int:
+    """Another port than was asked at; 0 for none."""
+    if question.port != AGENT_PORT:
+        return 0
+    try:
+        annotations = client.get("nodes", "", question.node)["metadata"].get("annotations") or {}
+    except ApiError:
+        return 0
+    said = str(annotations.get(AGENT_PORT_SAID, ""))
+    return int(said) if said.isdecimal() and int(said) != AGENT_PORT else 0
 
 
 def _of_its_shape(question: Question, answer: Answer | ApiError) -> Answer | ApiError:

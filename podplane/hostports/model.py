@@ -58,7 +58,8 @@ def reserved(config: NetworkConfig) -> Mapping[tuple[str, int], str]:
     """Ports of the node's own addresses without which there is no network of pods: (protocol, port) → whose. The port of VXLAN is whatever
     the backend is, which may be another one later."""
     return {
-        ("tcp", AGENT_PORT): "the node's agent listens on it",
+        ("tcp", AGENT_PORT): "health checks of the node's proxy come to it",
+        ("tcp", config.agent_port): "the node's agent listens on it",
         ("tcp", NAME_SERVER_PORT): "the node's name server listens on it",
         ("udp", config.vxlan_port): "packets of pods come to it from other nodes (VXLAN)",
     }

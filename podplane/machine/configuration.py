@@ -8,6 +8,7 @@
     cni_conf_dir: /etc/cni/net.d      where container engines are told of the network once pods can be attached; default: nowhere
     migrate_from: cni0                the bridge of the network that the machine is migrated from; default: there was none
     cni_replace: false                are networks of others that come first there moved aside?
+    clean_kube_proxy: false           is what kube-proxy left removed, once it is gone?
     network:                          what all nodes of the cluster have in common; and what is not found on the machine
       cluster_cidrs: [10.244.0.0/16]
       service_cidrs: [10.96.0.0/16]
@@ -35,16 +36,20 @@ from podplane.kernel.sysctl import NET
 from podplane.machine.cidrs import Cidrs, holds, networks
 from podplane.machine.errors import MachineError
 from podplane.machine.uplink import Uplink
-from podplane.model.config import NetworkConfig
+from podplane.model.config import AGENT_PORT, BESIDE_PORT, NAME_SERVER_PORT, STATUS_PORT, NetworkConfig
 from podplane.routes.behind import METRIC
 from podplane.routes.cluster_settings import KEYS
 from podplane.routes.table import chosen
 from podplane.state.value import network_of
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-OWN = ("node_name", "run_dir", "log_level", "plugin_path", "sysctl_dir", "cni_conf_dir", "migrate_from", "cni_replace")
+OWN = (
+    *("node_name", "run_dir", "log_level", "plugin_path", "sysctl_dir", "cni_conf_dir", "migrate_from"),
+    *("cni_replace", "clean_kube_proxy"),
+)
 PLUGIN_PATH = ("/opt/cni/bin", "/usr/lib/cni")
 MTU = range(576, 65537)
+PORTS = range(1, 65536)
 RUN_DIR = "/run/podplane"
 LOOPBACK = "lo"
 SUBDOMAIN = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
@@ -65,6 +70,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     cni_conf_dir: str = ""
     migrate_from: str = ""
     cni_replace: bool = False
+    clean_kube_proxy: bool = False
     features: Mapping[str, Any] = {}
 
     @property
@@ -83,6 +89,14 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
         return not (self.names_cluster and self.names_services)
 
     @property
+    def agent_port(self) -> int:
+        """Where the agent answers over HTTP: the port that it names, else kube-proxy's, or another one beside that."""
+        services = self.features.get("services")
+        is_beside = isinstance(services, Mapping) and services.get("enabled") is False
+        port: int = self._network.get("agent_port", BESIDE_PORT if is_beside else AGENT_PORT)
+        return port
+
+    @property
     def _network(self) -> Mapping[str, Any]:
         found: Mapping[str, Any] = self.features.get("network", {})
         return found
@@ -96,6 +110,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
             "uplink": uplink.name,
             "mtu": MTU[-1],
             "subnets": uplink.subnets,
+            "agent_port": self.agent_port,
         } | found_out
         own = {name: value for name, value in self._network.items() if name != "cluster_cidrs" or value}
         try:
@@ -103,6 +118,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
         except SettingsError as error:
             raise MachineError(str(error)) from None
         _check(found.network)
+        _check_port(found)
         if not self.migrate_from:
             return found
         former = self.migrate_from if has_former else ""
@@ -152,6 +168,17 @@ def _check(network: NetworkConfig) -> None:
             raise MachineError(f"settings of network.{name}: that is found out, and can't be chosen")
 
 
+def _check_port(found: Settings) -> None:
+    """MachineError for a port of the agent that something else of the node has."""
+    port, proxy = found.network.agent_port, () if found.services.enabled else (AGENT_PORT,)
+    if port not in PORTS:
+        raise MachineError(f"settings of network.agent_port: {port} is not within {PORTS[0]} and {PORTS[-1]}")
+    if port in (STATUS_PORT, *proxy):
+        raise MachineError(f"settings of network.agent_port: {port} is kube-proxy's")
+    if port == NAME_SERVER_PORT:
+        raise MachineError(f"settings of network.agent_port: {port} is the name server's")
+
+
 def read(path: str) -> Configuration:
     """The configuration in a file; the defaults without one ("" as `path`). MachineError when it can't be that."""
     try:
@@ -195,6 +222,8 @@ def parsed(content: object) -> Configuration:
 
 
 def _check_own(found: Configuration) -> None:
+    if found.clean_kube_proxy and not found.settings(NO_UPLINK).services.enabled:
+        raise MachineError("clean_kube_proxy: Services are left to kube-proxy (services.enabled: false)")
     if found.node_name:
         check_node_name(found.node_name)
     check_run_dir(found.run_dir)

@@ -17,7 +17,8 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from podplane.agent.feature import Kind
 from podplane.agent.keys import NodeKey
 from podplane.agent.node import Concern, NodeAgent, Started
 from podplane.agent.object_events import ObjectEvents
+from podplane.agent.ownership import ownership
 from podplane.agent.peer_plans import PeerPlans
 from podplane.cni.server import Server
 from podplane.kernel import sysctl
@@ -40,8 +42,9 @@ from podplane.kubeapi.client import Client
 from podplane.kubeapi.events import Recorder
 from podplane.kubeapi.supervise import Supervisor
 from podplane.kubeapi.transport import HttpTransport
-from podplane.machine import capabilities, snapshot
+from podplane.machine import capabilities, firewalls, snapshot
 from podplane.machine.alone import alone, how_to_stop
+from podplane.machine.beside import Asked, Beside
 from podplane.machine.cidrs import KeptCidrs
 from podplane.machine.cluster import Cluster, Waiting
 from podplane.machine.configuration import LEVELS, Configuration
@@ -178,7 +181,7 @@ class Program:
         except OSError as error:
             raise MachineError(f"{self._folder / SOCKET}: {error.strerror}") from None
         supervisor = Supervisor()
-        port = WaitingPort(self._waiting)
+        port = WaitingPort(self._waiting, self._configuration.agent_port)
         await port.open(host.namespace)
         try:
             agent = self._agent = await self._started(host, supervisor)
@@ -236,7 +239,8 @@ class Program:
             plugins=Plugins(self._folder, self._configuration.plugin_path, may_enter=self._workers.may_enter),
             elsewhere=former.has,
         )
-        agent.machine_without = lambda: surroundings.without
+        beside = self._beside(host, agent, cluster, lambda why: events(own, why), serves=settings.services.enabled)
+        agent.machine_without = lambda: [*surroundings.without, *beside.without]
         agent.former_network = lambda: former.report(
             cluster.caches.pods.objects.values(), self._node_name, _attached_uids(agent).__contains__
         )
@@ -245,6 +249,7 @@ class Program:
         started = await agent.start()
         host.present, host.links_changed = lambda: agent.agent.network.attached, surroundings.changed
         supervisor.add("surroundings", lambda: surroundings.follow(agent.restart))
+        supervisor.add("beside", beside.run)
         if folder := self._configuration.cni_conf_dir:
             replace = self._configuration.cni_replace
             file = NetworkFile(Path(folder), agent.unready, lambda why: events(own, why), replace=replace)
@@ -260,6 +265,25 @@ class Program:
         self._notifier.ready(**{STARTED: msgspec.json.encode(started).decode()})
         say_ready(self._notifier, self._node_name, started)
         return agent
+
+    def _beside(
+        self, host: MachineHost, agent: NodeAgent, cluster: Cluster, tell: Callable[[str], None], *, serves: bool
+    ) -> Beside:
+        """What looks for others' firewalls and kube-proxy."""
+
+        def asked() -> Asked | None:
+            view, config = agent.agent.view, agent.agent.config
+            if view.node is None:
+                return None
+            peers = [one for name, one in view.nodes.items() if name != self._node_name]
+            pods = tuple(cluster.caches.pods.objects.values())
+            return Asked(tuple(firewalls.ways(view.node, peers, config)), config, ownership(config), pods)
+
+        def links() -> list[str]:
+            return [name for _, name in host.namespace.run(socket.if_nameindex)]
+
+        clean = self._configuration.clean_kube_proxy
+        return Beside(host.namespace, self._node_name, asked, links, tell, serves=serves, clean=clean)
 
     def _remember(self, host: MachineHost) -> None:
         """Keep how the machine is before the first start of an agent since it booted."""

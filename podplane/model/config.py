@@ -26,6 +26,10 @@ VIEWER, VIEWER_AUDIENCE, VIEWER_HEADER = "podplane-viewer", "podplane", "x-podpl
 kube-system, for this audience alone, in this header (`kubeapi.authorization`)."""
 STATUS_PORT = 10249
 """Where it answers on the node's localhost alone: kube-proxy's metrics port."""
+BESIDE_PORT = 10356
+"""Where a node's agent answers over HTTP when kube-proxy has those two."""
+AGENT_PORT_SAID = "podplane.dev/agent-port"
+"""Node annotation: where the node's agent answers over HTTP, where that is not `AGENT_PORT`."""
 NAME_SERVER_PORT = 9153
 """Where a node's name server answers over HTTP, on the node's InternalIPs: the port of CoreDNS's metrics."""
 NODE_GRACE_SECONDS, HEARTBEAT_SECONDS = 50.0, 10.0
@@ -51,7 +55,8 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     checksums and segmentation of tunnels left to what is below them (`podplane.routes.offload`)? `kernel` is the release of the node's
     kernel, and `uplink_driver` the driver of its uplink, as the agent finds them ("": not known). `former_bridge` is the bridge of the
     network that the node is migrated from, while pods may be on it ("": there is none), and `route_metric` that of routes to blocks, so
-    that those of that network count before them (`podplane.routes.behind`; 0: the kernel's default).
+    that those of that network count before them (`podplane.routes.behind`; 0: the kernel's default). `agent_port`: where
+    the node's agent answers over HTTP.
     """
 
     cluster_cidrs: tuple[str, ...]
@@ -74,3 +79,4 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     uplink_driver: str = ""
     former_bridge: str = ""
     route_metric: int = 0
+    agent_port: int = AGENT_PORT

@@ -26,6 +26,8 @@ PATIENCE_SECONDS, ANSWER_SECONDS = 5.0, 8.0
 MAX_CONNECTIONS, MAX_FROM_ONE = 512, 64
 MAX_HEAD_BYTES = 8 * 1024
 READ_BYTES = 4096
+SERVER = "podplane"
+"""By which a client knows who answers at a port that another program may have."""
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -132,6 +134,7 @@ def _written(connection: h11.Connection, reply: Reply, *, is_head: bool = False)
     headers = [
         ("content-type", reply.content_type),
         ("content-length", str(len(reply.body))),
+        ("server", SERVER),
         ("x-content-type-options", "nosniff"),
         ("connection", "close"),
         *reply.headers,

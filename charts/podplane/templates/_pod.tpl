@@ -3,11 +3,19 @@ image: {{ printf "%s:%s" .Values.image.repository (.Values.image.tag | default .
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 {{- end }}
 
+{{- define "podplane.port" -}}
+{{ .Values.agentPort | default (ternary 10256 10356 .Values.services.kubeProxyReplacement) | int64 }}
+{{- end }}
+
 {{- define "podplane.config" -}}
 {{- $own := dict "sysctl_dir" "/host/net" "cni_conf_dir" .Values.cni.confDir }}
 {{- with .Values.migrateFrom }}
 {{- $_ := set $own "migrate_from" . }}
 {{- end }}
+{{- if .Values.cni.replace }}{{ $_ := set $own "cni_replace" true }}{{ end }}
+{{- if .Values.services.cleanKubeProxy }}{{ $_ := set $own "clean_kube_proxy" true }}{{ end }}
+{{- if .Values.agentPort }}{{ $_ := set $own "network" (dict "agent_port" (int64 .Values.agentPort)) }}{{ end }}
+{{- if not .Values.services.kubeProxyReplacement }}{{ $_ := set $own "services" (dict "enabled" false) }}{{ end }}
 {{- merge $own .Values.config | toYaml }}
 {{- end }}
 

@@ -15,7 +15,7 @@ from podplane.cli.nodes import Question, ask, why_silent
 from podplane.cli.waiting import Waiting, telling
 from podplane.kubeapi.errors import ApiError
 from podplane.model.answers import STARTING, Description, Traffic
-from podplane.model.config import ACTIVE_FAULTS
+from podplane.model.config import ACTIVE_FAULTS, AGENT_PORT_SAID
 
 
 class Client:
@@ -29,6 +29,9 @@ class Client:
     @contextlib.contextmanager
     def another(self, seconds: float) -> Iterator[Client]:
         yield self
+
+    def get(self, resource: str, namespace: str, name: str) -> dict[str, Any]:
+        raise ApiError(404, "NotFound", f"{resource} {name!r} not found")
 
     def of_node(self, node: str, port: int, path: str) -> Any:
         if self.barrier is not None:
@@ -112,6 +115,23 @@ def test_agents_that_refuse_or_are_starting_are_asked_again_only_for_so_long() -
         began = time.monotonic()
         found = ask(client, [Question("node1", 10256, "traffic")], seconds, start_seconds)
         assert list(found.values()) == [error] and time.monotonic() - began < 5
+
+
+class Beside(Client):
+    """Nodes whose usual port is kube-proxy's; one says where its agent answers."""
+
+    def get(self, resource: str, namespace: str, name: str) -> dict[str, Any]:
+        return {"metadata": {"annotations": {AGENT_PORT_SAID: "10356"} if name == "node1" else None}}
+
+    def of_node(self, node: str, port: int, path: str) -> Any:
+        if port == 10356:
+            return super().of_node(node, port, path)
+        raise ApiError(404, "NotFound", "404 page not found")
+
+
+def test_an_agent_beside_kube_proxy_is_asked_where_its_node_says() -> None:
+    found = asked(Beside({"node1": [], "node2": []}), ["node1", "node2"])
+    assert found["node1"] == [] and str(found["node2"]) == "404 page not found"
 
 
 def test_one_that_is_silent_is_an_error_and_the_others_are_told() -> None:

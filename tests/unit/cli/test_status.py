@@ -182,6 +182,9 @@ class Client:
     def another(self, seconds: float) -> Iterator[Client]:
         yield self
 
+    def get(self, resource: str, namespace: str, name: str) -> dict[str, Any]:
+        return {"metadata": {"name": name}}
+
     def of_node(self, node: str, port: int, path: str) -> Any:
         assert port == AGENT_PORT and path in ("status", "status/summary")
         if node == "node2":

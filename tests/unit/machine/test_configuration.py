@@ -47,6 +47,17 @@ def test_a_machine_that_is_migrated_has_routes_behind_and_a_former_bridge_while_
     assert (usual.former_bridge, usual.route_metric) == ("", 0)
 
 
+def test_beside_kube_proxy_the_agent_has_another_port() -> None:
+    for content, port in (
+        ({}, 10256),
+        ({"services": {"enabled": False}}, 10356),
+        ({"services": {"enabled": False}, "network": {"agent_port": 9999}}, 9999),
+        ({"network": {"agent_port": 10356}}, 10356),
+    ):
+        found = configuration.parsed(content)
+        assert (found.agent_port, found.network().agent_port) == (port, port)
+
+
 def test_what_is_said_counts_before_what_is_found() -> None:
     network = NETWORK | {"mtu": 1400, "permanent_neighbours": True}
     settings = configuration.parsed({"network": network}).settings(Uplink("ens3", 1450))
@@ -83,6 +94,12 @@ def test_what_is_said_counts_before_what_is_found() -> None:
         ({"network": NETWORK | {"tunnel_offload": "off"}}, "network.tunnel_offload: there is no 'off': choose one of auto"),
         ({"network": NETWORK, "log_level": "loud"}, "'loud' is none of debug, info, warning, error"),
         ({"network": NETWORK, "node_name": 7}, "node_name"),
+        ({"network": NETWORK | {"agent_port": 0}}, "network.agent_port: 0 is not within 1 and 65535"),
+        ({"network": NETWORK | {"agent_port": 10249}}, "network.agent_port: 10249 is kube-proxy's"),
+        ({"network": NETWORK | {"agent_port": 9153}}, "network.agent_port: 9153 is the name server's"),
+        ({"network": {"agent_port": 10256}, "services": {"enabled": False}}, "network.agent_port: 10256 is kube-proxy's"),
+        ({"services": {"enabled": False}, "clean_kube_proxy": True}, "clean_kube_proxy: Services are left to kube-proxy"),
+        ({"services": {"enabled": "no"}}, "services.enabled"),
         ({"cni_conf_dir": "net.d"}, "cni_conf_dir: 'net.d' is no absolute path"),
         ({"cni_conf_dir": True}, "cni_conf_dir"),
         ({"run_dir": "relative"}, "run_dir: 'relative' is no absolute path"),

@@ -1,0 +1,200 @@
+"""What firewalls of the machine do to packets of pods, as far as can be known, with the chain's name and what to do about it.
+
+A packet of each way is judged by each filter chain of others at the forward and input hooks (`trace.passing`). Told is what a chain drops
+for certain, and what a chain that drops by default may drop: nobody but its extensions knows all that some rules match. Of legacy iptables
+the policies alone are read. Rules that drop some of what pods send, and pass the rest, are their owner's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from podplane.kernel.legacy_iptables import LegacyTable
+from podplane.kernel.nft.others import Place, TableName, Tables
+from podplane.model.config import NetworkConfig
+from podplane.model.objects import Node
+from podplane.model.words import listed
+from podplane.routes import ways as backends
+from podplane.state.nft import Chain, Rule
+from podplane.state.value import IPAddress, IPNetwork, address_of, network_of
+from podplane.trace.conntrack import track
+from podplane.trace.expressions import Context, Undecided
+from podplane.trace.memory import Memory
+from podplane.trace.packet import Packet
+from podplane.trace.passing import Answer, Chains
+
+MOST_RULES = 5000
+"""So many rules are looked through for one answer; what a larger firewall does isn't said."""
+SEEN_BY = {"inet": (4, 6), "ip": (4,), "ip6": (6,)}
+IPTABLES: Mapping[str, str] = {"ip": "iptables", "ip6": "ip6tables"}
+OUTER = {"vxlan": "udp", "gre": "gre", "ip6gre": "gre"}
+"""What carries packets of pods between nodes, by the type of a tunnel's link."""
+
+
+class Way(NamedTuple):
+    """A packet on its way through the node: what it is in words, at which hook, by which links, and the packet."""
+
+    what: str
+    hook: str
+    link_in: str
+    link_out: str
+    packet: Packet
+
+
+class Suspect(NamedTuple):
+    """A chain, the way that it drops, whether that is certain, and by its policy."""
+
+    chain: Chain
+    what: str
+    is_certain: bool
+
+
+class TooManyError(Exception):
+    """There are more rules than are looked through."""
+
+
+def ways(node: Node, peers: Sequence[Node], config: NetworkConfig) -> Iterator[Way]:
+    """Those that are asked for, of each IP version that the node has pods of: with a pod of a peer, or with one of this node alone."""
+    for block in map(network_of, node.spec.pod_cidrs):
+        own, second, bridge = _pod(block, 2), _pod(block, 3), config.bridge
+        yield Way("between pods of this node", "forward", bridge, bridge, Packet(source=own, destination=second))
+        far = _far(peers, block.version)
+        for link in _links(config):
+            if far is None:
+                break
+            yield Way("to pods of other nodes", "forward", bridge, link, Packet(source=own, destination=far))
+            yield Way("from pods of other nodes", "forward", link, bridge, Packet(source=far, destination=own))
+    yield from _outer(node, peers, config)
+
+
+def _far(peers: Iterable[Node], version: int) -> IPAddress | None:
+    """An address as one of a pod of a peer; None while no peer has any of this IP version."""
+    others = (network_of(one) for peer in peers for one in peer.spec.pod_cidrs)
+    return next((_pod(one, 2) for one in others if one.version == version), None)
+
+
+def _pod(block: IPNetwork, number: int) -> IPAddress:
+    """An address of a block, as one of a pod."""
+    return block[min(number, block.num_addresses - 1)]
+
+
+def _links(config: NetworkConfig) -> Iterable[str]:
+    """Those by which pods of peers are reached."""
+    found = [(way.devices, way.tunnel) for way in backends.of(config)]
+    direct = [config.uplink] if any(not devices or tunnel for devices, tunnel in found) else []
+    return dict.fromkeys([*direct, *(device for devices, _ in found for device in devices)])
+
+
+def _outer(node: Node, peers: Sequence[Node], config: NetworkConfig) -> Iterator[Way]:
+    """What peers send to this node in tunnels."""
+    for way in backends.of(config):
+        for version, kind in way.kinds.items():
+            ends = [(_ip(peer, version), _ip(node, version)) for peer in peers[:1]]
+            for source, destination in ends if kind in OUTER else ():
+                if source is not None and destination is not None:
+                    packet = Packet(
+                        source=source, destination=destination, protocol=OUTER[kind], destination_port=config.vxlan_port
+                    )
+                    yield Way(f"of {way.name} from other nodes ({way.carried_in(config)})", "input", config.uplink, "", packet)
+
+
+def _ip(node: Node, version: int) -> IPAddress | None:
+    return next((ip for ip in map(address_of, node.internal_ips) if ip.version == version), None)
+
+
+def suspects(tables: Tables, own: Collection[TableName], wanted: Collection[Way]) -> list[Suspect]:
+    """The chains of others that drop, or may drop, some of these. TooManyError when there are too many rules."""
+    found: list[Suspect] = []
+    read, left = dict[TableName, Chains](), [MOST_RULES]
+    for chain in tables.chains():
+        hook = chain.hook
+        if hook is None or hook.type != "filter" or chain.family not in SEEN_BY or (chain.family, chain.table) in own:
+            continue
+        for way in wanted:
+            if way.hook == hook.hook and way.packet.version in SEEN_BY[chain.family]:
+                table = read.setdefault(
+                    (chain.family, chain.table), Chains(chain.family, chain.table, _reader(tables, chain, left))
+                )
+                answer = table.judge(chain, _context(way))
+                is_by_default = hook.policy == "drop" and Answer.DROP in answer
+                if answer == Answer.DROP or is_by_default:
+                    found.append(Suspect(chain, way.what, answer == Answer.DROP))
+    return found
+
+
+def _reader(tables: Tables, chain: Chain, left: list[int]) -> Callable[[str], list[Rule]]:
+    def read(name: str) -> list[Rule]:
+        rules = [one.rule for one in tables.rules(Place(chain.family, chain.table, name))]
+        left[0] -= len(rules)
+        if left[0] < 0:
+            raise TooManyError
+        return rules
+
+    return read
+
+
+def _context(way: Way) -> Context:
+    return Context(
+        packet=way.packet,
+        netns="",
+        hook=way.hook,
+        memory=Memory(),
+        choose=lambda below: 0,
+        exceeds=lambda limit: False,
+        fib=_unknown,
+        own_address=lambda context, link: None,
+        link_in=way.link_in,
+        link_out=way.link_out,
+        track=track(way.packet, {}),
+    )
+
+
+def _unknown(context: Context, result: int, flags: int) -> bytes:
+    raise Undecided("what the routes of the machine say is not asked")
+
+
+def sentences(found: Iterable[Suspect], legacy: Iterable[LegacyTable], config: NetworkConfig) -> list[str]:
+    """A line for each chain."""
+    by_chain: dict[tuple[Chain, bool], list[str]] = {}
+    for one in found:
+        by_chain.setdefault((one.chain, one.is_certain), []).append(one.what)
+    lines = [_sentence(chain, is_certain, list(dict.fromkeys(what)), config) for (chain, is_certain), what in by_chain.items()]
+    for table in legacy:
+        for hook in sorted(table.dropping) if table.name == "filter" else ():
+            name = hook.upper()
+            command = {4: "iptables-legacy", 6: "ip6tables-legacy"}[table.version]
+            lines.append(
+                f"{command}'s table filter, chain {name}, drops what no rule of it accepts, and its rules are not read: packets of "
+                f"pods may be among that; {command} -S {name} shows them"
+            )
+    return lines
+
+
+def _sentence(chain: Chain, is_certain: bool, what: Collection[str], config: NetworkConfig) -> str:
+    place = Place(chain.family, chain.table, chain.name)
+    policy = " (policy drop)" if chain.hook is not None and chain.hook.policy == "drop" else ""
+    does = "drops" if is_certain else "may drop"
+    return f"{place}{policy} {does} packets {listed(list(what))}: {_remedy(chain, config)}"
+
+
+def _remedy(chain: Chain, config: NetworkConfig) -> str:
+    """What to do, in the words of whoever made the chain."""
+    versions = SEEN_BY[chain.family]
+    cidrs = [cidr for cidr in config.cluster_cidrs if network_of(cidr).version in versions]
+    if chain.table == "firewalld":
+        sources = " ".join(f"--add-source={cidr}" for cidr in cidrs)
+        return f"firewall-cmd --permanent --zone=trusted {sources} --add-interface={config.bridge} && firewall-cmd --reload"
+    if chain.hook is not None and chain.hook.hook == "input":
+        return f"let them in (port {config.vxlan_port} of UDP, or protocol 47, from the other nodes)"
+    if chain.table == "filter" and chain.family in IPTABLES:
+        command = IPTABLES[chain.family]
+        return "; ".join(f"{command} -I {chain.name} {end} {cidr} -j ACCEPT" for cidr in cidrs for end in ("-s", "-d")) + (
+            ", or, with ufw: " + "; ".join(f"ufw route allow {end} {cidr}" for cidr in cidrs for end in ("from", "to"))
+        )
+    word = {4: "ip", 6: "ip6"}
+    return "; ".join(
+        f"nft insert rule {chain.family} {chain.table} {chain.name} {word[network_of(cidr).version]} {end} {cidr} accept"
+        for cidr in cidrs
+        for end in ("saddr", "daddr")
+    )

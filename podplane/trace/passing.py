@@ -1,0 +1,159 @@
+"""Does a base chain of others let a packet pass? Pure, and as far as can be known: of some rules nobody but their extension knows.
+
+Rules of iptables-nft have matches and targets of their own (xt), sets may have no name, extensions more state than values tell. A rule of
+which it isn't known whether it applies is taken both ways, so there are three answers. Of iptables' own matches two are read, because most
+firewalls begin with them: comments, and states of connections.
+
+Sources: net/netfilter/nft_compat.c (NFTA_MATCH_*, NFTA_TARGET_*), include/uapi/linux/netfilter/xt_conntrack.h.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from podplane.state.nft import (
+    ACCEPT,
+    DROP,
+    GOTO,
+    JUMP,
+    RETURN,
+    Chain,
+    Expression,
+    Immediate,
+    Lookup,
+    Opaque,
+    Reject,
+    Rule,
+    Verdict,
+)
+from podplane.trace.expressions import Context, Scope, Undecided, compile_expression
+
+MAX_DEPTH = 16
+"""NFT_JUMP_STACK_SIZE."""
+NAME, INFO = 1, 3
+"""NFTA_MATCH_NAME, NFTA_MATCH_INFO; of targets the same."""
+CONNTRACK = struct.Struct("<146xHHH")
+"""struct xt_conntrack_mtinfo1 to 3, little endian as the machines that this runs on: match_flags, invert_flags, state_mask."""
+BY_STATE, IS_NEW = 1, 1 << 3
+"""XT_CONNTRACK_STATE, XT_CONNTRACK_STATE_BIT(IP_CT_NEW)."""
+ENDS = ("DROP", "REJECT")
+"""Targets of iptables that end a packet."""
+
+
+class Answer(enum.Flag):
+    """What may become of a packet in a chain: it passes, it is dropped or refused, it goes on behind the chain."""
+
+    PASS = enum.auto()
+    DROP = enum.auto()
+    GO_ON = enum.auto()
+
+
+class Chains:
+    """The chains of one table; `rules` gives those of a chain by its name, when they are asked for."""
+
+    def __init__(self, family: str, table: str, rules: Callable[[str], Sequence[Rule]]) -> None:
+        self._scope = Scope("", family, table, {})
+        self._rules = rules
+        self._known: dict[str, Sequence[Rule]] = {}
+
+    def judge(self, base: Chain, context: Context) -> Answer:
+        """Of a new packet in a base chain: PASS, DROP, or both where it isn't known."""
+        found = self._chain(base.name, context, 0)
+        if Answer.GO_ON in found:
+            is_dropped = base.hook is not None and base.hook.policy == "drop"
+            found = found & ~Answer.GO_ON | (Answer.DROP if is_dropped else Answer.PASS)
+        return found
+
+    def _chain(self, name: str, context: Context, depth: int) -> Answer:
+        if depth > MAX_DEPTH:
+            return Answer.DROP
+        if name not in self._known:
+            self._known[name] = self._rules(name)
+        found = Answer(0)
+        for rule in self._known[name]:
+            applies = self._applies(rule, context)
+            if applies is False:
+                continue
+            said, ends_chain = self._said(rule, context, depth), _verdict(rule) in (RETURN, GOTO)
+            found |= said if ends_chain else said & ~Answer.GO_ON
+            if applies is True and (ends_chain or Answer.GO_ON not in said):
+                return found
+        return found | Answer.GO_ON
+
+    def _applies(self, rule: Rule, context: Context) -> bool | None:
+        """None: that isn't known."""
+        context.begin_rule()
+        is_sure = True
+        for one in rule.expressions:
+            known = _extension(one)
+            try:
+                goes_on = compile_expression(one, self._scope)(context) if known is None else known
+            except Undecided:
+                is_sure = False
+                continue
+            if not goes_on and (is_sure or known is False):
+                return False
+        return True if is_sure else None
+
+    def _said(self, rule: Rule, context: Context, depth: int) -> Answer:
+        """What a rule does that applies."""
+        for one in rule.expressions:
+            match one:
+                case Reject():
+                    return Answer.DROP
+                case Opaque(name="target") if _name(one) in ENDS:
+                    return Answer.DROP
+                case Lookup() if one.dreg == 0:
+                    return Answer.PASS | Answer.DROP | Answer.GO_ON
+                case Immediate(data=Verdict() as verdict):
+                    if verdict.code in (JUMP, GOTO):
+                        return self._chain(verdict.chain, context, depth + 1)
+                    return {ACCEPT: Answer.PASS, DROP: Answer.DROP}.get(verdict.code, Answer.GO_ON)
+        return Answer.GO_ON
+
+
+def _verdict(rule: Rule) -> int | None:
+    return next((e.data.code for e in rule.expressions if isinstance(e, Immediate) and isinstance(e.data, Verdict)), None)
+
+
+def _extension(one: Expression) -> bool | None:
+    """Does an extension of iptables match a new packet? None: it isn't one, or that isn't known."""
+    if not isinstance(one, Opaque):
+        return None
+    if one.name == "target":
+        return True
+    if one.name == "match" and _name(one) == "comment":
+        return True
+    if one.name == "match" and _name(one) == "conntrack":
+        return _is_of_new(_attributes(one.content).get(INFO, b""))
+    return None
+
+
+def _is_of_new(info: bytes) -> bool | None:
+    if len(info) < CONNTRACK.size:
+        return None
+    matched, inverted, states = CONNTRACK.unpack_from(info)
+    if matched != BY_STATE:
+        return None
+    return bool(states & IS_NEW) != bool(inverted & BY_STATE)
+
+
+def _name(one: Opaque) -> str:
+    return _attributes(one.content).get(NAME, b"").rstrip(b"\0").decode(errors="replace")
+
+
+def _attributes(content: bytes) -> Mapping[int, bytes]:
+    return dict(_pairs(content))
+
+
+def _pairs(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """Netlink attributes: length, type, value, each filled up to four bytes."""
+    offset = 0
+    while offset + 4 <= len(content):
+        length, kind = struct.unpack_from("=HH", content, offset)
+        if length < 4:
+            return
+        yield kind & 0x3FFF, content[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
