@@ -140,8 +140,15 @@ class Rig:
 
     def podplane(self, *words: str, kubeconfig: str = "", code: int | None = 0) -> str:
         """What a command of podplane says, on both its outputs, with a kubeconfig: the administrator's, if no other is given."""
-        line = [sys.executable, "-m", "podplane", *words, "--kubeconfig", kubeconfig or str(self._admin)]
+        line = self._podplane(words, kubeconfig)
         return self._control("sh", "-c", f"{shlex.join(line)} 2>&1", code=code)
+
+    def podplane_started(self, *words: str, kubeconfig: str = "") -> subprocess.Popen[str]:
+        """The same command while it runs, in a process of its own; what it says on its first output comes as text."""
+        return self._control.piped(*self._podplane(words, kubeconfig))
+
+    def _podplane(self, words: Sequence[str], kubeconfig: str) -> list[str]:
+        return [sys.executable, "-m", "podplane", *words, "--kubeconfig", kubeconfig or str(self._admin)]
 
     def _start_control_plane(self) -> None:
         issue = self._authority.issue

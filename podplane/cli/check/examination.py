@@ -21,7 +21,7 @@ from podplane.cli.check.parties import Gathered, Member
 from podplane.cli.check.patience import patient
 from podplane.cli.check.permitted import Permitted
 from podplane.cli.check.promises import Party, Probe, Verdict
-from podplane.cli.check.questions import AGAIN_SECONDS, PROBE_SECONDS, STALLED_SECONDS, START_SECONDS
+from podplane.cli.check.questions import AGAIN_SECONDS, PROBE_SECONDS, START_SECONDS
 from podplane.cli.check.scene import Scene
 from podplane.dns import resolv_conf
 
@@ -33,7 +33,7 @@ def examine(who: Gathered, found: Found, refused: Mapping[str, str], everything:
     members, outside = who.members, scene.outside
     # The containers of a pod share its ports: the usual one is for the first, which speaks for the pod.
     wishes = {m.name: {"do": "serve", "name": m.name, "anywhere": m.kind == "container"} for m in members if m.name in found}
-    serving = sessions.ask_all(found, wishes, patient(START_SECONDS), patient(STALLED_SECONDS))
+    serving = sessions.ask_all(found, wishes, patient(START_SECONDS), patient(scene.stalled_seconds))
     parties = {m.name: _party(m, serving[m.name]) for m in members if m.name in serving}
     pods = [p for p in parties.values() if p.kind == "pod"]
     node_of = {party.name: party.node for party in parties.values()} | ({outside.name: outside.name} if outside else {})

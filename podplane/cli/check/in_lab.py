@@ -22,6 +22,7 @@ class InLab:
     """`scene.Scene`."""
 
     unproved: Mapping[str, str] = {}
+    stalled_seconds = 5.0
 
     def __init__(self, client: Any, settings: LabSpec) -> None:
         self._client, self._settings = client, settings

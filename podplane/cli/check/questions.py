@@ -12,8 +12,8 @@ from podplane.cli.check.patience import patient
 from podplane.cli.check.promises import Probe
 from podplane.lab import underlay
 
-START_SECONDS, STALLED_SECONDS = 30.0, 5.0
-"""For all probers to begin; while none of them does."""
+START_SECONDS = 30.0
+"""For all probers to begin."""
 PROBE_SECONDS, AGAIN_SECONDS, DENIED_SECONDS = 1.5, 1.2, 0.4
 """How long a probe waits for its answer: TCP sends its first packet again after 1 s; and for one that should not come."""
 SECONDS_A_PROBE = 0.3

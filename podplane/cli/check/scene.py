@@ -33,6 +33,10 @@ class Scene(Protocol):
     def unproved(self) -> Mapping[str, str]:
         """Promises that nobody can prove here, and why."""
 
+    @property
+    def stalled_seconds(self) -> float:
+        """How long probers are waited for while none of them begins."""
+
     def ways(self) -> tuple[HasTunnel, Largest]:
         """What is between nodes."""
 

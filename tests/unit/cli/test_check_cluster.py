@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from podplane.cli.check import egress, policies, promises, report, services
@@ -98,6 +99,19 @@ def test_in_a_namespace_that_is_there_none_of_namespaces_is_needed() -> None:
     api = Stored()
     api.denied = {("namespaces", verb) for verb in ("get", "create", "delete")}
     rights.demand(api, "shop", is_own=False)
+
+
+def test_the_page_lists_the_rights_in_the_namespace() -> None:
+    block = (Path(__file__).parents[3] / "docs/check.md").read_text().partition("```yaml\n")[2].partition("```")[0]
+    rules = yaml.safe_load(block)["rules"]
+    listed = {
+        (group, one, verb)
+        for rule in rules
+        for group in rule["apiGroups"]
+        for one in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert listed == {(one.group, one.resource, one.verb) for one in rights.needed("x", is_own=False) if one.namespace}
 
 
 # The namespace.

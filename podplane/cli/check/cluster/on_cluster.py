@@ -42,6 +42,7 @@ class OnCluster:
     site: users.Site
     unproved: dict[str, str] = field(default_factory=dict)
     outside: Party | None = None
+    stalled_seconds: float = 20.0
 
     def ways(self) -> tuple[HasTunnel, Largest]:
         """Of podplane's own networks it is known how much a way carries; whether there is a tunnel, of none."""

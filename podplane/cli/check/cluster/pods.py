@@ -18,7 +18,7 @@ from podplane.cli.check.cluster.place import Place
 from podplane.cli.check.parties import CONTAINERS, Member, runs
 from podplane.cli.check.patience import patient
 from podplane.cli.names import some
-from podplane.cli.tables import has_ended, pod_ips, pod_state, trouble
+from podplane.cli.tables import failure, has_ended, pod_ips, pod_state, trouble
 from podplane.cli.waiting import Waiting
 from podplane.kubeapi.errors import ApiError
 from podplane.runtime.probe import USUAL_PORT, WAIT
@@ -137,7 +137,7 @@ def _reasons(place: Place, missing: Sequence[Object]) -> Iterator[tuple[str, str
     said = _last_events(place) if missing else {}
     for pod in missing:
         name, spec = pod["metadata"]["name"], pod["spec"]
-        why = trouble(pod) or said.get(pod["metadata"]["uid"]) or f"it is {pod_state(pod)}"
+        why = failure(pod) or said.get(pod["metadata"]["uid"]) or trouble(pod) or f"it is {pod_state(pod)}"
         if has_ended(pod):
             why = f"its container ended: is it of this version of podplane, and may it run as it is to? ({why})"
         about = f"the check's pod {name} does not run on {spec['nodeName']}: {why}"

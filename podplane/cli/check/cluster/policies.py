@@ -17,7 +17,7 @@ from podplane.cli.check.cluster.place import POLICIES, Place
 from podplane.cli.check.cluster.pods import PARTY, PORT_NAME
 from podplane.cli.check.patience import patient
 from podplane.cli.check.policies import Judged
-from podplane.cli.check.promises import Party, Verdict, family
+from podplane.cli.check.promises import Party, Probe, Verdict, family
 from podplane.cli.check.questions import DENIED_SECONDS, PROBE_SECONDS, Answers, Ask
 from podplane.cli.policy import cluster
 from podplane.cli.policy.cluster import Cluster
@@ -96,15 +96,24 @@ def prove(
     if len(some) < 2:
         return verdict
     paths = {pod.name: f"{place.namespace}/{pod.name}" for pod in some}
+    reached = _reached(some, nodes, ask)
     for wanted in rounds(some, _labels(place), place.namespace, deep=deep):
         for one in wanted:
             place.create(POLICIES, one)
         judged = certain(policies.plan(some, nodes, paths, view(place, node_objects), True), some)
+        judged = {one: said for one, said in judged.items() if (one.source, one.ip) in reached}
         found = policies.verdict(judged, _in_force(judged, ask))
         verdict.proved += found.proved
         verdict.failures += found.failures
         place.remove(POLICIES)
     return verdict
+
+
+def _reached(pods: Sequence[Party], nodes: Sequence[Party], ask: Ask) -> set[tuple[str, str]]:
+    """Who reaches which address of these pods without policies of the check: of others nothing can be said."""
+    ways = [(one, pod, ip) for pod in pods for one in (*pods, *nodes) if one is not pod for ip in pod.ips]
+    probes = [Probe(policies.POLICIES, one.name, pod.name, policies.OPEN, ip, pod.port) for one, pod, ip in ways]
+    return {(probe.source, probe.ip) for probe, answer in ask(probes, PROBE_SECONDS).items() if answer.get("ok")}
 
 
 def _labels(place: Place) -> dict[str, str]:
