@@ -204,3 +204,43 @@ def test_a_node_whose_power_fails_has_its_pods_back_with_their_addresses(three: 
     three.rolled_out()
     three.ready(*pods)
     assert [three.ip(pod) for pod in pods] == former
+
+
+def addresses(cluster: Installed, node: str) -> set[str]:
+    """Those of all pods on a node."""
+    return {ip for ips in cluster.namespaces(node).values() for ip in ips if ip.startswith("10.244.")}
+
+
+READY = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:10256/readyz', timeout=2).status)"
+
+
+def test_while_the_api_is_away_pods_go_on_and_come_back_and_agents_start(three: Installed) -> None:
+    """It hangs, which is worse than what refuses."""
+    rig, api = three.rig, three.rig.control_plane["kube-apiserver"]
+    three.run("spare", "w1", "serve", str(PORT))
+    three.ready("spare")
+    asker, machine = three.ip("front-w2"), rig.nodes["w1"]
+    asking = ("nsenter", f"--net={three.namespace('w2', asker)}", str(rig.program), "ask")
+    spare = three.namespace("w1", three.ip("spare"))
+    with under_load(three, NODES) as found:
+        api.stop()
+        try:
+            agent = three.process("w1")
+            machine("kill", "-9", agent.name)
+            rig.until(lambda: not agent.exists())
+            rig.until(lambda: machine(sys.executable, "-c", READY, code=None).strip() == "200")
+            known = addresses(three, "w1")
+            machine("sh", "-c", f"kill -9 $(ip netns pids {Path(spare).name})")
+            rig.until(lambda: addresses(three, "w1") - known)
+            (ip,) = addresses(three, "w1") - known
+            rig.until(lambda: rig.nodes["w2"](*asking, ip, str(PORT), "2", code=None).strip() == asker)
+        finally:
+            api.resume()
+        rig.until_api()
+        rig.until(lambda: three.ip("spare") == ip)
+        three.run("later", "w1", "serve", str(PORT))
+        three.ready("later", "spare")
+        assert three.ask("front-w2", three.ip("later")) == asker
+    check_load(found)
+    three.rolled_out()
+    three.kubectl("delete", "pod", "later", "spare", "--wait")
