@@ -20,8 +20,8 @@ from bench.common import Lab, Row, lab, quiet
 from bench.judging import MIXED
 from podplane.kubeapi.errors import ApiError
 from podplane.lab.folder import Folder
-from podplane.lab.name_server import MODULE
 from podplane.model.config import NAME_SERVER_PORT
+from podplane.nameserver.keeper import MODULE
 
 TOOL = str(Path(__file__).with_name("dns_tool.py").resolve())
 SERVER, NAME = "10.96.0.10", "kubernetes.default.svc.cluster.local"
@@ -42,12 +42,12 @@ int main(int count, char **words) {
 """
 """For musl, which has no getent."""
 WITHOUT = """
-import asyncio, podplane.lab.name_server as lab
+import asyncio, podplane.nameserver.keeper as keeper
 async def run(self):
     self.ready.set()
     await asyncio.Event().wait()
-lab.NameServer.run = run
-lab.spawn = lambda: None
+keeper.NameServer.run = run
+keeper.spawn = lambda: None
 from podplane.cli.main import main
 main()
 """

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from bench.dns_objects import DOMAIN, written
 from podplane.kubeapi.access import Access
-from podplane.lab.name_server import spawn
 from podplane.nameserver import control
+from podplane.nameserver.keeper import spawn
 
 LOCALHOST = "127.0.0.1"
 SERVER_CPU, CLIENT_CPU = 0, 1
@@ -73,9 +73,7 @@ def ours(access: Access) -> Iterator[Server]:
         began = time.monotonic()
         process = spawn()
         try:
-            begin = control.Begin(
-                access.host, access.port, access.bearer(), access.ca, DOMAIN, networks=("127.0.0.0/8",), cluster=NETWORKS
-            )
+            begin = control.Begin(access, DOMAIN, networks=("127.0.0.0/8",), cluster=NETWORKS)
             control.send(process.connection, begin)
             control.send(process.connection, control.Open("node1", (control.UDP,)), bound.fileno())
             process.connection.settimeout(WAIT_SECONDS)

@@ -50,11 +50,9 @@ class Interpreter(msgspec.Struct):
 
 def spawn(module: str, message_bytes: int) -> Spawned:
     """Run `main(fd)` of this module in a process of its own. OSError when there can be none. Messages have at most so many bytes."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours, theirs = connected(message_bytes)
     with theirs:
         try:
-            for end in (ours, theirs):
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, message_bytes)
             argv = [sys.executable, "-I", "-S", "-c", ENTRY, module, *sys.path]
             actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), CONNECTION_FD)]
             pid = os.posix_spawn(sys.executable, argv, os.environ, file_actions=actions, setsid=True)
@@ -62,6 +60,14 @@ def spawn(module: str, message_bytes: int) -> Spawned:
             ours.close()
             raise
     return Spawned(pid, ours)
+
+
+def connected(message_bytes: int) -> tuple[socket.socket, socket.socket]:
+    """Both ends of a SEQPACKET socket whose messages have at most so many bytes."""
+    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in ends:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, message_bytes)
+    return ends
 
 
 def follow(spawned: Spawned) -> Interpreter:

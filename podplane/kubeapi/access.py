@@ -10,14 +10,15 @@ import binascii
 import contextlib
 import math
 import os
-import ssl
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    import ssl
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where a pod finds its token and the cluster's CA."""
@@ -66,6 +67,8 @@ class Access:
 
     def context(self) -> ssl.SSLContext:
         """A TLS context that trusts this server only. AccessError when the certificates are none."""
+        import ssl  # who only passes a description on needs it not
+
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         try:
             if self.insecure:
@@ -86,6 +89,8 @@ class Access:
 @contextlib.contextmanager
 def _files(*texts: str) -> Iterator[list[str]]:
     """The texts in files that nobody else may read: OpenSSL takes a client's key from a file only."""
+    import tempfile
+
     with tempfile.TemporaryDirectory() as folder:
         paths = []
         for i, text in enumerate(texts):

@@ -78,7 +78,6 @@ from podplane.lab.folder import Endpoint, Folder, hidden_folders
 from podplane.lab.keys import TOKEN_BYTES
 from podplane.lab.launch import Progress, Reporter
 from podplane.lab.memory import Trimming, keep_large_blocks_apart
-from podplane.lab.name_server import NameServer
 from podplane.lab.node import LabNode
 from podplane.lab.node_dns import node_dns
 from podplane.lab.outside import NoPodNetwork
@@ -94,6 +93,7 @@ from podplane.model.phases import ENDED
 from podplane.model.pod import Container, Pod
 from podplane.model.service import Service
 from podplane.nameserver.control import Begin
+from podplane.nameserver.keeper import NameServer
 from podplane.pods.bridge import gateway_of
 from podplane.policy.index import Change
 from podplane.runtime import image_files, limits, sandboxes, security
@@ -456,7 +456,7 @@ class Lab:
         networks = (*self.plan.cluster, *self.plan.node, *control_plane.dns_ips(self.plan))
         clients, own = (tuple(map(str, cidrs)) for cidrs in (networks, (*self.plan.cluster, *self.plan.service)))
         ca, domain, ips = self._certificates.authority, self.spec.cluster_domain, self._settings.dns.ips
-        begin = Begin(host, port, token, ca, domain, clients, own, ips=ips, machine=self._dns.machine)
+        begin = Begin(Access(host, port, token, ca), domain, clients, own, ips=ips, machine=self._dns.machine)
         inside = (*self.plan.cluster, *self.plan.node, *self.plan.second, *self.plan.service, *self.plan.outside)
         is_asked = self.spec.agents == PROCESSES
         return NameServer(begin, self._name_server_changed, tuple(map(str, inside)), is_asked)

@@ -37,12 +37,12 @@ from podplane.lab.fabric import Machine
 from podplane.lab.faults.arguments import Boot
 from podplane.lab.faults.cable import Cable
 from podplane.lab.faults.control import FaultControl
-from podplane.lab.name_server import NameServer
 from podplane.lab.power import Power
 from podplane.lab.underlay import UPLINK
 from podplane.model.config import HEARTBEAT_SECONDS, NetworkConfig
 from podplane.model.objects import Node
 from podplane.model.pod import Pod
+from podplane.nameserver.keeper import NameServer
 from podplane.runtime.heartbeat import Heartbeat
 from podplane.runtime.kubelet import Kubelet
 from podplane.state.operations import LinkEvent

@@ -19,8 +19,8 @@ import msgspec
 from podplane.ipam.plan import Plan
 from podplane.lab.fabric import Fabric, Machine
 from podplane.lab.faults.arguments import Boot, FaultError
-from podplane.lab.name_server import NameServer
 from podplane.lab.underlay import Place
+from podplane.nameserver.keeper import NameServer
 from podplane.runtime.kubelet import Kubelet
 from podplane.runtime.node import PodSandbox
 from podplane.state.value import IPAddress

@@ -38,6 +38,11 @@ class ApiAccess:
             self._closing(self._transport.close())
             self._transport = None
 
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._transport is not None:
+            await self._transport.close()
+
     def join(self) -> None:
         """Undo a cut."""
         if self._transport is None:

@@ -20,6 +20,7 @@ from collections import deque
 import msgspec
 
 from podplane.dns.resolv_conf import ResolvConf
+from podplane.kubeapi.access import Access
 
 MESSAGE_BYTES = 128 * 1024
 MAX_DESCRIPTORS = 253
@@ -32,10 +33,7 @@ class Begin(msgspec.Struct, tag="begin", frozen=True):
     Services, whose addresses have no names but the cluster's. `restarts`: the process before ended so often. `ips` are the cluster IPs
     of the cluster's DNS, `machine` the resolv.conf of the nodes."""
 
-    api_host: str
-    api_port: int
-    api_token: str
-    api_ca: str
+    access: Access
     domain: str
     networks: tuple[str, ...]
     cluster: tuple[str, ...]

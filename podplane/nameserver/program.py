@@ -1,4 +1,5 @@
-"""The name server's process: it begins with the orders of who started it (`control`), and ends when that one is gone."""
+"""The name server: a process, or a thread of an agent's. It begins with the orders of who started it (`control`), and ends when that one
+is gone."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import os
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 
 from podplane import __version__, pauses
@@ -20,7 +21,6 @@ from podplane.dns.directory import POD_IP
 from podplane.dns.message import name_of, text_of
 from podplane.dns.resolv_conf import NodeDns
 from podplane.event_loop import EventLoop
-from podplane.kubeapi.access import Access
 from podplane.kubeapi.authorization import Authorizer
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import ApiError
@@ -58,23 +58,43 @@ COMPONENT = "podplane-dns"
 
 
 def main(fd: int) -> None:
-    """Serve by the orders that come over this socket, until its other end is closed."""
+    """A process that serves by the orders that come over this socket, until its other end is closed."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger(query_log.__name__).setLevel(logging.INFO)
     importlib.import_module("httpx2")  # by which the API is asked: now, while who started this is not ready either
+    serve(fd, pauses.shorten, lambda: os._exit(0))  # who started it is gone, and the sockets with it
+
+
+def serve(fd: int, begun: Callable[[], None] = lambda: None, gone: Callable[[], None] = lambda: None) -> None:
+    """The same in a thread of any process. Calls `begun` when the cluster's objects are there, and `gone` when the other end is closed,
+    before it lets go of what it has."""
+    logging.getLogger(query_log.__name__).setLevel(logging.INFO)
     connection = socket.socket(fileno=fd)
     connection.set_inheritable(False)
-    with asyncio.Runner(loop_factory=EventLoop) as runner:
-        runner.run(_run(connection))
+    with connection, asyncio.Runner(loop_factory=EventLoop) as runner:
+        runner.run(_run(connection, begun, gone))
 
 
-async def _run(connection: socket.socket) -> None:
+async def _run(connection: socket.socket, begun: Callable[[], None], told: Callable[[], None]) -> None:
     begin, _ = control.receive(connection)
     if not isinstance(begin, control.Begin):
         return
     server = NameServer(begin, connection)
+    serving = asyncio.ensure_future(_serve(server, begun))
+    gone = asyncio.ensure_future(server.gone.wait())
+    try:
+        await asyncio.wait((serving, gone), return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            await serving  # it failed
+        told()
+    finally:
+        for task in (serving, gone):
+            task.cancel()
+        await server.close()
+
+
+async def _serve(server: NameServer, begun: Callable[[], None]) -> None:
     await server.start()
-    pauses.shorten()
+    begun()
     await server.run()
 
 
@@ -83,9 +103,8 @@ class NameServer:
 
     def __init__(self, begin: control.Begin, connection: socket.socket) -> None:
         self._connection = connection
-        access = Access(begin.api_host, begin.api_port, begin.api_token, begin.api_ca)
-        self._api = ApiAccess(partial(HttpTransport, access), self._begin)
-        self._client = Client(self._api, begin.api_token)
+        self._api = ApiAccess(partial(HttpTransport, begin.access), self._begin)
+        self._client = Client(self._api, "")
         self._objects = Objects(self._client)
         domain = name_of(begin.domain)
         recorder = Recorder(self._client, COMPONENT, lambda: datetime.datetime.now(datetime.UTC))
@@ -128,6 +147,8 @@ class NameServer:
         )
         self._waiting: list[tuple[str, str, socket.socket]] = []
         """Sockets of questions that come before there are answers."""
+        self.gone = asyncio.Event()
+        """Who started it is."""
         self._listening: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -184,8 +205,12 @@ class NameServer:
                 order, fds = control.receive(self._connection)
             except BlockingIOError:
                 return
+            except ConnectionError:  # it ended before it read all
+                order, fds = None, []
             if order is None:
-                os._exit(0)  # who started it is gone, and the sockets with it
+                asyncio.get_running_loop().remove_reader(self._connection)
+                self.gone.set()
+                return
             self._follow(order, fds)
 
     def _follow(self, order: control.Order, fds: list[int]) -> None:
@@ -201,6 +226,13 @@ class NameServer:
                 self._forwarder.reach(networks, fds[0])
             case control.Reach(api=api):
                 self._api.join() if api else self._api.cut()
+
+    async def close(self) -> None:
+        """Let go of all sockets and connections."""
+        for node in {*self._servers, *(node for node, _, _ in self._waiting)}:
+            self._close(node)
+        await self._supervisor.close()
+        await self._api.close()
 
     def _close(self, node: str) -> None:
         for server in self._servers.pop(node, ()):

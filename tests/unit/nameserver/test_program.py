@@ -6,6 +6,7 @@ import socket
 
 import pytest
 
+from podplane.kubeapi.access import Access
 from podplane.kubeapi.errors import ApiError
 from podplane.nameserver import control
 from podplane.nameserver.program import NameServer
@@ -27,7 +28,7 @@ class Listing:
 
 def made(failures: list[Exception]) -> tuple[NameServer, Listing]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    begin = control.Begin("127.0.0.1", 1, "", "", "cluster.local", (), ("10.96.0.10",))
+    begin = control.Begin(Access("127.0.0.1", 1), "cluster.local", (), ("10.96.0.10",))
     with ours, theirs:
         server = NameServer(begin, ours)
     listing = Listing(failures)

@@ -1,4 +1,4 @@
-"""The lab's name server: one process for all nodes, with sockets that the lab keeps.
+"""A name server's process, and the sockets that it serves, which who starts it keeps: a lab, for all its nodes, or an agent, for its own.
 
 The sockets of a node are opened in its namespace, at the cluster IPs of the cluster's DNS and at the bridge's addresses, by which other
 nodes reach it. They outlive the process: what is asked while it starts again waits in them and is answered then.
@@ -21,8 +21,8 @@ from podplane.kernel import interpreter
 from podplane.kernel.interpreter import Interpreter, Spawned
 from podplane.kernel.namespace import Namespace
 from podplane.kubeapi.retry import Backoff
-from podplane.lab.name_server_sockets import open_reports, open_sockets
 from podplane.nameserver import control
+from podplane.nameserver.bound import open_reports, open_sockets
 
 log = logging.getLogger(__name__)
 MODULE = "podplane.nameserver.program"
@@ -61,6 +61,10 @@ class NameServer(msgspec.Struct, eq=False):
     """CIDRs of the lab: a server of one of these is reached from the first node, all others from the machine."""
     is_asked: bool = False
     """Do agents, which are processes, find out by themselves which nodes have a server?"""
+    away_seconds: float = 0.0
+    """In the place of AWAY_SECONDS, where it is not 0: an agent has its own process, and other nodes have theirs."""
+    start: Callable[[], Interpreter] = lambda: interpreter.follow(spawn())
+    """Starts the process, which waits to be told what to do. OSError when there can be none."""
     ready: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
     """The process serves."""
     _restarts: int = -1
@@ -158,7 +162,7 @@ class NameServer(msgspec.Struct, eq=False):
         while True:
             self._restarts += 1
             try:
-                served = await self._serve(interpreter.follow(spawn()))
+                served = await self._serve(self.start())
             except OSError as error:
                 log.warning("name server can't be started: %s", error)
                 served = 0.0
@@ -175,7 +179,7 @@ class NameServer(msgspec.Struct, eq=False):
         for node in self._sockets:
             self._open(node)
         loop.add_reader(process.connection, self._heard, process.connection)
-        away = loop.call_later(AWAY_SECONDS, self._went)
+        away = loop.call_later(self.away_seconds or AWAY_SECONDS, self._went)
         watch = loop.create_task(self._watch(process, self._sender))
         try:
             code = await asyncio.shield(process.exited)
@@ -242,7 +246,7 @@ class NameServer(msgspec.Struct, eq=False):
             self.answering(node, answers)
 
     def _send_inside(self) -> None:
-        if self._sender is not None and self._gate is not None:
+        if self._sender is not None and self._gate is not None and self.inside:
             self._sender.send(control.Inside(self.inside), self._gate.fd)
 
     def _close(self, node: str) -> None:

@@ -1,4 +1,4 @@
-"""The lab's name server: a process that ends, stops, hangs or never starts is replaced, and nodes are told what they must know."""
+"""A name server's process: one that ends, stops, hangs or never starts is replaced, and nodes are told what they must know."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ import msgspec
 import pytest
 
 from podplane.kernel import interpreter
-from podplane.lab import name_server as module
-from podplane.lab import name_server_sockets as sockets
-from podplane.lab.name_server import NameServer
+from podplane.kubeapi.access import Access
+from podplane.nameserver import bound as sockets
 from podplane.nameserver import control
+from podplane.nameserver import keeper as module
+from podplane.nameserver.keeper import NameServer
 
-FAKE = "tests.unit.lab.fake_program"
+FAKE = "tests.unit.nameserver.fake_program"
 
 
 class Here:
@@ -38,7 +39,7 @@ class Rig:
     def __init__(self, words: str, log: Path) -> None:
         self.log = log
         self.told: list[tuple[str, bool]] = []
-        begin = control.Begin("127.0.0.1", 1, str(log), "", words, (), ())
+        begin = control.Begin(Access("127.0.0.1", 1, str(log)), words, (), ())
         self.server = NameServer(begin, lambda node, answers: self.told.append((node, answers)), ("192.0.2.0/24",))
 
     def add(self, node: str) -> None:

@@ -33,7 +33,7 @@ def main(fd: int) -> None:
         for number in fds:
             os.fstat(number)
             os.close(number)
-        with open(begin.api_token, "a") as log:
+        with open(begin.access.token, "a") as log:
             log.write(f"{begin.restarts} {order} {len(fds)}\n")
         if isinstance(order, control.Ping) and word not in ("hangs", "starts"):
             control.send(connection, control.Pong())
