@@ -368,6 +368,13 @@ class Agent:
                 self.planner.mark(kind(self.view.node_name))
             self._wake.set()
 
+    def names_changed(self, *, may_answer: bool) -> None:
+        """The cluster's DNS is podplane's to answer now, or is not."""
+        if self.view.may_answer_names != may_answer:
+            self.view.may_answer_names = may_answer
+            self.planner.mark(NameServerKey(self.view.node_name))
+            self._wake.set()
+
     async def advertise(self, path: str) -> None:
         """Answer on the uplink for the load balancer addresses of a Service, and tell the neighbours; called again, it
         tells them again. Raises the kernel's error when it refuses that."""

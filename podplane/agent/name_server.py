@@ -15,7 +15,7 @@ from podplane.agent.keys import NodeKey
 from podplane.agent.planner import NOT_APPLIED, RecordEvent
 from podplane.dns import endpoints
 from podplane.dns.endpoints import NAMESPACE, Manifest
-from podplane.dns.node import SERVICE
+from podplane.dns.node import SERVICE, is_own
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import AlreadyExists, Conflict, NotFound
 from podplane.kubeapi.keeping import HIGHEST_SECONDS, keep
@@ -54,6 +54,13 @@ class NameServerEndpoints(msgspec.Struct, eq=False):
     def _names(self) -> list[str]:
         return [endpoints.name_of(self.view.node_name, version) for version in endpoints.VERSIONS]
 
+    @property
+    def is_offered(self) -> bool:
+        """Does the Service lead to this node's server still, as far as is known here?"""
+        known = self.view.slices.get(SERVICE) or {}
+        own = (known.get(f"{NAMESPACE}/{name}") for name in self._names)
+        return any(end.is_ready for slice_ in own if slice_ is not None for end in slice_.endpoints or ())
+
     async def run(self) -> None:
         """Keep them until cancelled."""
         await keep(self._wake, self._step, FailureLog(log, f"endpoints node={self.view.node_name}"))
@@ -68,10 +75,10 @@ class NameServerEndpoints(msgspec.Struct, eq=False):
 
     async def reconcile(self) -> None:
         """Write what is not as it shall be. ApiError when that can't be done, ForeignSlice when somebody else has a slice of that name."""
-        node = self.view.registered
-        if node is None or self.answers is None:
+        node, is_served = self.view.registered, self.is_served and self.view.may_answer_names
+        if is_served and (node is None or self.answers is None):
             return
-        wanted = endpoints.wanted(node, answers=self.answers) if self.is_served else {}
+        wanted = endpoints.wanted(node, answers=bool(self.answers)) if node is not None and is_served else {}
         known, foreign = self.view.slices.get(SERVICE) or {}, ""
         for name in self._names:
             try:
@@ -84,7 +91,7 @@ class NameServerEndpoints(msgspec.Struct, eq=False):
     async def _write(self, name: str, manifest: Manifest | None, found: EndpointSlice | None) -> None:
         """One slice; `found` is what the cache has, which may lag behind what was written last."""
         if manifest is None:
-            if found is not None and endpoints.is_own(found):
+            if found is not None and is_own(found):
                 await self._delete(name, found)
             return
         if found is None:
@@ -93,7 +100,7 @@ class NameServerEndpoints(msgspec.Struct, eq=False):
                 return
             except AlreadyExists:
                 found = msgspec.convert(await self.client.get(SLICES, NAMESPACE, name), EndpointSlice)
-        if not endpoints.is_own(found):
+        if not is_own(found):
             raise ForeignSlice(
                 f"the name server of {self.view.node_name} is not offered to other nodes: the EndpointSlice {name} is not podplane's: "
                 f"kubectl -n {NAMESPACE} delete endpointslice {name}"

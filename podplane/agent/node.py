@@ -68,6 +68,8 @@ READY_SECONDS = 30.0
 
 WITHDRAWAL_SECONDS = 0.02
 """From the end of the node's name server, of which peers are told at once, to the withdrawal of its address."""
+WITHDRAWAL_MAX_SECONDS = 0.5
+"""The same, where it is not seen that they were told: the API is slow, or away."""
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -136,6 +138,7 @@ class NodeAgent:
         self._recorder = Recorder(client, "podplane", now, name)
         self.supervisor = supervisor or Supervisor()
         self._name_server_answers: bool | None = None
+        self._may_answer_names = True
         self.machine_without: Callable[[], list[str]] = list
         """What the machine keeps from the node, a line each."""
         self.former_network: Callable[[], FormerNetwork | None] = lambda: None
@@ -196,6 +199,7 @@ class NodeAgent:
             elsewhere=self._elsewhere,
         )
         self.agent.view.has_name_server = self._name_server_answers is not False
+        self.agent.view.may_answer_names = self._may_answer_names
         self.election = Election(self.agent, self._client, self._recorder, self._now)
         self.probing = Probing(
             self.agent, kernel.echo, self._poller, self._record_event, self._is_api_there, lambda: self.condition.changed()
@@ -363,10 +367,25 @@ class NodeAgent:
         if answers:
             self.agent.name_server_changed(is_here=True)
         else:
-            asyncio.get_running_loop().call_later(WITHDRAWAL_SECONDS, self._withdraw)
+            loop = asyncio.get_running_loop()
+            loop.call_later(WITHDRAWAL_SECONDS, self._withdraw, loop.time() + WITHDRAWAL_MAX_SECONDS)
 
-    def _withdraw(self) -> None:
-        if self._name_server_answers is False:
+    def names_changed(self, *, may_answer: bool) -> None:
+        """The cluster's DNS is podplane's to answer now, or is not: then nothing of it is on the node, nor offered to others."""
+        self._may_answer_names = may_answer
+        if self.has_agent:
+            self.agent.names_changed(may_answer=may_answer)
+            self.endpoints.changed()
+
+    def _withdraw(self, until: float) -> None:
+        """Have pods ask others, once the Service does not lead to this node any more: what it had led here, and is under way, would lose
+        the translation of its answer when the Service changes. Not later than `until`."""
+        if self._name_server_answers is not False:
+            return
+        loop = asyncio.get_running_loop()
+        if self.endpoints.is_offered and loop.time() < until:
+            loop.call_later(WITHDRAWAL_SECONDS, self._withdraw, until)
+        else:
             self.agent.name_server_changed(is_here=False)
 
     @property

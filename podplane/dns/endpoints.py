@@ -12,12 +12,11 @@ from typing import Any
 
 import msgspec
 
-from podplane.dns.node import PORT, SERVICE
+from podplane.dns.node import MANAGED_BY, PODPLANE, PORT, SERVICE
 from podplane.model.objects import Node
 from podplane.model.service import SERVICE_NAME, EndpointSlice
 
 NAMESPACE, NAME = SERVICE.split("/")
-MANAGED_BY, PODPLANE = "endpointslice.kubernetes.io/managed-by", "podplane"
 APP = "k8s-app"
 """A label of the Service, as in CoreDNS's manifests; the cluster's controller gives slices the labels of their Service, too."""
 PORTS = (("dns", "UDP", PORT), ("dns-tcp", "TCP", PORT))
@@ -65,11 +64,6 @@ def _slice(node: Node, name: str, version: int, address: str, answers: bool) -> 
         ],
         "ports": [{"name": port, "protocol": protocol, "port": number} for port, protocol, number in PORTS],
     }
-
-
-def is_own(found: EndpointSlice) -> bool:
-    """Did podplane write this slice?"""
-    return found.metadata.labels.get(MANAGED_BY) == PODPLANE
 
 
 def is_as_wanted(found: EndpointSlice, manifest: Manifest) -> bool:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 
 from podplane.dns.settings import DnsSettings
 from podplane.model.config import NetworkConfig
+from podplane.model.service import EndpointSlice
 from podplane.model.view import View
 from podplane.state.network import Address
 from podplane.state.nft import DROP, Chain, Hook, Notrack, Rule, Table
@@ -30,12 +31,15 @@ RAW_PRIORITY = -300
 """NF_IP_PRI_RAW: before connection tracking (-200)."""
 SERVICE = "kube-system/kube-dns"
 PORT = 53
+MANAGED_BY, PODPLANE = "endpointslice.kubernetes.io/managed-by", "podplane"
+"""A label of EndpointSlices, and its value where podplane wrote one."""
 PROTOCOLS = ("udp", "tcp")
 
 
 def plan(view: View, config: NetworkConfig, own: DnsSettings) -> Fragment:
-    """What this node has, so that its pods reach its own name server; the rules alone while others are to answer."""
-    if view.node is None or not view.node.spec.pod_cidrs:
+    """What this node has, so that its pods reach its own name server; the rules alone while others are to answer, and nothing where the
+    cluster's DNS is not podplane's."""
+    if view.node is None or not view.node.spec.pod_cidrs or not view.may_answer_names:
         return {}
     ips = [ip for ip in map(ipaddress.ip_address, own.ips) if ip.version in view.versions]
     if not ips:
@@ -56,19 +60,24 @@ def plan(view: View, config: NetworkConfig, own: DnsSettings) -> Fragment:
 
 
 def others_answer(view: View) -> bool:
-    """Does the name server of another node answer?"""
+    """Does the name server of another node answer, or one of others behind the same Service?"""
     return bool(others(view))
 
 
 def others(view: View) -> tuple[str, ...]:
-    """The addresses of the name servers of other nodes that answer."""
+    """The addresses of all name servers behind the cluster's DNS that answer, but for podplane's of this node."""
     return tuple(
         address
         for slice_ in view.slices_of(SERVICE)
         for endpoint in slice_.endpoints or ()
-        if endpoint.is_ready and endpoint.node_name != view.node_name
+        if endpoint.is_ready and not (is_own(slice_) and endpoint.node_name == view.node_name)
         for address in endpoint.addresses
     )
+
+
+def is_own(found: EndpointSlice) -> bool:
+    """Did podplane write this slice?"""
+    return found.metadata.labels.get(MANAGED_BY) == PODPLANE
 
 
 def _exempt(ip: IPAddress, end: str) -> Iterator[Rule]:

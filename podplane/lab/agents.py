@@ -35,7 +35,7 @@ def agent_settings(plan: Plan, spec: LabSpec) -> Settings:
         nodes=NodeSettings(masquerade_exclude=excluded),
         services=ServiceSettings(node_port_addresses=node_ports),
         policies=PolicySettings(takes_back=not spec.keep_connections),
-        dns=DnsSettings(ips=tuple(map(str, control_plane.dns_ips(plan)))),
+        dns=DnsSettings(ips=tuple(map(str, control_plane.dns_ips(plan))), domain=spec.cluster_domain, serve=False),
     )
 
 

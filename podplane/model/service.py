@@ -36,6 +36,10 @@ class SessionAffinityConfig(Model, frozen=True):
     client_ip: ClientIPConfig = msgspec.field(default=ClientIPConfig(), name="clientIP")
 
 
+class Selector(Model, frozen=True):
+    """That a Service selects pods: which ones, its endpoints tell."""
+
+
 class ServiceSpec(Model, frozen=True):
     """Service.spec."""
 
@@ -51,6 +55,7 @@ class ServiceSpec(Model, frozen=True):
     load_balancer_class: str = ""
     load_balancer_source_ranges: tuple[str, ...] = ()
     health_check_node_port: int = 0
+    selector: Selector | None = None
 
     @property
     def affinity_seconds(self) -> int:

@@ -150,6 +150,8 @@ class View(msgspec.Struct):
     """The same by network namespace and interface name."""
     has_name_server: bool = True
     """Does this node's own name server answer, or is it about to?"""
+    may_answer_names: bool = True
+    """Is it podplane that is to answer at the addresses of the cluster's DNS (`dns.standing`)?"""
     advertised: Collection[str] = ()
     """Paths of the Services whose load balancer addresses this node advertises."""
     policies: Policies | None = None

@@ -190,6 +190,13 @@ async def test_a_node_without_a_name_server_takes_its_own_slices_away_and_no_oth
         await rig.get(NAMES[1])
 
 
+async def test_a_node_that_was_told_to_have_no_name_server_any_more_does_not_wait_to_hear_of_it(rig: Rig) -> None:
+    await rig.turn()
+    await rig.look()
+    rig.endpoints.answers, rig.endpoints.is_served = None, False
+    assert await rig.turn() == [f"DELETE {name}" for name in NAMES]
+
+
 async def test_a_family_that_the_node_has_not_any_more_loses_its_slice(rig: Rig) -> None:
     await rig.turn()
     await rig.look()
@@ -266,6 +273,24 @@ async def test_the_address_is_there_from_the_start_and_goes_while_only_others_an
     await one.node.close()
 
 
+async def test_where_the_dns_is_others_nothing_of_it_is_on_the_node_nor_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = OfNode(monkeypatch)
+    one.node.names_changed(may_answer=False)
+    await one.node.start()
+    one.node.run()
+    one.node.name_server_changed(answers=True)
+    await asyncio.sleep(0.01)
+    assert TABLE[1] not in one.host.machine.objects.dump() and not one.rig.writes
+    one.node.names_changed(may_answer=True)
+    await until(lambda: len(one.rig.writes) == 2 and TABLE[1] in one.host.machine.objects.dump())
+    assert one.has_address
+    await one.rig.look()
+    one.caches.slices.set(one.rig.stored[f"{NAMESPACE}/{NAMES[0]}"])
+    one.node.names_changed(may_answer=False)
+    await until(lambda: f"DELETE {NAMES[0]}" in one.rig.writes and TABLE[1] not in one.host.machine.objects.dump())
+    await one.node.close()
+
+
 async def test_peers_are_told_of_a_server_that_is_away_before_its_pods_are_led_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
     assert node_module.WITHDRAWAL_SECONDS < 0.1, "pods wait no longer than that"
     one = OfNode(monkeypatch)
@@ -278,6 +303,28 @@ async def test_peers_are_told_of_a_server_that_is_away_before_its_pods_are_led_t
     assert one.has_address
     monkeypatch.setattr(node_module, "WITHDRAWAL_SECONDS", 0.0)
     one.node.name_server_changed(answers=False)
+    await until(lambda: not one.has_address)
+    await one.node.close()
+
+
+async def test_pods_are_led_elsewhere_once_the_service_does_not_lead_back_to_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = OfNode(monkeypatch)
+    await one.node.start()
+    one.node.run()
+    one.node.name_server_changed(answers=True)
+    await until(lambda: len(one.rig.writes) == 2)
+    await one.rig.look()
+    for slice_ in one.rig.stored.values():
+        one.caches.slices.set(slice_)
+    monkeypatch.setattr(node_module, "WITHDRAWAL_SECONDS", 0.001)
+    monkeypatch.setattr(node_module, "WITHDRAWAL_MAX_SECONDS", 3600.0)
+    one.node.name_server_changed(answers=False)
+    await until(lambda: len(one.rig.writes) == 4)
+    await asyncio.sleep(0.02)
+    assert one.has_address, "of what was written nothing was seen yet"
+    await one.rig.look()
+    for slice_ in one.rig.stored.values():
+        one.caches.slices.set(slice_)
     await until(lambda: not one.has_address)
     await one.node.close()
 

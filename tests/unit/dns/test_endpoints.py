@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from podplane.dns import endpoints
+from podplane.dns.node import is_own
 from podplane.model.service import EndpointSlice
 from tests.plans import FAMILIES, node
 
@@ -36,7 +37,7 @@ def test_names_are_names_whatever_the_length_of_the_nodes(length: int) -> None:
 def test_what_is_stored_is_compared_by_what_it_says() -> None:
     manifest = endpoints.wanted(node(1, (4,)), answers=True)["kube-dns-node1-ipv4"]
     stored = msgspec.convert(manifest, EndpointSlice)
-    assert endpoints.is_own(stored) and endpoints.is_as_wanted(stored, manifest)
+    assert is_own(stored) and endpoints.is_as_wanted(stored, manifest)
     other = endpoints.wanted(node(1, (4,)), answers=False)["kube-dns-node1-ipv4"]
     assert not endpoints.is_as_wanted(stored, other)
     for change in ({"ports": ()}, {"endpoints": None}, {"metadata": msgspec.structs.replace(stored.metadata, labels={})}):

@@ -171,3 +171,40 @@ def test_an_agent_that_restarts_writes_nothing(cluster: DnsCluster) -> None:
     agent = Agent("node2", cluster.settings, Kernel(namespace, cluster.opener), cluster.caches[2])
     asyncio.run(agent.start(cluster.agents[2].network.attached))
     assert agent.writer.operations_applied == 0 and namespace.objects.dump() == before
+
+
+@BOTH
+def test_where_the_dns_is_others_it_is_a_service_like_any_other(cluster: DnsCluster, version: int) -> None:
+    agent = cluster.agents[1]
+    agent.names_changed(may_answer=False)
+    asyncio.run(agent.reconcile())
+    trace = cluster.from_pod(1, 1, DNS[version], 53, protocol="udp")
+    assert isinstance(trace.end, Delivered) and trace.end.ip != DNS[version], "the Service leads to its endpoints"
+    assert TABLE[1] not in cluster.namespaces["node1"].objects.dump()
+    agent.names_changed(may_answer=True)
+    asyncio.run(agent.reconcile())
+    assert cluster.from_pod(1, 1, DNS[version], 53, protocol="udp").end == Delivered("node1", DNS[version], 53, "udp")
+
+
+@BOTH
+def test_a_server_of_others_on_the_same_node_answers_while_that_of_the_node_is_away(cluster: DnsCluster, version: int) -> None:
+    """CoreDNS, taken over."""
+    stop(cluster, 1, 2)
+    assert cluster.from_pod(1, 1, DNS[version], 53, protocol="udp").end == Delivered("node1", DNS[version], 53, "udp"), "none"
+    endpoint = {"addresses": [str(pod_ip(1, 2, version))], "nodeName": "node1", "conditions": {"ready": True}}
+    manifest = {
+        "metadata": {
+            "name": "kube-dns-abcde",
+            "namespace": "kube-system",
+            "labels": {"kubernetes.io/service-name": "kube-dns"},
+        },
+        "addressType": f"IPv{version}",
+        "endpoints": [endpoint],
+        "ports": [{"name": "dns", "protocol": "UDP", "port": 53}],
+    }
+    theirs = msgspec.convert(manifest, EndpointSlice)
+    cluster.caches[1].slices.set(theirs)
+    cluster.agents[1].changed(EndpointSlice, None, theirs)
+    asyncio.run(cluster.agents[1].reconcile())
+    end = cluster.from_pod(1, 1, DNS[version], 53, protocol="udp").end
+    assert end == Delivered("node1-pod2", pod_ip(1, 2, version), 53, "udp")
