@@ -1,7 +1,7 @@
 """Writes what of the chart and of deploy/ is made of something else. By hand, after a change of podplane/machine/rbac.py or of the chart.
 
     podplane/machine/rbac.py ──► charts/podplane/templates/rbac.yaml, and the beginning of deploy/podplane.yaml
-    charts/podplane ── helm template ──► the rest of it, deploy/podplane-uninstall.yaml
+    charts/podplane ── helm template ──► the rest of it, deploy/podplane-uninstall.yaml, deploy/podplane-dns.yaml and …-dns-service.yaml
 
     .venv/bin/python -m tools.manifests        # helm 3 or later has to be on the PATH only if the chart changed otherwise
 
@@ -24,9 +24,12 @@ from podplane.machine import rbac
 TOP = Path(__file__).parents[1]
 CHART = TOP / "charts/podplane"
 DEPLOY, UNINSTALL = TOP / "deploy/podplane.yaml", TOP / "deploy/podplane-uninstall.yaml"
+NAMES, NAMES_SERVICE = TOP / "deploy/podplane-dns.yaml", TOP / "deploy/podplane-dns-service.yaml"
 MADE = {
     DEPLOY: ("--show-only=templates/configmaps.yaml", "--show-only=templates/daemonset.yaml"),
     UNINSTALL: ("--set=uninstall=true", "--show-only=templates/uninstall.yaml"),
+    NAMES: ("--set=dns.enabled=true", "--show-only=templates/configmaps.yaml", "--show-only=templates/daemonset.yaml"),
+    NAMES_SERVICE: ("--set=dns.enabled=true", "--show-only=templates/dns.yaml"),
 }
 """What is made of the chart, with which options of helm."""
 RULES = CHART / "templates/rbac.yaml"

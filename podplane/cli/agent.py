@@ -73,7 +73,7 @@ def unit(context: click.Context, install: bool) -> None:
     """Print the systemd unit of an agent with the options that stand before `unit`."""
     from pathlib import Path
 
-    from podplane.machine import configuration
+    from podplane.machine import capabilities, configuration
     from podplane.machine.errors import MachineError
     from podplane.machine.reach import unreadable
     from podplane.machine.unit import NAME
@@ -91,8 +91,9 @@ def unit(context: click.Context, install: bool) -> None:
         words += [f"--{name}", os.path.abspath(given[name])] if given[name] else []
     words += ["--node-name", given["node_name"]] if given["node_name"] else []
     words += ["--run-dir", given["run_dir"]] if given["run_dir"] else []
+    needed = (*capabilities.NEEDED, *(capabilities.OF_NAME_SERVER if found.has_name_server else ()))
     try:
-        text = text_of(words, given["run_dir"] or found.run_dir, found.cni_conf_dir)
+        text = text_of(words, given["run_dir"] or found.run_dir, found.cni_conf_dir, needed)
     except ValueError as error:
         raise MachineError(str(error)) from None
     if install:  # of a unit that can't start nobody says that it is ready to be enabled

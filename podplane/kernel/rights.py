@@ -64,6 +64,12 @@ def only(name: str) -> Iterator[None]:
         syscalls.capset(header, before)
 
 
+def give_up() -> None:
+    """This thread has no capability any more, nor will it get one by a program; nor will threads that it starts."""
+    syscalls.capset(struct.pack("=Ii", VERSION_3, 0), bytes(24))
+    syscalls.set_no_new_privileges()
+
+
 def apply(rights: Rights) -> None:
     """Give up what is not among these, for good: it is left out of the bounding set too."""
     for number in rights.without:

@@ -2,6 +2,7 @@
 
 CAP_NET_ADMIN   links, addresses, routes, nf_tables, connection tracking, sysctls of the network
 CAP_NET_RAW     announcements of addresses (packet sockets), probes of connections (raw sockets)
+CAP_NET_BIND_SERVICE   port 53, where the agent has the node's name server (`machine.own_name_server`)
 CAP_SYS_ADMIN   entering pods' network namespaces: not needed where the plugin opens what is needed there (`cni.wire`)
 """
 
@@ -12,6 +13,7 @@ from podplane.kernel.sysctl import problem_of, use_folder
 from podplane.machine.errors import MachineError
 
 NEEDED = ("NET_ADMIN", "NET_RAW")
+OF_NAME_SERVER = ("NET_BIND_SERVICE",)
 
 
 def prepare(sysctl_dir: str) -> None:

@@ -139,6 +139,12 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
             found += [f"the block {one} of this node is not within network.cluster_cidrs ({cidrs})" for one in outside]
         return found
 
+    @property
+    def has_name_server(self) -> bool:
+        """Does the agent start a name server?"""
+        dns = self.settings(NO_UPLINK).dns
+        return bool(dns.ips) and dns.serve
+
     def network(self) -> NetworkConfig:
         """What tells podplane's objects in the kernel from others."""
         return self.settings(NO_UPLINK).network

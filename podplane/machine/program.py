@@ -19,13 +19,14 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from podplane import loop_turns, pauses
-from podplane.agent.caches import KEPT
+from podplane.agent.caches import KEPT, Caches
 from podplane.agent.delegation import Plugins
 from podplane.agent.feature import Kind
 from podplane.agent.keys import NodeKey
@@ -33,16 +34,17 @@ from podplane.agent.node import Concern, NodeAgent, Started
 from podplane.agent.object_events import ObjectEvents
 from podplane.agent.ownership import ownership
 from podplane.agent.peer_plans import PeerPlans
+from podplane.agent.settings import Settings
 from podplane.cni.server import Server
 from podplane.kernel import sysctl
 from podplane.kernel.errors import KernelError
-from podplane.kernel.namespace import Workers
+from podplane.kernel.namespace import Namespace, Workers
 from podplane.kubeapi.access import Access
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.events import Recorder
 from podplane.kubeapi.supervise import Supervisor
 from podplane.kubeapi.transport import HttpTransport
-from podplane.machine import capabilities, firewalls, snapshot
+from podplane.machine import capabilities, firewalls, own_name_server, snapshot
 from podplane.machine.alone import alone, how_to_stop
 from podplane.machine.beside import Asked, Beside
 from podplane.machine.cidrs import KeptCidrs
@@ -58,6 +60,7 @@ from podplane.machine.known import KnownCluster, Whose
 from podplane.machine.name_server import NameServerWatch
 from podplane.machine.network import Front
 from podplane.machine.notify import Notifier
+from podplane.machine.own_name_server import OwnNameServer
 from podplane.machine.surroundings import Surroundings
 from podplane.machine.waiting_port import WaitingPort
 from podplane.model.pod_info import PodInfo
@@ -145,6 +148,7 @@ class Program:
 
     def __init__(self, access: Access, node_name: str, configuration: Configuration, folder: Path) -> None:
         self._access = access
+        self._name_server: OwnNameServer | None = None
         self._node_name = node_name
         self._configuration = configuration
         self._folder = folder
@@ -192,6 +196,8 @@ class Program:
         finally:
             front.end()
             async with asyncio.timeout(STOP_SECONDS):
+                if self._name_server is not None:
+                    await self._name_server.stop()
                 await server.close()  # calls that are under way need the agent's tasks
                 if self._agent is not None:
                     await self._agent.close()
@@ -240,21 +246,24 @@ class Program:
             elsewhere=former.has,
         )
         beside = self._beside(host, agent, cluster, lambda why: events(own, why), serves=settings.services.enabled)
-        agent.machine_without = lambda: [*surroundings.without, *beside.without]
+        names = self._own_name_server(agent, settings, cluster.caches, host.namespace, lambda why: events(own, why))
+        agent.machine_without = lambda: [*surroundings.without, *beside.without, *(names.problems if names is not None else ())]
         agent.former_network = lambda: former.report(
             cluster.caches.pods.objects.values(), self._node_name, _attached_uids(agent).__contains__
         )
         cluster.caches.subscribe(lambda kind, old, new: _told(agent, kind, old, new))
         cluster.caches.pods.subscribe(lambda old, new: _pod_went(agent, old, new))
+        if names is not None:
+            await names.begin(supervisor)
         started = await agent.start()
         host.present, host.links_changed = lambda: agent.agent.network.attached, surroundings.changed
-        supervisor.add("surroundings", lambda: surroundings.follow(agent.restart))
+        supervisor.add("surroundings", lambda: surroundings.follow(partial(_restart, agent, names)))
         supervisor.add("beside", beside.run)
         if folder := self._configuration.cni_conf_dir:
             replace = self._configuration.cni_replace
             file = NetworkFile(Path(folder), agent.unready, lambda why: events(own, why), replace=replace)
             supervisor.add("network file", file.run)
-        if settings.dns.ips:
+        if settings.dns.ips and names is None:
             watch = NameServerWatch(lambda: agent.agent.view, lambda answers: agent.name_server_changed(answers=answers))
             supervisor.add("name server", watch.run)
         for refused in started.refused:
@@ -262,9 +271,19 @@ class Program:
         self._reserve(agent, cluster.caches.pods.objects.values())
         gc.collect()
         pauses.shorten()
+        if names is not None:
+            self._waiting.reason = "waiting for the node's name server"
+            await names.settled()
         self._notifier.ready(**{STARTED: msgspec.json.encode(started).decode()})
         say_ready(self._notifier, self._node_name, started)
         return agent
+
+    def _own_name_server(
+        self, agent: NodeAgent, settings: Settings, caches: Caches, namespace: Namespace, tell: Callable[[str], None]
+    ) -> OwnNameServer | None:
+        if self._configuration.has_name_server:
+            self._name_server = OwnNameServer(agent, settings, self._access, caches, namespace, own_name_server.start, tell)
+        return self._name_server
 
     def _beside(
         self, host: MachineHost, agent: NodeAgent, cluster: Cluster, tell: Callable[[str], None], *, serves: bool
@@ -300,6 +319,12 @@ class Program:
         for pod in pods:
             if has_network(pod, self._node_name) and pod.metadata.uid not in attached:
                 network.reserve(pod.metadata.uid, pod.ips)
+
+
+async def _restart(agent: NodeAgent, names: OwnNameServer | None, settings: Settings) -> Started:
+    if names is not None:
+        names.follow(settings)
+    return await agent.restart(settings)
 
 
 def say_ready(notifier: Notifier, node_name: str, started: Started) -> None:

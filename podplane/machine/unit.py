@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from podplane.machine.capabilities import NEEDED
+
 NAME = "podplane-agent.service"
 WATCHDOG_SECONDS = 30
 PLAIN = re.compile(r"[\w@+=:,./-]+", re.ASCII)
@@ -40,7 +42,7 @@ KillMode=process
 OOMScoreAdjust=-900
 LimitNOFILE=1048576
 FileDescriptorStoreMax=16384
-CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW
+CapabilityBoundingSet={capabilities}
 NoNewPrivileges=yes
 ProtectSystem=strict
 {paths}ProtectHome=read-only
@@ -71,9 +73,9 @@ def quoted(word: str, as_it_is: str = "") -> str:
     return '"' + "".join(one if one in as_it_is else ESCAPES.get(one, one) for one in word) + '"'
 
 
-def unit(words: Sequence[str], folder: str, written: str = "") -> str:
+def unit(words: Sequence[str], folder: str, written: str = "", needed: Sequence[str] = NEEDED) -> str:
     """The text of the unit that runs this command. Its run folder is below /run, or ValueError is raised; `written` is another folder that
-    it writes to, "" for none."""
+    it writes to, "" for none; `needed` are its capabilities."""
     above, run, name = folder.rstrip("/").partition("/run/")
     if above or not run or not name or ".." in name.split("/"):
         raise ValueError(f"{folder} is not below /run")
@@ -82,4 +84,10 @@ def unit(words: Sequence[str], folder: str, written: str = "") -> str:
     program, *arguments = words
     command = " ".join([quoted(program, VARIABLE), *map(quoted, arguments)])
     paths = f"ReadWritePaths={quoted(f'-{written}', VARIABLE)}\n" if written else ""
-    return TEXT.format(command=command, watchdog=WATCHDOG_SECONDS, folder=quoted(name, VARIABLE), paths=paths)
+    return TEXT.format(
+        command=command,
+        watchdog=WATCHDOG_SECONDS,
+        folder=quoted(name, VARIABLE),
+        paths=paths,
+        capabilities=" ".join(f"CAP_{one}" for one in needed),
+    )

@@ -92,7 +92,11 @@ class Installed:
 
     def in_pod(self, node: str, pod: str, *words: str) -> subprocess.Popen[str]:
         """A program of the host in the network of a pod, which goes on until its input is closed."""
-        return self.rig.nodes[node].piped("nsenter", f"--net={self.namespace(node, self.ip(pod))}", *words)
+        return self.in_network_of(node, self.ip(pod), *words)
+
+    def in_network_of(self, node: str, ip: str, *words: str) -> subprocess.Popen[str]:
+        """The same, by the address of the pod."""
+        return self.rig.nodes[node].piped("nsenter", f"--net={self.namespace(node, ip)}", *words)
 
     def namespace(self, node: str, ip: str) -> str:
         """The network namespace of the pod with this address, as its node names it."""

@@ -104,7 +104,7 @@ class Rig:
         self._words: dict[str, tuple[str, ...]] = {}
         self._disks: dict[str, tuple[Disk, str]] = {}
         """Disks of nodes, and their addresses."""
-        self._hub = self._boot("hub", BRIDGE)
+        self.hub = self._boot("hub", BRIDGE)
         self._control = self._boot("cp", "")
         self._cable(self._control, CONTROL)
         self._authority = Authority(folder, f"https://{CONTROL}:6443")
@@ -121,8 +121,8 @@ class Rig:
     def _cable(self, machine: Machine, ip: str) -> None:
         """Join the hub's bridge, as a machine with this address."""
         words = ("ip", "link", "add", machine.name, "type", "veth", "peer", "name", "eth0", "netns", str(machine.pid))
-        _in_network(self._hub, *words)
-        _in_network(self._hub, "ip", "link", "set", machine.name, "master", "br0", "up")
+        _in_network(self.hub, *words)
+        _in_network(self.hub, "ip", "link", "set", machine.name, "master", "br0", "up")
         for line in ("link set lo up", f"addr add {ip}/{PREFIX} dev eth0", "link set eth0 up", f"route add default via {HUB}"):
             machine("ip", *line.split())
 
@@ -282,7 +282,7 @@ class Rig:
         machine, (_, ip) = self.nodes[name], self._disks[name]
         kubeconfig = self._authority.kubeconfig(name, f"system:node:{name}", ["system:nodes"], [ip])
         resolv_conf = machine.logs / "resolv.conf"
-        resolv_conf.write_text(f"nameserver {DNS}\n")
+        resolv_conf.write_text(f"nameserver {HUB}\n")
         settings = {
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",

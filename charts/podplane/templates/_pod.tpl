@@ -16,6 +16,11 @@ imagePullPolicy: {{ .Values.image.pullPolicy }}
 {{- if .Values.services.cleanKubeProxy }}{{ $_ := set $own "clean_kube_proxy" true }}{{ end }}
 {{- if .Values.agentPort }}{{ $_ := set $own "network" (dict "agent_port" (int64 .Values.agentPort)) }}{{ end }}
 {{- if not .Values.services.kubeProxyReplacement }}{{ $_ := set $own "services" (dict "enabled" false) }}{{ end }}
+{{- with .Values.dns }}
+{{- if .enabled }}
+{{- $_ := set $own "dns" (dict "ips" .ips "take_over" .takeOver "domain" .domain) }}
+{{- end }}
+{{- end }}
 {{- merge $own .Values.config | toYaml }}
 {{- end }}
 
@@ -74,7 +79,7 @@ securityContext:
   readOnlyRootFilesystem: true
   capabilities:
     drop: [ALL]
-    add: [NET_ADMIN, NET_RAW]
+    add: [NET_ADMIN, NET_RAW{{ if and .Values.dns.enabled (not .Values.uninstall) }}, NET_BIND_SERVICE{{ end }}]
 volumeMounts:
   - name: config
     mountPath: /etc/podplane

@@ -14,8 +14,10 @@ import yaml
 
 import podplane
 from podplane.cni import install
+from podplane.dns import endpoints
+from podplane.dns.node import SERVICE
 from podplane.machine import capabilities, configuration, rbac
-from podplane.model.config import AGENT_PORT, NetworkConfig
+from podplane.model.config import AGENT_PORT, NAME_SERVER_PORT, NetworkConfig
 from podplane.routes import cluster_settings
 from podplane.routes.table import NAMES
 from tools import manifests
@@ -161,6 +163,37 @@ def open_objects(schema: Object, values: Object, path: str) -> Iterator[str]:
             yield from open_objects(schema["properties"][name], value, f"{path}.{name}")
 
 
+def test_a_name_server_is_a_setting_and_one_capability_more(deployed: dict[tuple[str, str], Object]) -> None:
+    found = objects(manifests.NAMES.read_text())
+    settings = configuration.parsed(yaml.safe_load(found["ConfigMap", "podplane-agent"]["data"]["config"]))
+    assert settings.has_name_server and "dns" not in deployed["ConfigMap", "podplane-agent"]["data"]["config"]
+    named, usual = agent(found), agent(deployed)
+    added = [*capabilities.NEEDED, *capabilities.OF_NAME_SERVER]
+    assert named.pop("securityContext") == usual.pop("securityContext") | {"capabilities": {"drop": ["ALL"], "add": added}}
+    ports = {one["name"]: one["hostPort"] for one in named.pop("ports")}
+    assert ports == {one["name"]: one["hostPort"] for one in usual.pop("ports")} | {"names": NAME_SERVER_PORT}
+    assert named == usual and pod_of(found)["dnsPolicy"] == "Default", "the machine's servers are what it was given"
+
+
+def test_the_service_of_the_dns_selects_nothing_and_has_the_address_that_is_answered_at() -> None:
+    (service,) = objects(manifests.NAMES_SERVICE.read_text()).values()
+    assert f"{service['metadata']['namespace']}/{service['metadata']['name']}" == SERVICE
+    assert (service["spec"]["clusterIP"], "selector" in service["spec"]) == ("10.96.0.10", False)
+    ports = [(one["name"], one["protocol"], one["port"]) for one in service["spec"]["ports"]]
+    assert ports == [(name, protocol, number) for name, protocol, number in endpoints.PORTS]
+
+
+@needs_helm
+def test_an_existing_dns_is_taken_over_as_it_is_and_only_when_that_is_told() -> None:
+    assert ("Service", "kube-dns") not in objects(manifests.rendered())
+    found = objects(manifests.rendered("--set=dns.enabled=true", "--set=dns.takeOver=true", "--set=dns.ips={10.43.0.10}"))
+    assert ("Service", "kube-dns") not in found
+    content = yaml.safe_load(found["ConfigMap", "podplane-agent"]["data"]["config"])
+    assert content["dns"] == {"domain": "cluster.local", "ips": ["10.43.0.10"], "take_over": True}
+    both = objects(manifests.rendered("--set=dns.enabled=true", "--set=dns.ips={10.96.0.10,fd00::a}"))
+    assert both["Service", "kube-dns"]["spec"]["clusterIPs"] == ["10.96.0.10", "fd00::a"]
+
+
 @needs_helm
 def test_an_address_of_the_api_is_what_the_agent_asks() -> None:
     found = objects(manifests.rendered("--set", "api.host=fd00::10", "--set", "api.port=7443"))
@@ -204,6 +237,9 @@ def test_the_chart_knows_all_settings_of_the_cluster() -> None:
         ("config.sysctl_dir=/proc/sys/net", "sysctl_dir"),
         ("cni.confDir=net.d", "confDir"),
         ("maxUnavailable=0", "maxUnavailable"),
+        ("dns.ips={10.96.0.10/32}", "ips"),
+        ("dns.take_over=true", "take_over"),
+        ("config.dns.ips={10.96.0.10}", "dns"),
     ],
 )
 def test_a_value_that_can_t_be_is_refused(option: str, word: str) -> None:

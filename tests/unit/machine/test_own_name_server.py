@@ -1,0 +1,224 @@
+"""The node's own name server: where names are answered by it, and what is done where they are not."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from podplane.dns.settings import DnsSettings
+from podplane.kernel.interpreter import Interpreter
+from podplane.kubeapi.access import Access
+from podplane.kubeapi.supervise import Supervisor
+from podplane.machine import own_name_server as module
+from podplane.machine.own_name_server import OwnNameServer
+from podplane.model.service import Service
+from podplane.nameserver import bound as sockets
+from podplane.nameserver import control, keeper
+from tests.plans import agent_settings, node
+from tests.unit.agent.rig import caches_of
+
+IPS = ("127.0.0.1",)
+
+
+def service(**spec: object) -> Service:
+    return msgspec.convert(
+        {"metadata": {"namespace": "kube-system", "name": "kube-dns"}, "spec": {"clusterIPs": IPS, **spec}}, Service
+    )
+
+
+class FakeAgent:
+    """In the place of a `NodeAgent`: what it was told."""
+
+    name = "node1"
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def name_server_changed(self, *, answers: bool) -> None:
+        self.told.append(f"answers {answers}")
+
+    def names_changed(self, *, may_answer: bool) -> None:
+        word = f"may answer {may_answer}"
+        if word not in self.told[-1:]:
+            self.told.append(word)
+
+
+class Here:
+    """A namespace that is the present one."""
+
+    fd = 0
+
+    def run(self, function: Callable[..., object], *arguments: object) -> object:
+        return function(*arguments)
+
+
+class NoProcess(Interpreter):
+    """One that nobody can signal."""
+
+    def kill(self) -> None:
+        if not self.exited.done():
+            self.exited.set_result(0)
+
+    @property
+    def is_stopped(self) -> bool:
+        return False
+
+
+class Rig:
+    """An own name server whose process is this test: it reads the orders and answers."""
+
+    def __init__(self, **dns: Any) -> None:
+        self.caches = caches_of(node(1, (4,)))
+        self.agent, self.said = FakeAgent(), list[str]()
+        self.orders: list[control.Order] = []
+        self.ends: list[socket.socket] = []
+        self.supervisor = Supervisor()
+        self.settings = msgspec.structs.replace(agent_settings((4,)), dns=DnsSettings(ips=IPS, **dns))
+        access = Access("192.0.2.1", 6443, token_file="/token")
+        self.server = OwnNameServer(
+            self.agent,
+            self.settings,
+            access,
+            self.caches,
+            Here(),
+            self._start,
+            self.said.append,  # type: ignore[arg-type]  # what is used of them
+        )
+
+    def _start(self) -> Interpreter:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.ends.append(theirs)
+        theirs.setblocking(False)
+        return NoProcess(0, ours, asyncio.get_running_loop().create_future())
+
+    def heard(self, kind: type[control.Order]) -> list[Any]:
+        """The orders of this kind so far."""
+        if self.ends:
+            while True:
+                try:
+                    order, fds = control.receive(self.ends[-1])
+                except BlockingIOError:
+                    break
+                for fd in fds:
+                    os.close(fd)
+                if order is None:
+                    break
+                self.orders.append(order)
+        return [one for one in self.orders if isinstance(one, kind)]
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        for _ in range(4000):
+            if condition():
+                return
+            await asyncio.sleep(0.005)
+        raise AssertionError((self.agent.told, self.said, self.orders))
+
+    async def end(self) -> None:
+        await self.supervisor.close()
+        for one in self.ends:
+            one.close()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(sockets, "PORT", 0)
+    monkeypatch.setattr(sockets, "NAME_SERVER_PORT", 0)
+    monkeypatch.setattr(module, "gateway_of", lambda block: "127.0.0.2")
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(keeper, "LINGER_SECONDS", 0.0)
+    yield
+
+
+@pytest.fixture(autouse=True)
+def nodes_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The addresses of the node are ones that this machine has."""
+    monkeypatch.setattr("podplane.model.objects.Node.internal_ips", property(lambda one: ("127.0.0.3",)))
+
+
+async def serving(rig: Rig) -> None:
+    await rig.server.begin(rig.supervisor)
+    await rig.until(lambda: rig.heard(control.Open))
+    control.send(rig.ends[-1], control.Ready())
+    await rig.server.settled()
+
+
+async def test_pods_are_led_to_it_once_it_answers_and_it_ends_after_they_are_led_elsewhere() -> None:
+    rig = Rig()
+    rig.caches.services.set(service())
+    await serving(rig)
+    assert rig.agent.told == ["answers False", "may answer True", "answers True"] and not rig.server.problems
+    (begin,) = rig.heard(control.Begin)
+    assert (begin.access.token_file, begin.ips, begin.domain) == ("/token", IPS, "cluster.local")
+    assert {*IPS, "127.0.0.3", *rig.settings.network.cluster_cidrs} <= {*begin.networks}
+    (opened,) = rig.heard(control.Open)
+    assert opened.protocols == ("http", "udp", "tcp", "udp", "tcp"), "the node's address; that of the DNS, and the bridge's"
+    await rig.server.stop()
+    assert rig.agent.told[3:] == ["answers False"]
+    await rig.until(lambda: rig.heard(control.Close))
+    rig.caches.services.set(service(selector={"k8s-app": "kube-dns"}))
+    await asyncio.sleep(0.02)
+    assert len(rig.agent.told) == 4, "it is ending"
+    await rig.end()
+
+
+async def test_a_dns_of_others_is_left_alone_until_it_goes() -> None:
+    rig = Rig()
+    rig.caches.services.set(service(selector={"k8s-app": "kube-dns"}))
+    await rig.server.begin(rig.supervisor)
+    await rig.server.settled()
+    assert rig.agent.told == ["answers False", "may answer False"]
+    assert len(rig.said) == 1 and "dns.takeOver" in rig.said[0] and rig.server.problems == rig.said
+    assert not rig.heard(control.Open)
+    rig.caches.services.set(service())
+    await rig.until(lambda: rig.heard(control.Open))
+    assert "may answer True" in rig.agent.told and not rig.server.problems
+    rig.caches.services.set(service(selector={"k8s-app": "kube-dns"}))
+    await rig.until(lambda: rig.heard(control.Close))
+    assert rig.agent.told[-2:] == ["may answer False", "answers False"] or rig.agent.told[-1] == "may answer False"
+    assert len(rig.said) == 2
+    await rig.end()
+
+
+async def test_one_that_was_told_to_takes_over() -> None:
+    rig = Rig(take_over=True)
+    rig.caches.services.set(service(selector={"k8s-app": "kube-dns"}))
+    await serving(rig)
+    assert rig.agent.told[-1] == "answers True" and not rig.said
+    await rig.end()
+
+
+async def test_a_port_that_is_taken_is_said_once_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig()
+    taken = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    taken.bind((IPS[0], 0))
+    monkeypatch.setattr(sockets, "PORT", taken.getsockname()[1])
+    await rig.server.begin(rig.supervisor)
+    await asyncio.sleep(0.03)
+    assert len(rig.said) == 1 and "another program" in rig.said[0] and rig.agent.told[-1] == "may answer False"
+    taken.close()
+    await rig.until(lambda: rig.heard(control.Open))
+    assert rig.agent.told[-1] == "may answer True" and not rig.server.problems
+    await rig.end()
+
+
+def test_a_right_that_is_missing_is_named() -> None:
+    assert "CAP_NET_BIND_SERVICE" in module._refused(OSError(errno.EACCES, "Permission denied"))
+
+
+async def test_other_networks_are_told_to_a_new_process() -> None:
+    rig = Rig()
+    await serving(rig)
+    rig.heard(control.Begin)
+    rig.server.follow(rig.settings)
+    wider = msgspec.structs.replace(rig.settings.network, cluster_cidrs=("10.0.0.0/8",))
+    rig.server.follow(msgspec.structs.replace(rig.settings, network=wider))
+    await rig.until(lambda: len(rig.heard(control.Begin)) == 2)
+    assert "10.0.0.0/8" in rig.heard(control.Begin)[1].networks and len(rig.ends) == 2
+    await rig.end()
