@@ -124,7 +124,10 @@ class Facts:
     service_cidrs: tuple[str, ...] = ()
     name_servers: int | None = None
     """Ready endpoints of the Service kube-system/kube-dns; None: there is no such Service."""
+    deployment: Object | None = None
+    """Of the controllers."""
     controllers: Lease | None = None
+    """That of who leads them."""
     warnings: tuple[Warned, ...] = ()
     answers: Mapping[str, Object | ApiError] = field(default_factory=dict)
     """What agents said of themselves; nodes that were not asked are not in it."""

@@ -56,6 +56,7 @@ def facts(client: Any, *, everything: bool) -> Facts:
         cluster_cidrs=cluster,
         service_cidrs=service,
         name_servers=None if values["dns"] is None else _ready_endpoints(values["slices"] or ()),
+        deployment=values["deployment"],
         controllers=_lease(values["controllers"]),
         warnings=tuple(_warned(values["events"] or ())),
         unread=tuple(_unread(done)),

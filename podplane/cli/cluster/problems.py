@@ -16,10 +16,13 @@ from podplane.cli.cluster.said import NODE, POD, Problem
 from podplane.cli.cluster.saying import agent_problems
 from podplane.cli.cluster.workload import pod_problems, rollout_problems
 from podplane.model.config import NetworkConfig
+from podplane.model.words import counted
 from podplane.routes import ways
 from podplane.routes.cluster_settings import ClusterSettingsError, applied
 
 INSTALL = "install it as docs/install.md says"
+NO_LEADER = "no replica of the controllers leads: nodes get no blocks of theirs, and load balancers no addresses"
+TAINT = "node.podplane.io/not-ready"
 LEASE_SECONDS = 30.0
 """Controllers renew their Lease much more often."""
 
@@ -78,6 +81,15 @@ def _settings(facts: Facts) -> Iterator[Problem]:
             )
 
 
+def _taints(facts: Facts) -> Iterator[Problem]:
+    """A node is given this taint before podplane is there, and its agent takes it off."""
+    for name, node in facts.nodes.items():
+        if TAINT in node.spec.taint_keys:
+            yield Problem(
+                f"takes no pods because of the taint {TAINT}, which its agent takes off when pods can be attached", (name,)
+            )
+
+
 CONDITIONS: Mapping[str, Callable[[ClusterNode], str]] = {
     "Ready": lambda node: "" if node.is_ready else f"is not ready: {_why_not_ready(node)}",
     "NetworkUnavailable": lambda node: _said(node, "NetworkUnavailable", "says that its network is not available"),
@@ -112,11 +124,19 @@ def _names(facts: Facts) -> Iterator[Problem]:
 
 
 def _controllers(facts: Facts) -> Iterator[Problem]:
-    lease = facts.controllers
+    """Are the replicas ready, and does one of them lead?"""
+    lease, found = facts.controllers, facts.deployment
+    if found is not None:
+        wanted, ready = (found.get("spec") or {}).get("replicas", 1), (found.get("status") or {}).get("readyReplicas", 0)
+        if ready < wanted:
+            yield Problem(
+                f"{ready} of {counted(wanted, 'replica')} of the controllers ready", todo=f"kubectl -n {SYSTEM} get pods"
+            )
     if lease is None:
-        return
-    if not lease.holder:
-        yield Problem("no replica of the controllers leads: nodes get no blocks and load balancers no addresses of theirs")
+        if found is not None and not any("leases" in one.what for one in facts.unread):
+            yield Problem(NO_LEADER)
+    elif not lease.holder:
+        yield Problem(NO_LEADER)
     elif (age := age_of(facts, lease.spec.renew_time)) is not None and age > LEASE_SECONDS:
         yield Problem(f"{lease.holder} leads the controllers, and has not said so for {age:.0f} s")
 
@@ -133,6 +153,7 @@ CHECKS: tuple[Callable[[Facts], Iterable[Problem]], ...] = (
     _names,
     _controllers,
     _nodes,
+    _taints,
     pod_problems,
     block_problems,
     agent_problems,

@@ -107,6 +107,9 @@ READS: Mapping[str, Read] = {
     ),
     "dns": Read("get", "services", SYSTEM, _get("services", DNS), "whether the cluster has a name server"),
     "slices": Read("list", "endpointslices.discovery.k8s.io", SYSTEM, _slices, "whether a name server is ready"),
+    "deployment": Read(
+        "get", "deployments.apps", SYSTEM, _get("deployments.apps", CONTROLLERS), "whether the controllers are there"
+    ),
     "controllers": Read(
         "get",
         "leases.coordination.k8s.io",

@@ -37,12 +37,12 @@ STATUS: dict[str, Any] = {
 
 
 def node(name: str, **changes: Any) -> ClusterNode:
-    """A node of which some fields are otherwise: `conditions` in place of Ready, `cidrs`, `ips`, `os`, `annotations`."""
+    """A node of which some fields are otherwise: `conditions` in place of Ready, `cidrs`, `ips`, `os`, `annotations`, `taints`."""
     number = int("".join(c for c in name if c.isdecimal()) or 0)
     addresses = [{"type": "InternalIP", "address": ip} for ip in changes.get("ips", [f"192.168.1.{10 + number}"])]
     body = {
         "metadata": {"name": name, "creationTimestamp": "2026-01-01T00:00:00Z", "annotations": changes.get("annotations", {})},
-        "spec": {"podCIDRs": changes.get("cidrs", [f"10.244.{number}.0/24"])},
+        "spec": {"podCIDRs": changes.get("cidrs", [f"10.244.{number}.0/24"]), "taints": changes.get("taints", [])},
         "status": {
             "addresses": addresses,
             "conditions": changes.get("conditions", [READY]),

@@ -120,10 +120,11 @@ def test_what_agents_that_are_not_ready_wait_for_is_asked_of_them() -> None:
 
 
 def test_each_right_that_is_missing_is_named_and_the_rest_is_read() -> None:
-    errors = dict.fromkeys(("pods", "events", "daemonsets", "leases", "viewer"), REFUSED)
+    errors = dict.fromkeys(("pods", "events", "daemonsets", "deployments", "leases", "viewer"), REFUSED)
     found = read(Client(3, **errors))
     assert {one.what for one in found.unread} == {
         "get daemonsets.apps in kube-system",
+        "get deployments.apps in kube-system",
         "list pods in kube-system",
         "get leases.coordination.k8s.io in kube-system",
         "list events in default",

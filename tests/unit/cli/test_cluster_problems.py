@@ -54,6 +54,7 @@ def lost(peer: str) -> dict[str, Any]:
     return made
 
 
+LEASE = Lease(spec=LeaseSpec(holder_identity="one", renew_time="2026-03-01T11:59:58.000000Z"))
 REFUSED = {
     "object": "route 10.0.0.0/8",
     "wanted_by": [],
@@ -194,7 +195,24 @@ REFUSED = {
         (facts(controllers=Lease(spec=LeaseSpec(holder_identity="one", renew_time="2026-03-01T11:59:58.000000Z"))), []),
         (
             facts(controllers=Lease()),
-            [("", "no replica of the controllers leads: nodes get no blocks and load balancers no addresses of theirs")],
+            [("", "no replica of the controllers leads: nodes get no blocks of theirs, and load balancers no addresses")],
+        ),
+        (
+            facts(deployment={"spec": {"replicas": 2}, "status": {"readyReplicas": 1}}, controllers=LEASE),
+            [("", "1 of 2 replicas of the controllers ready")],
+        ),
+        (
+            facts(deployment={"spec": {"replicas": 1}, "status": {"readyReplicas": 1}}),
+            [("", "no replica of the controllers leads: nodes get no blocks of theirs, and load balancers no addresses")],
+        ),
+        (
+            facts(node("w1"), node("w2", taints=[{"key": "node.podplane.io/not-ready", "effect": "NoSchedule"}])),
+            [
+                (
+                    "w2",
+                    "takes no pods because of the taint node.podplane.io/not-ready, which its agent takes off when pods can be attached",
+                )
+            ],
         ),
         (
             facts(unread=(Unread("list events in default", "this right is missing", "what agents warned of"),)),
