@@ -1,6 +1,7 @@
 """Writes what of the chart and of deploy/ is made of something else. By hand, after a change of podplane/machine/rbac.py or of the chart.
 
-    podplane/machine/rbac.py ──► charts/podplane/templates/rbac.yaml, and the beginning of deploy/podplane.yaml
+    podplane/machine/rbac.py ──► charts/podplane/templates/rbac.yaml, controllers-rbac.yaml ─┬─► the beginning of deploy/podplane.yaml
+    podplane/services/pools.py ──► charts/podplane/crds/loadbalancerpools.yaml ──────────────┘
     charts/podplane ── helm template ──► the rest of it, deploy/podplane-uninstall.yaml, deploy/podplane-dns.yaml and …-dns-service.yaml
 
     .venv/bin/python -m tools.manifests        # helm 3 or later has to be on the PATH only if the chart changed otherwise
@@ -20,19 +21,26 @@ from pathlib import Path
 import yaml
 
 from podplane.machine import rbac
+from podplane.services import pools
 
 TOP = Path(__file__).parents[1]
 CHART = TOP / "charts/podplane"
 DEPLOY, UNINSTALL = TOP / "deploy/podplane.yaml", TOP / "deploy/podplane-uninstall.yaml"
 NAMES, NAMES_SERVICE = TOP / "deploy/podplane-dns.yaml", TOP / "deploy/podplane-dns-service.yaml"
 MADE = {
-    DEPLOY: ("--show-only=templates/configmaps.yaml", "--show-only=templates/daemonset.yaml"),
+    DEPLOY: (
+        "--show-only=templates/configmaps.yaml",
+        "--show-only=templates/daemonset.yaml",
+        "--show-only=templates/controllers.yaml",
+    ),
     UNINSTALL: ("--set=uninstall=true", "--show-only=templates/uninstall.yaml"),
     NAMES: ("--set=dns.enabled=true", "--show-only=templates/configmaps.yaml", "--show-only=templates/daemonset.yaml"),
     NAMES_SERVICE: ("--set=dns.enabled=true", "--show-only=templates/dns.yaml"),
 }
 """What is made of the chart, with which options of helm."""
-RULES = CHART / "templates/rbac.yaml"
+RULES, CONTROLLERS_RULES = CHART / "templates/rbac.yaml", CHART / "templates/controllers-rbac.yaml"
+DEFINITION = CHART / "crds/loadbalancerpools.yaml"
+WITH_CONTROLLERS = "{{- if and .Values.controllers.enabled (not .Values.uninstall) }}\n"
 NAMESPACE, KUBERNETES = "kube-system", "1.36.0"
 HEADER = """# See docs/install.md. Made of charts/podplane, where changes belong.
 # Chart: sha256:{digest}
@@ -45,15 +53,26 @@ class Refused(Exception):
     """helm does not take the chart or its values; the text is what it says."""
 
 
-def rules() -> str:
-    """The chart's template of what agents may do in the API: it has nothing to fill in."""
-    return "# Made of podplane/machine/rbac.py.\n" + yaml.safe_dump_all(rbac.manifests(), sort_keys=False)
+def rules(account: rbac.Account = rbac.AGENTS) -> str:
+    """What agents, or controllers, may do in the API: it has nothing to fill in."""
+    return "# Made of podplane/machine/rbac.py.\n" + yaml.safe_dump_all(rbac.manifests(account), sort_keys=False)
+
+
+def definition() -> str:
+    """What pools of addresses are."""
+    return "# Made of podplane/services/pools.py.\n" + yaml.safe_dump(pools.definition(), sort_keys=False)
+
+
+def made() -> dict[Path, str]:
+    """The files of the chart that are made of something else, and what they are to be."""
+    of_controllers = f"{WITH_CONTROLLERS}{rules(rbac.CONTROLLERS)}{{{{- end }}}}\n"
+    return {RULES: rules(), CONTROLLERS_RULES: of_controllers, DEFINITION: definition()}
 
 
 def digest() -> str:
-    """Of all files of the chart but that of the rules, and their names."""
+    """Of all files of the chart but those that are made, and their names."""
     found = hashlib.sha256()
-    for path in sorted(one for one in CHART.rglob("*") if one.is_file() and one != RULES):
+    for path in sorted(one for one in CHART.rglob("*") if one.is_file() and one not in made()):
         found.update(f"{path.relative_to(CHART)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return found.hexdigest()
 
@@ -83,18 +102,21 @@ def deployed(target: Path) -> str:
     """The whole of a file that is made of the chart. LookupError when there is no helm, and the chart is another one than the file's."""
     head = HEADER.format(digest=digest())
     try:
-        made = rendered(*MADE[target])
+        found = rendered(*MADE[target])
     except LookupError:
         former = target.read_text() if target.exists() else ""
         if not former.startswith(head):
             raise
-        made = former[former.index(RENDERED) :]
-    return head + (f"---\n{rules()}" if target == DEPLOY else "") + made
+        found = former[former.index(RENDERED) :]
+    first = (definition(), rules(), rules(rbac.CONTROLLERS)) if target == DEPLOY else ()
+    return head + "".join(f"---\n{text}" for text in first) + found
 
 
 def main() -> int:
     """Write all of them: 0; 1 without helm, or where it refuses the chart."""
-    RULES.write_text(rules())
+    for path, text in made().items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
     for target in MADE:
         try:
             target.write_text(deployed(target))

@@ -15,7 +15,7 @@ from tests.engines import image
 from tests.engines.machine import Machine
 from tools import manifests
 
-AGENTS = "daemonset/podplane-agent"
+AGENTS, CONTROLLERS = "daemonset/podplane-agent", "deployment/podplane-controllers"
 PORT = 8080
 ROLL_OUT_SECONDS = 180.0
 
@@ -40,12 +40,14 @@ class Installed:
         """Switch off a node for good."""
         self.rig.power_off(name)
         self.kubectl("delete", "node", name, "--wait")
+        on_it = ("--all-namespaces", f"--field-selector=spec.nodeName={name}")
+        self.kubectl("delete", "pods", *on_it, "--force", "--grace-period=0")
 
     def install(self) -> None:
         """Install as docs/install.md says; all nodes are ready when this returns."""
         self.kubectl("apply", f"--filename={manifests.DEPLOY}")
         api = (f"KUBERNETES_SERVICE_HOST={rig.CONTROL}", "KUBERNETES_SERVICE_PORT=6443")
-        self.kubectl("--namespace=kube-system", "set", "env", AGENTS, *api)
+        self.kubectl("--namespace=kube-system", "set", "env", AGENTS, CONTROLLERS, *api)
         self.rig.until(lambda: all(map(self.rig.is_ready, self.rig.nodes)))
         self.rolled_out()
 
@@ -59,9 +61,9 @@ class Installed:
         self.kubectl("delete", "--ignore-not-found", "--wait", *(f"--filename={one}" for one in manifests.MADE))
         return said
 
-    def rolled_out(self) -> None:
-        """Wait until each node has the agent that it is to have, and that is ready."""
-        words = ("--namespace=kube-system", "rollout", "status", AGENTS, "--timeout=20s")
+    def rolled_out(self, what: str = AGENTS) -> None:
+        """Wait until each node has the agent that it is to have, and that is ready; or the same of something else."""
+        words = ("--namespace=kube-system", "rollout", "status", what, "--timeout=20s")
         self.rig.until(lambda: "successfully rolled out" in self.kubectl(*words, code=None), ROLL_OUT_SECONDS)
 
     def run(self, name: str, node: str, *words: str, labels: Mapping[str, str] | None = None) -> None:
@@ -123,9 +125,9 @@ class Installed:
         return found
 
     @staticmethod
-    def process_of(machine: Machine) -> Path | None:
-        """The agent's process on a machine, in that machine's /proc; None when it has none."""
-        return next((Path(machine.path(f"/proc/{pid}")) for pid, words in processes(machine) if b"agent" in words), None)
+    def process_of(machine: Machine, command: bytes = b"agent") -> Path | None:
+        """The agent's process on a machine, or that of another command, in that machine's /proc; None when it has none."""
+        return next((Path(machine.path(f"/proc/{pid}")) for pid, words in processes(machine) if command in words), None)
 
 
 def processes(machine: Machine) -> list[tuple[int, list[bytes]]]:

@@ -187,6 +187,7 @@ class Rig:
         )
         for name in ("kube-controller-manager", "kube-scheduler"):
             self._authority.kubeconfig(name, f"system:{name}")
+        self.until_api()  # before, the others may do nothing, and one gives up
         own = ("--leader-elect=false", "--bind-address=127.0.0.1")
         self._serve(
             "kube-controller-manager",
@@ -200,7 +201,6 @@ class Rig:
             *own,
         )
         self._serve("kube-scheduler", f"--kubeconfig={files}/kube-scheduler.kubeconfig", *own)
-        self.until_api()
 
     def _serve(self, name: str, *words: str) -> None:
         self._words[name] = words
@@ -209,6 +209,11 @@ class Rig:
     def start(self, name: str) -> None:
         """Start a program of the control plane that was ended."""
         self.control_plane[name] = self._control.start(_path(name), *self._words[name])
+
+    def restart(self, name: str, *more: str) -> None:
+        """Start a program of the control plane anew, with more options, which count before those that it has otherwise."""
+        self.end(name, signal.SIGKILL)
+        self.control_plane[name] = self._control.start(_path(name), *self._words[name], *more)
 
     def end(self, name: str, number: signal.Signals = signal.SIGTERM) -> None:
         """End a program of the control plane."""
@@ -236,6 +241,10 @@ class Rig:
         for name in self._words:
             self.start(name)
         self.until_api()
+
+    def ask(self, ip: str, port: int, seconds: int = 3) -> str:
+        """What a server tells who asks from the hub, which is no node: the address that it sees; "" when nothing comes for so long."""
+        return self._hub(str(self.program), "ask", ip, str(port), str(seconds), code=None).strip()
 
     def add_node(self, name: str, number: int) -> None:
         """Boot a new node: 192.168.100.1`number`. It is registered when this returns."""

@@ -24,6 +24,17 @@ imagePullPolicy: {{ .Values.image.pullPolicy }}
 {{- merge $own .Values.config | toYaml }}
 {{- end }}
 
+{{- define "podplane.controllersConfig" -}}
+{{- $found := dict "load_balancers" .Values.loadBalancer.enabled -}}
+{{- with .Values.nodeBlocks -}}
+{{- if .enabled -}}
+{{- if not .cidrs }}{{ fail "nodeBlocks.enabled needs nodeBlocks.cidrs: the networks from which nodes get blocks" }}{{ end -}}
+{{- $_ := set $found "node_blocks" (dict "cidrs" .cidrs "mask_size_ipv4" (int .maskSizeIPv4) "mask_size_ipv6" (int .maskSizeIPv6)) -}}
+{{- end -}}
+{{- end -}}
+{{ merge $found .Values.controllers.config | toYaml }}
+{{- end }}
+
 {{- /* On every node, in its network, as root without capabilities that the containers do not add. */ -}}
 {{- define "podplane.pod" -}}
 hostNetwork: true

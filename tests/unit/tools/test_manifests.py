@@ -16,14 +16,16 @@ import podplane
 from podplane.cni import install
 from podplane.dns import endpoints
 from podplane.dns.node import SERVICE
-from podplane.machine import capabilities, configuration, rbac
+from podplane.machine import capabilities, configuration, controllers_configuration, rbac
 from podplane.model.config import AGENT_PORT, NAME_SERVER_PORT, NetworkConfig
 from podplane.routes import cluster_settings
 from podplane.routes.table import NAMES
+from podplane.services import pools
 from tools import manifests
 
 needs_helm = pytest.mark.skipif(shutil.which("helm") is None, reason="helm is not on the PATH")
 Object = dict[str, Any]
+CONTROLLERS = rbac.CONTROLLERS.name
 
 
 def objects(text: str) -> dict[tuple[str, str], Object]:
@@ -46,8 +48,9 @@ def agent(deployed: dict[tuple[str, str], Object]) -> Object:
     return dict(container)
 
 
-def test_the_rules_of_the_chart_are_those_that_the_agent_needs() -> None:
-    assert manifests.RULES.read_text() == manifests.rules(), "run python -m tools.manifests"
+@pytest.mark.parametrize("path", manifests.made(), ids=lambda path: path.name)
+def test_what_the_chart_has_of_something_else_is_as_that_is_now(path: Path) -> None:
+    assert path.read_text() == manifests.made()[path], "run python -m tools.manifests"
 
 
 @pytest.mark.parametrize("path", manifests.MADE, ids=lambda path: path.name)
@@ -62,7 +65,7 @@ def test_what_is_deployed_is_what_is_made_of_the_chart_now(path: Path) -> None:
 
 def test_without_helm_only_the_rules_can_be_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    monkeypatch.setattr(manifests, "rules", lambda: "kind: Other\n")
+    monkeypatch.setattr(manifests, "rules", lambda *account: "kind: Other\n")
     former = manifests.DEPLOY.read_text()
     found = manifests.deployed(manifests.DEPLOY)
     assert "kind: Other\n---\n# Source" in found and former.endswith(found[found.index(manifests.RENDERED) :])
@@ -97,6 +100,70 @@ def test_the_deployment_has_the_rules_of_the_agent(deployed: dict[tuple[str, str
         namespace = one["metadata"].get("namespace", "")
         assert one in [found for found in yaml.safe_load_all(manifests.DEPLOY.read_text()) if found], (one["kind"], namespace)
     assert pod_of(deployed)["serviceAccountName"] == rbac.ACCOUNT
+
+
+def controllers(found: dict[tuple[str, str], Object]) -> tuple[Object, Object]:
+    """The pod of the controllers, and its container."""
+    pod = found["Deployment", CONTROLLERS]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    return pod, container
+
+
+def test_controllers_have_the_rules_that_they_need_and_no_rights_on_the_machine(
+    deployed: dict[tuple[str, str], Object],
+) -> None:
+    pod, container = controllers(deployed)
+    assert pod["serviceAccountName"] == rbac.CONTROLLERS.name
+    everything = [one for one in yaml.safe_load_all(manifests.DEPLOY.read_text()) if one]
+    assert all(one in everything for one in rbac.manifests(rbac.CONTROLLERS)) and pools.definition() in everything
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["runAsUser"]
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert not any("hostPath" in one for one in pod["volumes"]) and not {"hostPID", "hostIPC"} & pod.keys()
+
+
+def test_controllers_are_two_on_two_machines_that_may_go_one_after_the_other(deployed: dict[tuple[str, str], Object]) -> None:
+    deployment, budget = deployed["Deployment", CONTROLLERS]["spec"], deployed["PodDisruptionBudget", CONTROLLERS]["spec"]
+    assert deployment["replicas"] == 2 and budget["maxUnavailable"] == 1
+    labels = deployment["template"]["metadata"]["labels"]
+    (term,) = deployment["template"]["spec"]["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert labels == deployment["selector"]["matchLabels"] == budget["selector"]["matchLabels"]
+    assert labels == term["labelSelector"]["matchLabels"] and term["topologyKey"] == "kubernetes.io/hostname"
+    assert deployment["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}, "there may be no third machine"
+
+
+def test_controllers_read_their_settings_and_are_asked_where_they_answer(deployed: dict[tuple[str, str], Object]) -> None:
+    found = controllers_configuration.parsed(yaml.safe_load(deployed["ConfigMap", CONTROLLERS]["data"]["config"]))
+    assert (found.node_blocks, found.load_balancers) == (None, True)
+    pod, container = controllers(deployed)
+    (mount,), (volume,) = container["volumeMounts"], pod["volumes"]
+    assert mount["name"] == volume["name"] and volume["configMap"]["name"] == CONTROLLERS
+    assert container["args"] == ["controllers", f"--config={mount['mountPath']}/config"]
+    asked = [container[f"{probe}Probe"]["httpGet"] for probe in ("startup", "readiness", "liveness")]
+    assert {(one["host"], one["port"]) for one in asked} == {("127.0.0.1", found.health_port)}
+
+
+@needs_helm
+def test_values_of_controllers_are_their_settings() -> None:
+    options = ("nodeBlocks.enabled=true", "nodeBlocks.cidrs={10.244.0.0/16,fd00::/48}", "nodeBlocks.maskSizeIPv4=25")
+    more = ("loadBalancer.pools.default.addresses={192.0.2.0/28}", "controllers.config.lease_seconds=15", "api.host=10.0.0.1")
+    found = objects(manifests.rendered(*(f"--set={one}" for one in (*options, *more))))
+    settings = controllers_configuration.parsed(yaml.safe_load(found["ConfigMap", CONTROLLERS]["data"]["config"]))
+    assert settings.lease_seconds == 15 and settings.node_blocks is not None
+    assert [(str(one.network), one.length) for one in settings.node_blocks.ranges] == [("10.244.0.0/16", 25), ("fd00::/48", 64)]
+    assert found["LoadBalancerPool", "default"]["spec"] == {"addresses": ["192.0.2.0/28"]}
+    assert controllers(found)[1]["env"][0] == {"name": "KUBERNETES_SERVICE_HOST", "value": "10.0.0.1"}
+
+
+@needs_helm
+@pytest.mark.parametrize("option", ["controllers.enabled=false", "uninstall=true"])
+def test_controllers_can_be_left_out(option: str) -> None:
+    found = objects(manifests.rendered(f"--set={option}"))
+    assert not [name for _, name in found if name == CONTROLLERS]
 
 
 def test_the_agent_has_the_rights_that_it_needs_and_no_others(deployed: dict[tuple[str, str], Object]) -> None:
@@ -240,6 +307,10 @@ def test_the_chart_knows_all_settings_of_the_cluster() -> None:
         ("dns.ips={10.96.0.10/32}", "ips"),
         ("dns.take_over=true", "take_over"),
         ("config.dns.ips={10.96.0.10}", "dns"),
+        ("nodeBlocks.enabled=true", "nodeBlocks.cidrs"),
+        ("nodeBlocks.cidr=10.0.0.0/16", "cidr"),
+        ("loadBalancer.pools.p.adresses={192.0.2.1}", "adresses"),
+        ("controllers.config.node_blocks=1", "node_blocks"),
     ],
 )
 def test_a_value_that_can_t_be_is_refused(option: str, word: str) -> None:
