@@ -14,11 +14,11 @@ from collections.abc import Iterable, Iterator
 
 from podplane.controllers.decision import Action, Again, Cluster, ControllerOf, Note, Patch
 from podplane.controllers.load_balancers import NODES, networks_of
-from podplane.controllers.node_blocks import NodeBlocks
+from podplane.controllers.node_blocks import OTHERS, NodeBlocks
 from podplane.controllers.objects import Key, Object, key_of
 
 WARNING = "Warning"
-NO_BLOCK, TWICE = "NoPodCIDR", "PodCIDRTwice"
+NO_BLOCK, TWICE, OF_OTHERS = "NoPodCIDR", "PodCIDRTwice", "PodCIDROfOthers"
 AGAIN_SECONDS = 30.0
 """What is in the way is looked at again so often."""
 
@@ -28,6 +28,8 @@ def _decide(view: Cluster, key: Key) -> Iterator[Action]:
     if node is None:
         return
     if networks_of(NODES, node):
+        if known.take_of_others(key):
+            yield Note(node, OF_OTHERS, OTHERS, WARNING)
         yield from _said_twice(view, known, key, node)
     elif "deletionTimestamp" not in node["metadata"]:
         yield from _given(known, key, node)

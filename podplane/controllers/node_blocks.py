@@ -54,6 +54,8 @@ class NodeBlocks:
         self._given: dict[Key, tuple[IPNetwork, ...]] = {}
         """What Nodes were given that were not observed with it yet: it may be theirs, whatever the API answered."""
         self._said: dict[Key, str] = {}
+        self._of_others: set[Key] = set()
+        """The Nodes that got a block of somebody else while they waited here, until that is said."""
         self._next = [0 for _ in ranges]
         self._full: set[int] = set()
         """The ranges, by place, that have nothing free."""
@@ -88,6 +90,8 @@ class NodeBlocks:
             self.waiting.setdefault(key, self._clock())
         elif self.waiting.pop(key, None) is not None and not self._is_ours(key, own):
             self._others_until = self._clock() + HOLD_SECONDS
+            if self.ranges:
+                self._of_others.add(key)
 
     def _is_ours(self, key: Key, own: list[IPNetwork]) -> bool:
         """Has a Node what it was given here?"""
@@ -109,6 +113,13 @@ class NodeBlocks:
                 self._release(network, key)
             self.waiting.pop(key, None)
             self._said.pop(key, None)
+            self._of_others.discard(key)
+
+    def take_of_others(self, key: Key) -> bool:
+        """Did this Node get a block of somebody else? That is asked once."""
+        is_so = key in self._of_others
+        self._of_others.discard(key)
+        return is_so
 
     def is_news(self, key: Key, text: str) -> bool:
         """Is it something else than what was said of this Node last? It counts as said."""

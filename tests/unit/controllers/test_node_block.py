@@ -110,7 +110,7 @@ async def test_where_another_one_gives_blocks_nobody_else_does() -> None:
     await add_node(api, "b")
     await cluster.settle()
     assert (await blocks_of(api))["b"] == []
-    assert await said(api, "b") == [("NoPodCIDR", OTHERS)]
+    assert (await said(api, "a"), await said(api, "b")) == ([("PodCIDROfOthers", OTHERS)], [("NoPodCIDR", OTHERS)])
     await cluster.settle(HOLD_SECONDS + 1)
     assert (await blocks_of(api))["b"] == ["10.244.1.0/24"]
 
