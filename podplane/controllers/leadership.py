@@ -1,6 +1,7 @@
 """One of several processes leads, as long as it renews a Lease (coordination.k8s.io/v1). It writes nothing when another one begins.
 
     candidate ── the Lease has no holder, or was not renewed for its duration ──► acquires it ──► leads
+    leader    ── an older version of it is there than was ─► the store was restored from a backup: it begins anew
     leader    ── renews it RENEWALS times in its duration ── not renewed for DEADLINE of it ──► writes nothing more, a candidate again
               ── told to end ──► ends what it does, and leaves the Lease without a holder: another one need not wait
 
@@ -22,6 +23,7 @@ from typing import Any
 import msgspec
 
 from podplane.kubeapi.client import Client
+from podplane.kubeapi.currency import number
 from podplane.kubeapi.errors import AlreadyExists, ApiError, Conflict, NotFound
 from podplane.kubeapi.messages import Answer, Handler, Request
 from podplane.kubeapi.retry import FailureLog
@@ -129,7 +131,11 @@ class Leadership:
             async with asyncio.timeout(min(max(self.seconds_left, 0.0), self._duration * DEADLINE / 2)):
                 if await self._write(is_new=False):
                     return True
-                self._see(await self._read())  # written by somebody, or deleted; a restored control plane has an older one
+                known = number(_version(self._lease))
+                self._see(await self._read())  # written by somebody, or by a request whose answer was lost, or deleted
+                if 0 < number(_version(self._lease)) < known:
+                    log.warning("the API's store was restored from a backup: all is listed again")
+                    return False
                 return self.holder in ("", self.identity) and await self._write(is_new=not self.holder)
         except (ApiError, TimeoutError) as error:
             self._failures.note(f"renew {type(error).__name__}", error, time.monotonic())

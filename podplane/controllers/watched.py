@@ -4,8 +4,8 @@
     a write's answer ─────────► written ──┘
 
 A watch tells of a write some time after its answer, and until then of what was before it. So what a write made of an object counts until
-the watch has caught up with it, AHEAD_SECONDS at most: a control plane that is restored from a backup counts its versions from a former
-one on. Of each object only what controllers read is kept (`parts`).
+the watch has caught up with it, AHEAD_SECONDS at most. (Who leads begins anew when a store was restored, whose versions are those of
+another history.) Of each object only what controllers read is kept (`parts`).
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import asyncio
 import datetime
 from collections.abc import Callable
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,7 +30,7 @@ class Process:
     """One of several: whether it leads is noted as long as it may write."""
 
     def __init__(self, api: Api, name: str) -> None:
-        self.api, self.is_cut, self.is_slow, self.is_leading = api, False, 0.0, False
+        self.api, self.is_cut, self.is_slow, self.is_leading, self.begun = api, False, 0.0, False, 0
         loop = asyncio.get_running_loop()
         self.leadership = Leadership(Client(self.handle, "secret"), name, now, clock=loop.time)
         self.fence = Client(Fence(self.handle, self.leadership), "secret")
@@ -45,6 +46,7 @@ class Process:
 
     async def lead(self) -> None:
         self.is_leading = True
+        self.begun += 1
         try:
             await asyncio.get_running_loop().create_future()
         finally:
@@ -156,6 +158,20 @@ async def test_a_lease_that_was_deleted_or_restored_stays_with_who_has_it() -> N
     await api("PATCH", LEASE, {"spec": {"renewTime": "2020-01-01T00:00:00.000000Z"}})
     await asyncio.sleep(30)
     assert first.is_leading and not second.is_leading
+    await first.end()
+    await second.end()
+
+
+@virtual
+async def test_in_a_store_that_was_restored_the_leader_begins_anew() -> None:
+    first, second = await two(Api())
+    assert first.begun == 1
+    lease = first.leadership._lease
+    assert lease is not None
+    later = msgspec.structs.replace(lease.metadata, resource_version="1000000")
+    first.leadership._lease = msgspec.structs.replace(lease, metadata=later)  # what is there is older than what was
+    await asyncio.sleep(DURATION_SECONDS)
+    assert (first.begun, first.is_leading, second.is_leading) == (2, True, False)
     await first.end()
     await second.end()
 
