@@ -32,10 +32,12 @@ from bench.simulated_api import OWN_PODS, SimulatedApi, credentials, slice_of
 from podplane.apiserver.asgi import serve
 from podplane.cni.client import PluginNetwork
 from podplane.cni.network import Attachment
+from podplane.dns import resolv_conf
 from podplane.kernel import netlink
 from podplane.kernel.conntrack import NETLINK_NETFILTER
 from podplane.kernel.namespace import NetworkNamespace, Workers
 from podplane.kernel.nft.reading import generation
+from podplane.machine.preflight import RESOLV_CONF
 
 PODS, EVENTS, AT_ONCE = 100_000, 400, 16
 MEMORY, BARE_MEMORY, READY, IDLE, EVENT, LOST = 350.0, 150.0, 10.0, 1.0, 10.0, 0.0
@@ -76,6 +78,11 @@ def run(short: bool) -> list[Row]:
 # In the namespace.
 
 
+def name_servers() -> list[str]:
+    """Those of the machine that this runs on, which nobody asks here: they may have addresses of the cluster's networks."""
+    return [ip for ip in resolv_conf.read(RESOLV_CONF.read_text()).nameservers if "%" not in ip]
+
+
 class OneProcess:
     """The agent, started by `start`."""
 
@@ -84,7 +91,7 @@ class OneProcess:
         self._notifications = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._notifications.bind(str(folder / "notify"))
         network = {name: getattr(SETTINGS.network, name) for name in ("cluster_cidrs", "service_cidrs")}
-        (folder / "config").write_text(json.dumps({"network": network}))
+        (folder / "config").write_text(json.dumps({"network": network, "allow_overlaps": name_servers()}))
         self.process: subprocess.Popen[bytes]
 
     def spawn(self) -> None:

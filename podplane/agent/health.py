@@ -3,7 +3,7 @@
     :<agent_port>                  10256, and another one beside kube-proxy, which has that
     :10256/healthz                 is the node's network kept current, and is it a node for new connections? (KEP-3836)
     :10256/livez                   the first half of that
-    :10256/readyz                  can pods be attached, and reach those of any other node?
+    :10256/readyz                  can pods be attached, and reach those of any other node, and is the machine fit for that?
     :10256/…                       what `reports` has, for those who may read it
     localhost:10249/proxyMode      how Services are served, as kube-proxy answers who looks for it
     :<healthCheckNodePort>         has this Service ready endpoints here? Asked by load balancers (externalTrafficPolicy Local)
@@ -45,6 +45,8 @@ class NodeHealth(msgspec.Struct, eq=False):
     namespace: Namespace
     now: Callable[[], datetime.datetime]
     record_event: RecordEvent
+    machine_unready: Callable[[], str] = str
+    """Why the machine is not fit for the node; "" when it is."""
     _ports: dict[int, str] = msgspec.field(default_factory=dict)
     _servers: dict[int, HttpServer] = msgspec.field(default_factory=dict)
     _wake: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
@@ -138,7 +140,7 @@ class NodeHealth(msgspec.Struct, eq=False):
 
     def _why_not_ready(self) -> str:
         """Why no pod can be attached here; "" when pods can."""
-        if why := self.agent.view.why_no_pods:
+        if why := self.agent.view.why_no_pods or self.machine_unready():
             return why
         return self._why_no_routes() if self._is_current() else "changes wait to be planned"
 

@@ -143,6 +143,8 @@ class NodeAgent:
         """What the machine keeps from the node, a line each."""
         self.former_network: Callable[[], FormerNetwork | None] = lambda: None
         """What is left of the network that the node is migrated from."""
+        self.machine_unready: Callable[[], str] = str
+        """Why the machine is not fit for the node, though its agent runs; "" when it is."""
         self._restart = asyncio.Lock()
         self._starting: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
@@ -222,7 +224,9 @@ class NodeAgent:
             former_network=lambda: self.former_network(),
         )
         reports = Reports(sources, Authorizer(self._client, self.name))
-        self.health = NodeHealth(self.agent, reports, self._host.namespace, self._now, self._record_event)
+        self.health = NodeHealth(
+            self.agent, reports, self._host.namespace, self._now, self._record_event, lambda: self.machine_unready()
+        )
         self.endpoints = NameServerEndpoints(
             self.agent.view, self._client, self._record_event, bool(self._settings.dns.ips), self._name_server_answers
         )

@@ -15,13 +15,13 @@ from podplane.apiserver.kinds.resource import Object, Resource, unreadable
 from podplane.apiserver.problems import Cause, Problem, invalid
 from podplane.apiserver.protobuf import TYPE as PROTOBUF
 from podplane.kubeapi.errors import UNDECODABLE
-from podplane.kubeapi.messages import JSON, Request
+from podplane.kubeapi.messages import JSON, JSON_PATCH, Request
 from podplane.model.bounded_yaml import Aliased, TooDeep, TooMany
 
 if TYPE_CHECKING:
     from podplane.apiserver import yaml_bodies
 
-YAML, JSON_PATCH = "application/yaml", "application/json-patch+json"
+YAML = "application/yaml"
 MAX_BODY_BYTES = 3 * 1024 * 1024
 """As the real API server limits a request."""
 MAX_DEPTH = 200

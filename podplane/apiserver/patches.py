@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 
 from podplane.apiserver import strategic
-from podplane.apiserver.decoding import JSON_PATCH, MAX_BODY_BYTES, MAX_DEPTH, body, check_extent, media_type, parse_json
+from podplane.apiserver.decoding import MAX_BODY_BYTES, MAX_DEPTH, body, check_extent, media_type, parse_json
 from podplane.apiserver.kinds.resource import Object, Resource
 from podplane.apiserver.problems import Problem
 from podplane.apiserver.reading import plain
-from podplane.kubeapi.messages import MERGE_PATCH, Request
+from podplane.kubeapi.messages import JSON_PATCH, MERGE_PATCH, Request
 
 STRATEGIC = "application/strategic-merge-patch+json"
 APPLY = ("application/apply-patch+yaml", "application/apply-patch+cbor")

@@ -23,11 +23,26 @@ UNIT_FOLDER = "/etc/systemd/system"
 @click.option("--config", default="", help="Settings, in YAML.  [default: none; what it leaves out is found out]")
 @click.option("--node-name", default="", help="The name of this machine's Node.  [default: its host name]")
 @click.option("--run-dir", default="", help="Where the agent's socket and journal are.  [default: /run/podplane]")
+@click.option("--dry-run", is_flag=True, help="Say what it would do, or why it would refuse, and change nothing.")
 @click.pass_context
-def agent(context: click.Context, kubeconfig: str, config: str, node_name: str, run_dir: str) -> None:
-    """Be the agent of this node until SIGTERM; as root, in the node's own network."""
+def agent(context: click.Context, kubeconfig: str, config: str, node_name: str, run_dir: str, dry_run: bool) -> None:
+    """Be the agent of this node until SIGTERM; as root, in the node's own network.
+
+    With --dry-run: exit status 1 when it would refuse to begin.
+    """
     if context.invoked_subcommand is not None:
         return
+    from podplane.machine.errors import MachineError
+
+    try:
+        _be_agent(context, kubeconfig, config, node_name, run_dir, dry_run)
+    except MachineError as error:
+        if not dry_run:
+            _last_words(kubeconfig, node_name, str(error))
+        raise
+
+
+def _be_agent(context: click.Context, kubeconfig: str, config: str, node_name: str, run_dir: str, dry_run: bool) -> None:
     from msgspec.structs import replace
 
     from podplane.machine import configuration, program
@@ -40,7 +55,24 @@ def agent(context: click.Context, kubeconfig: str, config: str, node_name: str, 
     configuration.check_node_name(name)
     access = access_of(kubeconfig)
     program.check_root()
-    program.run(access, name, found)
+    if not dry_run:
+        program.run(access, name, found)
+        return
+    from podplane.machine import dry_run as module
+
+    outcome = module.dry_run(access, name, found)
+    click.echo("\n".join(outcome.lines))
+    if outcome.is_refused:
+        context.exit(1)
+
+
+def _last_words(kubeconfig: str, node_name: str, message: str) -> None:
+    """An event of the Node says why its agent does not start."""
+    from podplane.machine.errors import MachineError
+    from podplane.machine.node_events import last_words
+
+    with contextlib.suppress(MachineError):
+        last_words(access_of(kubeconfig), node_name or socket.gethostname().lower(), f"the agent does not start: {message}")
 
 
 def access_of(kubeconfig: str) -> Access:
@@ -144,8 +176,9 @@ def clean_kube_proxy(context: click.Context) -> None:
 
 @agent.command()
 @click.option("--detach", is_flag=True, help="Although pods are attached, which lose their network.")
+@click.option("--prove", is_flag=True, help="Exit status 1 unless the machine is as it was before the agent's first start.")
 @click.pass_context
-def uninstall(context: click.Context, detach: bool) -> None:
+def uninstall(context: click.Context, detach: bool, prove: bool) -> None:
     """Remove all that is podplane's from this machine, and compare it with what it was before the agent's first start."""
     from pathlib import Path
 
@@ -165,7 +198,9 @@ def uninstall(context: click.Context, detach: bool) -> None:
     check_root()
     capabilities.prepare(found.sysctl_dir)
     with run_folder(given["run_dir"] or found.run_dir) as folder, alone():
-        done = module.uninstall(folder, found.network(), files, detach=detach, plugin_path=found.plugin_path)
+        done = module.uninstall(
+            folder, found.network(), files, detach=detach, plugin_path=found.plugin_path, folders=found.folders
+        )
     if done.is_clean:
         with contextlib.suppress(OSError):  # something else is in it
             folder.rmdir()
@@ -173,5 +208,5 @@ def uninstall(context: click.Context, detach: bool) -> None:
     for line in (*done.lines, *saved):
         click.echo(line)
     click.echo("The CNI plugin, and the configuration that it came with: `podplane cni uninstall`.")
-    if not done.is_clean:
+    if not done.is_clean or (prove and not done.is_same):
         context.exit(1)

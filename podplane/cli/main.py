@@ -66,13 +66,12 @@ def main(arguments: list[str] | None = None) -> None:
     except ValueError as error:
         _fail(str(error), 2)
     try:
-        podplane.main(arguments, prog_name="podplane", standalone_mode=False)
+        code = podplane.main(arguments, prog_name="podplane", standalone_mode=False)
+        _leave(code if isinstance(code, int) else 0)  # of `Context.exit` (click, BaseCommand.main)
     except SystemExit as done:
         _leave(done.code if isinstance(done.code, int) else 1)
     except click.exceptions.Abort:
         _fail("interrupted", 130)
-    except click.exceptions.Exit as done:
-        _leave(done.exit_code)
     except click.ClickException as error:
         error.show()
         _leave(2)
@@ -86,7 +85,6 @@ def main(arguments: list[str] | None = None) -> None:
         if not _known(error):
             raise
         _fail(str(error), 2)
-    _leave(0)
 
 
 def _leave(code: int) -> NoReturn:

@@ -67,3 +67,8 @@ def _program() -> tuple[bytes, str]:
 
 def _is_ours(path: Path) -> bool:
     return path.is_file() and MARK in path.read_bytes()
+
+
+def is_ours(path: Path) -> bool:
+    """Is this file a program or a configuration of podplane's? OSError when it can't be read."""
+    return _is_ours(path) if path.name in (NAME, LOOPBACK) else path.name == CONFLIST and names_our_plugin(path)

@@ -14,7 +14,8 @@ import struct
 from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
-from podplane.kernel.netlink import Message, Socket, attribute, parse_attributes
+from podplane.kernel.namespace import Namespace
+from podplane.kernel.netlink import Message, Socket, attribute, find_attribute, parse_attributes
 from podplane.kernel.rtnl.decode import ip_from
 from podplane.state.conntrack import JUDGE_AGAIN, REVOKED, Allowed, Connection, Frontend, Revoked, Sent, Target, TrackedFlow
 from podplane.state.value import IPAddress
@@ -43,6 +44,9 @@ FILTERED, WALK = 8, 10_000
 which takes as long as it takes to tell of so many connections, and to read that."""
 ORIGINAL_COUNTERS, REPLY_COUNTERS, PACKETS, BYTES = 9, 10, 1, 2
 """Counted with net.netfilter.nf_conntrack_acct."""
+ZONE = 18
+ZONE_HEAD = struct.pack("=HH", 6, ZONE)
+"""CTA_ZONE, and how the attribute begins: two bytes, network order."""
 PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
 NUMBERS = {name: number for number, name in PROTOCOLS.items()}
 NESTED = 1 << 15
@@ -339,3 +343,15 @@ def _connection(parts: Mapping[int, bytes]) -> Connection | None:
     sums = [parse_attributes(parts[kind]) for kind in (ORIGINAL_COUNTERS, REPLY_COUNTERS) if kind in parts]
     packets, octets = (sum(int.from_bytes(one.get(kind, b""), "big") for one in sums) for kind in (PACKETS, BYTES))
     return Connection(*asked, *answering[1:], packets, octets)
+
+
+def zones(namespace: Namespace) -> list[int]:
+    """The zones of the connections that a namespace tracks, but for zone 0, which is not told. OSError where it tells nothing."""
+    found = set[int]()
+    with namespace.run(Socket, NETLINK_NETFILTER) as socket:
+        for rows in socket.dump_steps(GET, GENERIC.pack(AF_UNSPEC, 0, 0)):
+            for _, payload in rows:
+                if ZONE_HEAD in payload:  # most have none, and are not gone through for it
+                    zone = find_attribute(payload, ZONE, GENERIC.size)
+                    found |= {int.from_bytes(zone, "big")} if zone else set()
+    return sorted(found)

@@ -8,13 +8,18 @@ from collections.abc import Iterable
 from typing import NoReturn
 
 from podplane.kernel import syscalls
-from podplane.kernel.netlink import Socket
-from podplane.kernel.rtnl import encode
+from podplane.kernel.namespace import Namespace
+from podplane.kernel.netlink import Message, Socket, attribute, be16, nested, text
+from podplane.kernel.rtnl import constants, encode
 from podplane.kernel.rtnl.conflicts import MODULES
 from podplane.state.network import Gre, Link, Vxlan
 
 NAME = "probe"
 NETLINK_ROUTE = 0
+IFLA_GRE_IFLAGS, GRE_ROUTING = 2, 0x4000
+"""linux/if_tunnel.h."""
+NOBODYS = attribute(constants.IFLA_ADDRESS, b"\0")
+"""A MAC that is too short (eth_validate_addr)."""
 OPTIONS = {"vxlan": {"vxlan": Vxlan(vni=1)}, "gre": {"gre": Gre()}, "ip6gre": {"gre": Gre()}}
 
 
@@ -33,6 +38,29 @@ def missing(kinds: Iterable[str]) -> list[str]:
         said = file.read()
     os.waitpid(pid, 0)
     return said.split()
+
+
+def unknown(namespace: Namespace, kinds: Iterable[str]) -> list[str]:
+    """The same without a child, and without making a link: each kind is asked for one that it refuses (`rtnl_link_ops.validate`), which
+    only a kernel does that knows the kind. The process has CAP_NET_ADMIN there. OSError when it can't be asked."""
+    socket = namespace.run(Socket, NETLINK_ROUTE)
+    try:
+        return [kind for kind in sorted(set(kinds)) if _refuses(socket, _senseless(kind)) == errno.EOPNOTSUPP]
+    finally:
+        socket.close()
+
+
+def _senseless(kind: str) -> Message:
+    """What asks for a link of this kind that can't be. Tunnels of layer 3 take any address, and no source routing
+    (ipgre_tunnel_validate)."""
+    data = [nested(constants.IFLA_INFO_DATA, be16(IFLA_GRE_IFLAGS, GRE_ROUTING))] if "gre" in kind else []
+    info = nested(constants.IFLA_LINKINFO, text(constants.IFLA_INFO_KIND, kind), *data)
+    name = text(constants.IFLA_IFNAME, NAME)
+    return Message(constants.RTM_NEWLINK, encode.CREATE, constants.LINK.pack(0, 0, 0, 0, 0) + name + NOBODYS + info)
+
+
+def _refuses(socket: Socket, message: Message) -> int:
+    return next((refusal.errno for refusal in socket.request([message])), 0)
 
 
 def modules(kinds: Iterable[str]) -> str:

@@ -6,7 +6,7 @@ Every method raises ApiError when the API refuses, when it does not answer, and 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, NamedTuple, TypeVar
 
@@ -14,7 +14,7 @@ import msgspec
 
 from podplane.kubeapi import requests
 from podplane.kubeapi.errors import UNDECODABLE, ApiError, NotFound, checked, not_the_api
-from podplane.kubeapi.messages import JSON, STRATEGIC_PATCH, Answer, Handler, Request, Response, Stream
+from podplane.kubeapi.messages import JSON, JSON_PATCH, STRATEGIC_PATCH, Answer, Handler, Request, Response, Stream
 from podplane.kubeapi.requests import ALL, Selection
 
 GROUPS = "/apis/"
@@ -130,6 +130,10 @@ class Client:
         """The same by a strategic merge: elements of merged lists that the patch does not name (conditions of others) stay."""
         body = {"status": status, "metadata": {"uid": uid}}
         await self._whole(requests.patch(self._token, resource, namespace, name, body, "status", STRATEGIC_PATCH))
+
+    async def patch_by(self, resource: str, namespace: str, name: str, operations: Sequence[Mapping[str, Any]]) -> None:
+        """Change an object by a JSON patch (RFC 6902), whose tests say on what condition."""
+        await self._whole(requests.patch(self._token, resource, namespace, name, operations, form=JSON_PATCH))
 
     async def bind(self, namespace: str, pod: str, uid: str, node: str) -> None:
         """Give a pod its node, if it is still the one with this uid."""

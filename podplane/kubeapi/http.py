@@ -6,7 +6,7 @@ import contextlib
 import http.client
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -94,6 +94,23 @@ class HttpClient:
             return bool(self.version())
         except (ApiError, msgspec.MsgspecError):
             return False
+
+    def logs(self, namespace: str, pod: str, container: str) -> str:
+        """What a container has written. ApiError when its node does not tell."""
+        path = requests.path_of("pods", namespace, pod, "log")
+        return self._whole(requests.plain(self.token, f"{path}?container={container}")).decode(errors="replace")
+
+    def patch_list(
+        self,
+        resource: str,
+        namespace: str,
+        name: str,
+        body: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        form: str,
+        subresource: str = "",
+    ) -> None:
+        """Change elements of an object's lists, by a patch of another form than `patch` has."""
+        self._whole(requests.patch(self.token, resource, namespace, name, body, subresource, form))
 
     def patch(self, resource: str, namespace: str, name: str, body: Mapping[str, Any], subresource: str = "") -> dict[str, Any]:
         """Change an object by a merge patch; as it was stored."""

@@ -12,7 +12,7 @@ from podplane.kubeapi.messages import JSON, MERGE_PATCH, Request
 from podplane.model.config import VIEWER, VIEWER_AUDIENCE, VIEWER_HEADER
 
 CORE = "/api/v1"
-APPS, NETWORKING = "/apis/apps/v1", "/apis/networking.k8s.io/v1"
+APPS, NETWORKING, RBAC = "/apis/apps/v1", "/apis/networking.k8s.io/v1", "/apis/rbac.authorization.k8s.io/v1"
 RESOURCES: dict[str, tuple[str, bool]] = {
     "namespaces": (CORE, False),
     "nodes": (CORE, False),
@@ -38,9 +38,14 @@ RESOURCES: dict[str, tuple[str, bool]] = {
     "network-attachment-definitions.k8s.cni.cncf.io": ("/apis/k8s.cni.cncf.io/v1", True),
     "loadbalancerpools.podplane.dev": ("/apis/podplane.dev/v1", False),
     "leases.coordination.k8s.io": ("/apis/coordination.k8s.io/v1", True),
+    "clusterroles.rbac.authorization.k8s.io": (RBAC, False),
+    "clusterrolebindings.rbac.authorization.k8s.io": (RBAC, False),
+    "roles.rbac.authorization.k8s.io": (RBAC, True),
+    "rolebindings.rbac.authorization.k8s.io": (RBAC, True),
     "tokenreviews.authentication.k8s.io": ("/apis/authentication.k8s.io/v1", False),
     "subjectaccessreviews.authorization.k8s.io": ("/apis/authorization.k8s.io/v1", False),
     "selfsubjectaccessreviews.authorization.k8s.io": ("/apis/authorization.k8s.io/v1", False),
+    "selfsubjectrulesreviews.authorization.k8s.io": ("/apis/authorization.k8s.io/v1", False),
 }
 """What podplane itself asks for, by plural and group: where it is served, and whether it lives in namespaces."""
 
@@ -133,7 +138,7 @@ def patch(
     resource: str,
     namespace: str,
     name: str,
-    body: Mapping[str, Any],
+    body: Mapping[str, Any] | Sequence[Mapping[str, Any]],
     subresource: str = "",
     form: str = MERGE_PATCH,
 ) -> Request:

@@ -31,6 +31,7 @@ from podplane.agent.settings import Settings
 from podplane.cni.client import PluginNetwork
 from podplane.cni.network import Network
 from podplane.cni.socket_path import reachable
+from podplane.dns import resolv_conf
 from podplane.kernel import interpreter
 from podplane.kernel.namespace import Namespace
 from podplane.kubeapi.access import Access
@@ -39,8 +40,10 @@ from podplane.kubeapi.supervise import Supervisor
 from podplane.lab.errors import LabError
 from podplane.lab.faults import blockade
 from podplane.lab.folder import write_private
+from podplane.model.node_addresses import why_no_address
 
 log = logging.getLogger(__name__)
+RESOLV_CONF = Path("/etc/resolv.conf")
 ENTRY = "import sys; place = sys.argv[1]; n = sys.argv.index('--'); sys.path[:] = sys.argv[2:n]; sys.argv[:] = sys.argv[n:]; \
 from podplane.lab import machine_folders; machine_folders.enter(place); from podplane.cli.main import main; main()"
 READY_SECONDS = 60.0
@@ -291,4 +294,13 @@ def _configuration(settings: Settings) -> dict[str, Any]:
     content: dict[str, Any] = msgspec.to_builtins(settings)
     for name in ("uplink", "mtu", "permanent_neighbours", "cluster_cidrs", "service_cidrs"):
         del content["network"][name]
-    return content
+    return content | {"allow_overlaps": _name_servers()}
+
+
+def _name_servers() -> list[str]:
+    """Those of the host, which the lab's nodes do not ask: they may have addresses of the lab's networks."""
+    try:
+        found = resolv_conf.read(RESOLV_CONF.read_text(errors="replace")).nameservers
+    except OSError:
+        return []
+    return [text for text in found if not why_no_address(text)]

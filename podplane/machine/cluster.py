@@ -8,6 +8,7 @@ until then: STATUS for the service manager, the same in the log once a minute, a
 from __future__ import annotations
 
 import asyncio
+import datetime
 import logging
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from podplane.kubeapi.retry import Backoff
 from podplane.kubeapi.supervise import Supervisor
 from podplane.machine.known import KnownCluster
 from podplane.model.objects import Node
+from podplane.model.words import counted
 
 log = logging.getLogger(__name__)
 HIGHEST_SECONDS = 5.0
@@ -30,20 +32,37 @@ SAID_SECONDS = 60.0
 """What is waited for is in the log so often."""
 
 
-def waits_for(error: ApiError) -> str:
+EARLY, LATE = "certificate is not yet valid", "certificate has expired"
+"""What OpenSSL says of certificates (X509_verify_cert_error_string)."""
+
+
+def waits_for(error: ApiError, now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC)) -> str:
     """What is waited for when the API answers this."""
     if error.code == HTTPStatus.UNAUTHORIZED:
         return f"the API refuses the credentials of this agent (401), and is asked again: {error}"
+    if error.code == HTTPStatus.FORBIDDEN:
+        return f"the API does not permit what this agent has to do: {error}: apply what `podplane agent rbac` prints"
+    for words, what in ((EARLY, "is not valid yet"), (LATE, "has expired")):
+        if words in str(error):
+            clock = f"{now():%Y-%m-%d %H:%M:%S} UTC"
+            return f"the API's certificate {what} by the clock of this machine, which says {clock}: is that right? ({error})"
     return f"waiting for the API: {error}"
 
 
 class Waiting:
-    """Says what is waited for: `status` each time that changes, the log once a minute."""
+    """Says what is waited for: `status` each time that changes, the log once a minute, and `tell` what does not pass by itself."""
 
     def __init__(self, status: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._status, self._clock = status, clock
         self._text, self._logged_at = "", -SAID_SECONDS
         self.reason = "it is still starting"
+        self.tell: Callable[[str], None] = lambda text: None
+
+    def hindered(self, text: str, *more: str) -> None:
+        """By this, which somebody has to do something about, and by more."""
+        self.says(text + (f" (and {counted(len(more), 'more problem')})" if more else ""))
+        for one in (text, *more):
+            self.tell(one)
 
     def says(self, text: str) -> None:
         """For this."""
@@ -78,7 +97,8 @@ class Cluster:
                 log.warning("%s: it begins with what was known of the cluster last: %s", why, error)
                 break
             may_recall = False
-            self._waiting.says(waits_for(error))
+            says = self._waiting.hindered if error.code == HTTPStatus.FORBIDDEN else self._waiting.says
+            says(waits_for(error))
             await asyncio.sleep(backoff.delay(loop.time()))
         for name, watch in self.informers.watches.items():
             self._supervisor.add(name, watch)
@@ -120,8 +140,13 @@ class Cluster:
             node = self.caches.nodes.objects.get(self.node_name)
             if node is not None and node.internal_ips:
                 return node
-            what = "has no InternalIP" if node is not None else "does not exist: is its kubelet registered, is this its name?"
-            self._waiting.says(f"waiting for the Node: {self.node_name} {what}")
+            if node is not None:
+                self._waiting.hindered(
+                    f"waiting for the Node: {self.node_name} has no InternalIP: does its kubelet know one (--node-ip)?"
+                )
+            else:
+                what = "does not exist: is its kubelet registered, is this its name?"
+                self._waiting.says(f"waiting for the Node: {self.node_name} {what}")
             came.clear()
             try:
                 await asyncio.wait_for(came.wait(), SAID_SECONDS)

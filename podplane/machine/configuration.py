@@ -5,6 +5,7 @@
     log_level: warning                debug, info, warning or error
     plugin_path: [/opt/cni/bin, …]    where plugins are that networks of further interfaces name
     sysctl_dir: /proc/sys/net         where sysctls can be set: in a container, another mount of the machine's
+    allow_overlaps: [10.0.0.0/8]      networks of the machine that those of pods and Services may overlap (`machine.overlaps`)
     cni_conf_dir: /etc/cni/net.d      where container engines are told of the network once pods can be attached; default: nowhere
     migrate_from: cni0                the bridge of the network that the machine is migrated from; default: there was none
     cni_replace: false                are networks of others that come first there moved aside?
@@ -45,7 +46,7 @@ from podplane.state.value import network_of
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 OWN = (
     *("node_name", "run_dir", "log_level", "plugin_path", "sysctl_dir", "cni_conf_dir", "migrate_from"),
-    *("cni_replace", "clean_kube_proxy"),
+    *("cni_replace", "clean_kube_proxy", "allow_overlaps"),
 )
 PLUGIN_PATH = ("/opt/cni/bin", "/usr/lib/cni")
 MTU = range(576, 65537)
@@ -71,7 +72,19 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     migrate_from: str = ""
     cni_replace: bool = False
     clean_kube_proxy: bool = False
+    allow_overlaps: tuple[str, ...] = ()
     features: Mapping[str, Any] = {}
+
+    @property
+    def checked_conf_dir(self) -> str:
+        """Where no network file of others may sort before podplane's when an agent begins; "" for nowhere: while a machine is
+        migrated there is one, and others are moved aside where it is asked for."""
+        return "" if self.migrate_from or self.cni_replace else self.cni_conf_dir
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Those of the machine, beside the run folder, in which podplane has files, or may have."""
+        return (*self.plugin_path, *([self.cni_conf_dir] if self.cni_conf_dir else []))
 
     @property
     def names_cluster(self) -> bool:
@@ -237,6 +250,11 @@ def _check_own(found: Configuration) -> None:
         _check_absolute(name, path)
     if found.cni_conf_dir:
         _check_absolute("cni_conf_dir", found.cni_conf_dir)
+    for network in found.allow_overlaps:
+        try:
+            network_of(network)
+        except ValueError as error:
+            raise MachineError(f"allow_overlaps: {error}") from None
 
 
 def check_node_name(name: str) -> None:

@@ -40,6 +40,8 @@ class NetworkFile:
         self._unready = unready
         self._tell = tell
         self._replace = replace
+        self.is_there = False
+        """Are engines told?"""
 
     async def run(self) -> None:
         """Write it as soon as that is due, and see that it stays so, until cancelled."""
@@ -49,6 +51,7 @@ class NetworkFile:
         while True:
             former, seen = seen, await asyncio.to_thread(self._look)
             self._say(former, seen)
+            self.is_there = not seen.problem
             await asyncio.sleep(RETRY_SECONDS)
 
     def _say(self, former: Seen, seen: Seen) -> None:

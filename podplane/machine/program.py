@@ -1,10 +1,11 @@
 """The agent of one node as a process of its own: `podplane agent`.
 
-    lock, journal ──► socket for the plugin ──► the API's lists ──► the Node ──► uplink, settings ──► the agent ──► READY
+    lock, journal ──► socket for the plugin ──► the API's lists ──► the Node ──► settings, nothing in the way ──► the agent ──► READY
          at SIGTERM: calls that are under way are finished, and the kernel stays as it is; so it does at SIGKILL
 
 Nothing is changed in the kernel before the API was listed once, by this agent or by one before it that has kept what it knew
-(`machine.known`). From then on the agent works with what it knows, whether the API is there or not.
+(`machine.known`), and before nothing is in the way of it (`machine.preflight`). From then on the agent works with what it knows, whether
+the API is there or not.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from podplane.agent.peer_plans import PeerPlans
 from podplane.agent.settings import Settings
 from podplane.cni.server import Server
 from podplane.kernel import sysctl
-from podplane.kernel.errors import KernelError
+from podplane.kernel.errors import Denied, KernelError
 from podplane.kernel.namespace import Namespace, Workers
 from podplane.kubeapi.access import Access
 from podplane.kubeapi.client import Client
@@ -50,6 +51,7 @@ from podplane.machine.beside import Asked, Beside
 from podplane.machine.cidrs import KeptCidrs
 from podplane.machine.cluster import Cluster, Waiting
 from podplane.machine.configuration import LEVELS, Configuration
+from podplane.machine.confinement import denied
 from podplane.machine.conflist import NetworkFile
 from podplane.machine.errors import MachineError
 from podplane.machine.fd_store import FdStore
@@ -59,9 +61,13 @@ from podplane.machine.journal import Journal
 from podplane.machine.known import KnownCluster, Whose
 from podplane.machine.name_server import NameServerWatch
 from podplane.machine.network import Front
+from podplane.machine.node_events import NodeEvents
 from podplane.machine.notify import Notifier
+from podplane.machine.one_machine import OneMachine, own_id
 from podplane.machine.own_name_server import OwnNameServer
+from podplane.machine.preflight import Preflight
 from podplane.machine.surroundings import Surroundings
+from podplane.machine.taint import ReadyTaint
 from podplane.machine.waiting_port import WaitingPort
 from podplane.model.pod_info import PodInfo
 from podplane.model.words import counted
@@ -95,9 +101,8 @@ def run_folder(path: str) -> Iterator[Path]:
         _make_private(folder)
         fd = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        raise MachineError(
-            f"{error.filename or folder}: {error.strerror}: give a folder in --run-dir that root can write to"
-        ) from None
+        why = denied(f"{error.filename or folder}: {error.strerror}", error.errno)
+        raise MachineError(f"{why}: give a folder in --run-dir that root can write to") from None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.ftruncate(fd, 0)
@@ -183,7 +188,7 @@ class Program:
         try:
             server.start(self._folder / SOCKET)
         except OSError as error:
-            raise MachineError(f"{self._folder / SOCKET}: {error.strerror}") from None
+            raise MachineError(denied(f"{self._folder / SOCKET}: {error.strerror}", error.errno)) from None
         supervisor = Supervisor()
         port = WaitingPort(self._waiting, self._configuration.agent_port)
         await port.open(host.namespace)
@@ -207,7 +212,7 @@ class Program:
         try:
             return Journal(self._folder / JOURNAL)
         except OSError as error:
-            raise MachineError(f"{self._folder / JOURNAL}: {error.strerror}") from None
+            raise MachineError(denied(f"{self._folder / JOURNAL}: {error.strerror}", error.errno)) from None
 
     async def _started(self, host: MachineHost, supervisor: Supervisor) -> NodeAgent:
         """The agent, whose network is in place."""
@@ -215,10 +220,13 @@ class Program:
         whose = Whose.of(self._node_name, self._access)
         kept = KnownCluster(self._folder, whose, KEPT)
         cluster = Cluster(client, supervisor, self._node_name, self._waiting, kept)
+        recorder = Recorder(client, "podplane", now, one_of_many=True)
+        self._waiting.tell = NodeEvents(recorder, self._node_name, cluster.caches.nodes.objects)
         await cluster.known()
-        self._remember(host)
-        events = ObjectEvents(Recorder(client, "podplane", now, one_of_many=True), cluster.caches)
+        await asyncio.to_thread(self._remember, host)
+        events = ObjectEvents(recorder, cluster.caches)
         own = NodeKey(self._node_name)
+        one = OneMachine(client, cluster.caches.nodes.objects, self._node_name, own_id(), port=self._configuration.agent_port)
         networks = KeptCidrs(self._folder, whose)
         surroundings = Surroundings(
             self._configuration,
@@ -230,6 +238,7 @@ class Program:
             lambda why: events(own, why),
             sysctl.read_here,
             former := Former(self._configuration.migrate_from),
+            Preflight(host.namespace, client, one, str(self._folder), self._configuration.checked_conf_dir, self._access.host),
         )
         settings = await surroundings.settings()
         agent = NodeAgent(
@@ -247,22 +256,32 @@ class Program:
         )
         beside = self._beside(host, agent, cluster, lambda why: events(own, why), serves=settings.services.enabled)
         names = self._own_name_server(agent, settings, cluster.caches, host.namespace, lambda why: events(own, why))
-        agent.machine_without = lambda: [*surroundings.without, *beside.without, *(names.problems if names is not None else ())]
         agent.former_network = lambda: former.report(
             cluster.caches.pods.objects.values(), self._node_name, _attached_uids(agent).__contains__
         )
+        agent.machine_without = lambda: [
+            *([one.found] if one.found else []),
+            *surroundings.without,
+            *beside.without,
+            *(names.problems if names is not None else ()),
+        ]
+        agent.machine_unready = lambda: next(iter(surroundings.in_the_way), one.found)
         cluster.caches.subscribe(lambda kind, old, new: _told(agent, kind, old, new))
         cluster.caches.pods.subscribe(lambda old, new: _pod_went(agent, old, new))
         if names is not None:
             await names.begin(supervisor)
-        started = await agent.start()
+        started = await self._first_start(agent)
         host.present, host.links_changed = lambda: agent.agent.network.attached, surroundings.changed
         supervisor.add("surroundings", lambda: surroundings.follow(partial(_restart, agent, names)))
         supervisor.add("beside", beside.run)
+        file: NetworkFile | None = None
         if folder := self._configuration.cni_conf_dir:
             replace = self._configuration.cni_replace
             file = NetworkFile(Path(folder), agent.unready, lambda why: events(own, why), replace=replace)
             supervisor.add("network file", file.run)
+        is_ready = lambda: agent.unready() is None and not agent.machine_unready() and (file is None or file.is_there)  # noqa: E731  # one line
+        supervisor.add("taint", ReadyTaint(client, cluster.caches.nodes, self._node_name, is_ready).run)
+        supervisor.add("claim of the Node", lambda: one.keep(cluster.caches.nodes, host.values, self._waiting.tell))
         if settings.dns.ips and names is None:
             watch = NameServerWatch(lambda: agent.agent.view, lambda answers: agent.name_server_changed(answers=answers))
             supervisor.add("name server", watch.run)
@@ -304,12 +323,21 @@ class Program:
         clean = self._configuration.clean_kube_proxy
         return Beside(host.namespace, self._node_name, asked, links, tell, serves=serves, clean=clean)
 
+    async def _first_start(self, agent: NodeAgent) -> Started:
+        """MachineError when the kernel does not let it begin."""
+        try:
+            return await agent.start()
+        except Denied as error:
+            raise MachineError(denied(str(error), error.errno)) from None
+        except PermissionError as error:
+            raise MachineError(denied(f"the kernel refuses what an agent needs: {error.strerror}", error.errno)) from None
+
     def _remember(self, host: MachineHost) -> None:
         """Keep how the machine is before the first start of an agent since it booted."""
         if snapshot.load(self._folder) is not None:
             return
         try:
-            snapshot.save(self._folder, snapshot.take(host.namespace))
+            snapshot.save(self._folder, snapshot.take(host.namespace, self._configuration.folders))
         except (OSError, KernelError) as error:
             log.warning("how this machine is can't be kept: %s", error)
 

@@ -32,7 +32,9 @@ class Rule(msgspec.Struct, frozen=True):
 
 RULES: tuple[Rule, ...] = (
     Rule("", ("nodes", "pods", "namespaces", "services"), READ, "routes, attachments, policies and Services"),
-    Rule("", ("nodes",), ("patch",), "a node says by which backends it can be reached"),
+    Rule(
+        "", ("nodes",), ("patch",), "a node says by which backends it can be reached, and which machine it is; its taint goes"
+    ),
     Rule("", ("nodes/status",), ("patch",), "a node says which others it does not reach"),
     Rule("", ("configmaps",), READ, "by which backend nodes reach each other", NAMESPACE),
     Rule("discovery.k8s.io", ("endpointslices",), READ, "where Services lead"),
@@ -60,6 +62,10 @@ RULES: tuple[Rule, ...] = (
         NAMESPACE,
     ),
 )
+
+
+EVERYBODYS = {("authorization.k8s.io", "selfsubjectrulesreviews", "create")}
+"""(group, resource, verb) of what it asks for, too, and everybody may (ClusterRole system:basic-user)."""
 
 
 VIEWERS = {"metadata": {"name": VIEWER, "namespace": NAMESPACE}, "automountServiceAccountToken": False}

@@ -1,4 +1,5 @@
-"""How the network of a machine is, in words: taken before an agent's first start, and after it was uninstalled.
+"""How the network of a machine is, in words, and what is in places that podplane writes to: taken before an agent's first start, and
+after it was uninstalled.
 
 Objects that the kernel makes by itself are left out, as are those that come and go with traffic (neighbours that were asked for).
 """
@@ -16,6 +17,7 @@ from podplane.kernel.namespace import Namespace
 from podplane.kernel.nft.foreign import table_names
 from podplane.kernel.opener import KernelOpener
 from podplane.kernel.sysctl import ROOT, SEPARATORS, read_here
+from podplane.machine import places
 from podplane.nodes.plan import SYSCTLS
 from podplane.state.value import Value
 from podplane.state.words import in_words
@@ -25,6 +27,8 @@ FILE = "before.json"
 OWN = "node"
 MOST = 10_000
 """So many objects of a kind are kept in words; of more, how many there are."""
+PLACES = ("file", "mount", "socket", "zone")
+"""Kinds that a snapshot of an earlier version does not have: nothing is known of them then."""
 LEAVES = {
     "ipv4/conf": (
         "accept_redirects",
@@ -58,7 +62,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     def differences(self, later: Snapshot) -> Iterator[str]:
         """What is otherwise later: a line each, with `+` what came and with `-` what went."""
-        for kind in sorted({*self.objects, *later.objects}):
+        for kind in sorted({*self.objects, *later.objects} - {one for one in PLACES if one not in self.objects}):
             before, after = set(self.objects.get(kind, ())), set(later.objects.get(kind, ()))
             yield from (f"- {one}" for one in sorted(before - after))
             yield from (f"+ {one}" for one in sorted(after - before))
@@ -72,15 +76,18 @@ class Snapshot(msgspec.Struct, frozen=True):
         return ", ".join((*kinds, f"{len(self.sysctls)} x sysctl"))
 
 
-def take(namespace: Namespace) -> Snapshot:
-    """The network as it is now. KernelError or OSError when it can't be read."""
+def take(namespace: Namespace, folders: Iterable[str] = ()) -> Snapshot:
+    """The network as it is now, and what is in these folders (`machine.places`). KernelError or OSError when it can't be read."""
     kernel = Kernel(namespace, KernelOpener())
+    objects: dict[str, list[str]] = {}
     try:
         kernel.attach(OWN, namespace)
         values = kernel.read_namespace(OWN).values()
+        objects["socket"] = list(places.sockets(namespace, kernel))
     finally:
         kernel.close()
-    objects: dict[str, list[str]] = {}
+    objects["file"], objects["mount"] = list(places.files(folders)), list(places.mounts(folders))
+    objects["zone"] = list(places.tracked(namespace))
     for value in values:
         own = msgspec.structs.replace(value, netns="")
         objects.setdefault(type(value).__name__.lower(), []).append(_described(own))

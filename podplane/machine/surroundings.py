@@ -4,7 +4,7 @@
     ServiceCIDRs ── once a minute ─────────────────────────────────────────────────┘
 
 An agent that starts anew in the same process writes what differs, and no packet of others is lost. What can't be found any more (no link
-has the Node's address, say) leaves the agent as it is, and is told.
+has the Node's address, say) leaves the agent as it is, and is told. Before the first start nothing may be in the way (`machine.preflight`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -25,6 +25,7 @@ from podplane.machine.cluster import Cluster, Waiting, waits_for
 from podplane.machine.configuration import Configuration
 from podplane.machine.errors import MachineError
 from podplane.machine.former import Former
+from podplane.machine.preflight import Facts, Preflight, problems
 from podplane.machine.uplink import Uplink
 from podplane.model.objects import Node
 from podplane.state.value import Value
@@ -54,9 +55,10 @@ class Surroundings:
         tell: Callable[[str], None],
         sysctls: Callable[[Iterable[str]], Mapping[str, str]] = lambda names: {},
         former: Former | None = None,
+        preflight: Preflight | None = None,
     ) -> None:
         """`kept` has what was found last, `tell` is told what can't be found any more, `sysctls` reads those of the machine, in another
-        thread; `former` is the network that the machine is migrated from."""
+        thread; `former` is the network that the machine is migrated from, and `preflight` looks for what is in the way."""
         self._configuration = configuration
         self._values = values
         self._client = client
@@ -71,20 +73,81 @@ class Surroundings:
         """When the networks of Services were asked for last, in seconds of the loop's clock."""
         self._settings: Settings | None = None
         self._warned: list[str] = []
+        self._said = ""
+        """Of the networks of the cluster, in the log."""
         self._sysctls = sysctls
         self._former = former or Former("")
-        self.without: list[str] = []
-        """What the machine keeps from its node, as it was at the last look."""
+        self._preflight = preflight
+        self._filters: list[str] = []
+        """What the filter of reverse paths drops, as it was at the last look."""
+        self.in_the_way: list[str] = []
+        """What was in the way of the agent at the last look, though it runs."""
         self._changed = asyncio.Event()
 
+    @property
+    def without(self) -> list[str]:
+        """What the machine keeps from its node, as it was at the last look."""
+        return [*self.in_the_way, *self._filters]
+
     async def settings(self) -> Settings:
-        """Those that the agent begins with, once its Node and the networks of the cluster are known. MachineError without an uplink."""
-        node = await self._cluster.node()
+        """Those that the agent begins with, once its Node and the networks of the cluster are known, and nothing is in the way."""
+        self._cluster.caches.nodes.subscribe(self._node_changed)
+        pause = RETRY_SECONDS
+        while True:
+            try:
+                self._settings, why = await self.proposed(await self._cluster.node())
+            except MachineError as error:
+                why = [str(error)]
+            if self._settings is not None and not why:
+                return self._settings
+            self._waiting.hindered(*why)
+            await self._change_within(pause)
+            pause = min(2 * pause, LOOK_SECONDS)
+
+    async def _change_within(self, seconds: float) -> bool:
+        """Wait for a change of what settings are made of, so long at most; was there one?"""
+        try:
+            await asyncio.wait_for(self._changed.wait(), seconds)
+        except TimeoutError:
+            return False
+        await asyncio.sleep(SETTLE_SECONDS)
+        self._changed.clear()
+        return True
+
+    async def proposed(self, node: Node) -> tuple[Settings, Sequence[str]]:
+        """Settings, and what is in the way of a first start with them. MachineError without an uplink, or when another machine has the
+        Node."""
         if self._configuration.needs_cidrs:
             await self._find_cidrs()
-        self._settings = self._made(await self._uplink(node), node)
-        self._cluster.caches.nodes.subscribe(self._node_changed)
-        return self._settings
+        values = list(await asyncio.to_thread(self._values))
+        if self._preflight is not None and (why := await self._preflight.one.problem(node, values)):
+            raise MachineError(why)
+        made = self._made(await self._uplink(node, values), node)
+        facts = await self._look_around(made, node, values)
+        if facts is None or facts.is_in_place:
+            self._tell_in_the_way(facts)
+            return made, ()
+        return made, problems(facts)
+
+    async def _look_around(self, made: Settings, node: Node, values: Iterable[Value]) -> Facts | None:
+        if self._preflight is None:
+            return None
+        pods = tuple(self._pods(made))
+        former = pods if self._configuration.migrate_from else ()  # its links and routes are of the same addresses
+        return await self._preflight.look(made.network, pods, node, values, (*self._configuration.allow_overlaps, *former))
+
+    def _pods(self, made: Settings) -> Iterable[str]:
+        """The networks of pods; where they are made of blocks, which are what counts, these."""
+        if self._configuration.names_cluster or self._cidrs.cluster_from != BLOCKS:
+            return made.network.cluster_cidrs
+        return dict.fromkeys(block for one in self._cluster.caches.nodes.objects.values() for block in one.spec.pod_cidrs)
+
+    def _tell_in_the_way(self, facts: Facts | None) -> None:
+        found = [] if facts is None else problems(facts)
+        for line in (one for one in found if one not in self.in_the_way):
+            log.warning("%s", line)
+            self._tell(line)
+        self.in_the_way = found
 
     async def _find_cidrs(self) -> None:
         while True:
@@ -98,12 +161,14 @@ class Surroundings:
             else:
                 if self._configuration.names_cluster or self._cidrs.cluster:
                     break
-                self._waiting.says(
+                self._waiting.hindered(
                     "waiting for the networks of pods: neither `network.cluster_cidrs` in --config FILE, nor kubeadm's ConfigMap, nor "
                     "spec.podCIDRs of a Node names one"
                 )
             await asyncio.sleep(RETRY_SECONDS)
-        log.warning("networks that the configuration does not name: %s", " and ".join(self._unnamed()))
+        if (said := " and ".join(self._unnamed())) != self._said:
+            self._said = said
+            log.warning("networks that the configuration does not name: %s", said)
 
     def _unnamed(self) -> Iterator[str]:
         if not self._configuration.names_cluster:
@@ -136,19 +201,18 @@ class Surroundings:
         self._warned = warnings
         return self._configuration.settings(found, self._cidrs, has_former=self._former.ports is not None)
 
-    async def _uplink(self, node: Node) -> Uplink:
+    async def _uplink(self, node: Node, values: Sequence[Value]) -> Uplink:
         name = self._configuration.features.get("network", {}).get("uplink", "")
         peers = [(one.metadata.name, ip) for one in self._cluster.caches.nodes.objects.values() for ip in one.internal_ips]
 
         def look() -> tuple[Uplink, list[str]]:
-            values = list(self._values())
             self._former.look(values)
             found = uplink.find(values, node.internal_ips, name)
             filters = self._sysctls(reverse_path.sysctls(found.name))
             others = (one for one in peers if one[0] != node.metadata.name)
             return found, reverse_path.dropped(values, filters, found.name, others)
 
-        found, self.without = await asyncio.to_thread(look)
+        found, self._filters = await asyncio.to_thread(look)
         return found
 
     def changed(self) -> None:
@@ -177,12 +241,7 @@ class Surroundings:
         """Start the agent anew whenever its settings are others, until cancelled."""
         told = ""
         while True:
-            try:
-                await asyncio.wait_for(self._changed.wait(), LOOK_SECONDS)
-                await asyncio.sleep(SETTLE_SECONDS)
-            except TimeoutError:
-                pass
-            self._changed.clear()
+            await self._change_within(LOOK_SECONDS)
             try:
                 told = await self._look(restart, told)
             except BaseException:
@@ -202,8 +261,10 @@ class Surroundings:
         ) != self._cidrs.cluster:  # thousands of blocks are long for a turn
             self._cidrs = msgspec.structs.replace(self._cidrs, cluster=wider)
             self._kept.save(self._cidrs)
+        values = list(await asyncio.to_thread(self._values))
         try:
-            wanted = self._made(await self._uplink(node), node)
+            wanted = self._made(await self._uplink(node, values), node)
+            self._tell_in_the_way(await self._look_around(wanted, node, values))
         except MachineError as error:
             if str(error) != told:
                 log.warning("uplink: %s", error)

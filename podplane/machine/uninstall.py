@@ -45,24 +45,36 @@ OWN_FILES = (
     "lock",
 )
 """Of a run folder: what else is in it is not the agent's."""
+SAME = "the network of this machine is as it was before the first start"
+OTHERWISE = "nothing of podplane's is left in the kernel; what is otherwise than before the first start, by others:"
+UNKNOWN = "nothing is known of how this machine was before the first start: nothing of podplane's is left in the kernel"
+"""The last line but for differences: what is proved of a machine."""
 ENTAILED = ("forwarding", "accept_redirects")
 """Leaves of sysctls that the kernel changes with the one for forwarding."""
 
 
 class Outcome(msgspec.Struct):
-    """What was done, a line each, and whether nothing of podplane's is left."""
+    """What was done, a line each; whether nothing of podplane's is left, and whether the machine is as it was before the first start."""
 
     lines: list[str]
     is_clean: bool
+    is_same: bool = False
 
 
 def uninstall(
-    folder: Path, config: NetworkConfig, files: Iterable[Path], *, detach: bool, plugin_path: Sequence[str] = PLUGIN_PATH
+    folder: Path,
+    config: NetworkConfig,
+    files: Iterable[Path],
+    *,
+    detach: bool,
+    plugin_path: Sequence[str] = PLUGIN_PATH,
+    folders: Sequence[str] = (),
 ) -> Outcome:
     """Do it, in the network namespace of this process. MachineError when pods are attached and are not to be detached.
 
     `folder` is the run folder, which is locked; the agent's files in it are removed, and whoever locked it removes it once it is empty.
-    `files` go, too, where they are there. What plugins of others made for pods is undone by those in `plugin_path`.
+    `files` go, too, where they are there. What plugins of others made for pods is undone by those in `plugin_path`. What is in `folders` is
+    compared with what was there before the first start.
     """
     path = folder / "attachments.journal"
     made_here = {folder / "lock"} | ({path} if not path.exists() else set())
@@ -86,7 +98,8 @@ def uninstall(
     if failed:
         return Outcome([*lines, *failed, f"{folder} stays, for another try"], is_clean=False)
     lines += _remove_files((*_own_files(folder), *files), made_here)
-    return Outcome([*lines, *_compared(before)], is_clean=True)
+    compared = list(_compared(before, folders))
+    return Outcome([*lines, *compared], is_clean=True, is_same=compared[0].startswith(SAME))
 
 
 def _alive(journal: Journal) -> int:
@@ -186,14 +199,14 @@ def _remove_files(files: Iterable[Path], unsaid: Collection[Path]) -> Iterator[s
                 yield f"removed {path}"
 
 
-def _compared(before: Snapshot | None) -> Iterator[str]:
+def _compared(before: Snapshot | None, folders: Sequence[str]) -> Iterator[str]:
     if before is None:
-        yield "nothing is known of how this machine was before the first start: nothing of podplane's is left in the kernel"
+        yield UNKNOWN
         return
-    after = snapshot.take(CurrentNamespace())
+    after = snapshot.take(CurrentNamespace(), folders)
     differences = list(before.differences(after))
     if not differences:
-        yield f"the network of this machine is as it was before the first start ({after.counted()})"
+        yield f"{SAME} ({after.counted()})"
         return
-    yield "nothing of podplane's is left in the kernel; what is otherwise than before the first start, by others:"
+    yield OTHERWISE
     yield from (f"  {line}" for line in differences)

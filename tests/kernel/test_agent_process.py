@@ -15,15 +15,19 @@ from typing import Any
 
 import pytest
 
+from bench.agent_alone import name_servers
 from bench.simulated_api import SimulatedApi, credentials, node
 from podplane.apiserver.asgi import serve
 from podplane.cni.client import PluginNetwork
 from podplane.cni.network import Attached, Attachment
 from podplane.cni.networks import CONFLIST
+from podplane.kernel import link_kinds
 from podplane.kernel.namespace import CurrentNamespace, NetworkNamespace, Workers
 from podplane.kubeapi.messages import Answer, Request, Response
+from podplane.machine.lacking import lacking
 from tests.kernel.cluster import Talk
 from tests.kernel.test_foreign import run
+from tests.kernel.test_machine import asked, shown_all
 
 pytestmark = pytest.mark.kernel
 KUBEADM = {"networking": {"podSubnet": "10.128.0.0/9", "serviceSubnet": "10.96.0.0/12"}}
@@ -33,6 +37,7 @@ ip link add eth0 type bridge; ip addr add 192.168.1.10/16 dev eth0; ip link set 
 ip link add eth1 mtu 1400 type bridge; ip link set eth1 up; ip route add default via 192.168.0.1 dev eth0
 """
 SECONDS = 60
+KINDS = {"bridge": "", "veth": "", "vxlan": "id 1 dstport 4789", "gre": "external", "ip6gre": "external", "nobodys": ""}
 
 
 class Cluster(SimulatedApi):
@@ -61,11 +66,25 @@ class Cluster(SimulatedApi):
 class Machine:
     """This network namespace, with an agent's process."""
 
-    def __init__(self, folder: Path, api: Cluster) -> None:
-        self.api = api
+    def __init__(self, folder: Path, api: Cluster, words: list[str]) -> None:
+        self.api, self._words = api, words
+        self._config = folder / "config"
         self.conflist = folder / "net.d" / CONFLIST
         self.network = PluginNetwork(folder / "run" / "cni.sock")
         self._workers = Workers(1)
+
+    def allow(self, *networks: str) -> None:
+        """Have agents that begin from now on pass over networks of the machine, and of its name servers."""
+        self._config.write_text(
+            json.dumps({"cni_conf_dir": str(self.conflist.parent), "allow_overlaps": [*name_servers(), *networks]})
+        )
+
+    async def dry_run(self) -> tuple[int | None, str]:
+        """The exit status of what an agent says that it would do, and what it says."""
+        words = [sys.executable, "-m", "podplane", *self._words, "--dry-run"]
+        process = await asyncio.create_subprocess_exec(*words, env=os.environ, stdout=-1)
+        said, _ = await process.communicate()
+        return process.returncode, said.decode()
 
     async def attach(self, name: str) -> tuple[Attachment, Attached]:
         """A pod."""
@@ -79,13 +98,13 @@ async def machine(folder: Path) -> AsyncIterator[Machine]:
     api, listener = Cluster(), socket.create_server(("127.0.0.1", 0))
     certificates, kubeconfig = credentials(folder, *listener.getsockname())
     served = asyncio.create_task(serve(api.handle, [listener], certificates.certificate, certificates.key))
-    (folder / "config").write_text(json.dumps({"cni_conf_dir": str(folder / "net.d")}))
     words = ["agent", "--kubeconfig", str(kubeconfig), "--config", str(folder / "config"), "--node-name", "node1"]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "podplane", *words, "--run-dir", str(folder / "run"), env=os.environ
-    )
+    words += ["--run-dir", str(folder / "run")]
+    found = Machine(folder, api, words)
+    found.allow()
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "podplane", *words, env=os.environ)
     try:
-        yield Machine(folder, api)
+        yield found
     finally:
         process.terminate()
         await process.wait()
@@ -129,6 +148,55 @@ async def life(folder: Path) -> None:
         run("ip addr del 192.168.1.10/16 dev eth1")
         await until(lambda: any("goes on with uplink eth1" in event for event in here.api.events))
     assert here.conflist.exists(), "pods could neither start nor end without it"
+
+
+async def hindered(folder: Path) -> None:
+    """What an agent does on a machine that has an address of its networks, until that is gone."""
+    line = "10.128.0.0/9, a network of pods, overlaps 10.200.0.0/24, the network of a link of this machine (eth1)"
+    before = shown_all()
+    async with machine(folder) as here:
+        here.api.changed("nodes", node(0))
+        await until(lambda: any(line in event and '"Node"' in event for event in here.api.events))
+        assert [(await asyncio.to_thread(asked, path))[0] for path in ("livez", "readyz", "status")] == [200, 503, 503]
+        assert line in (await asyncio.to_thread(asked, "readyz"))[1] and line in (await asyncio.to_thread(asked, "status"))[1]
+        code, said = await here.dry_run()
+        assert code == 1 and f"refused: {line}" in said and "would " not in said, said
+        here.allow("10.200.0.0/24")
+        code, said = await here.dry_run()
+        assert code == 0 and "Node node1: 192.168.1.10 on eth0, blocks 10.128.0.0/24\n" in said, said
+        for line in (
+            "sysctl net.ipv4.ip_forward to 1",
+            "link cbr0",
+            "route 10.128.1.0/24 via 192.168.100.1 on eth0",
+            "4 x nft table",
+        ):
+            assert f" {line}" in said, said
+        assert shown_all() == before and not here.conflist.exists()
+        run("ip addr del 10.200.0.1/24 dev eth1")
+        await until(here.conflist.exists)
+        await until(
+            lambda: any("podplane.dev/machine" in said and '\\"ip\\":\\"192.168.1.10\\"' in said for said in here.api.patches)
+        )
+
+
+def test_what_is_in_the_way_of_an_agent_is_told_and_nothing_is_changed_before_it_is_gone(tmp_path: Path) -> None:
+    run("cd /proc/sys/net/ipv6/conf/default; echo 0 > accept_dad; echo 0 > accept_ra; echo 1 > addr_gen_mode")
+    run(f"{UPLINK}\nip addr add 10.200.0.1/24 dev eth1")
+    asyncio.run(hindered(tmp_path))
+
+
+def can_make(kind: str) -> bool:
+    """Can `ip` make a link of this kind?"""
+    made = run(f"ip link add x0 type {kind} {KINDS[kind]} 2>/dev/null && ip link del x0 && echo yes || true")
+    return "yes" in made
+
+
+def test_what_a_kernel_lacks_is_found_without_making_a_link() -> None:
+    unknown = [kind for kind in sorted(KINDS) if not can_make(kind)]
+    before = shown_all()
+    assert link_kinds.unknown(CurrentNamespace(), KINDS) == unknown and "nobodys" in unknown
+    assert lacking(CurrentNamespace()) == []
+    assert shown_all() == before
 
 
 def test_an_agent_finds_out_its_networks_tells_engines_of_itself_and_follows_its_uplink(tmp_path: Path) -> None:

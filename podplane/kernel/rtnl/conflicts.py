@@ -39,7 +39,7 @@ COMMANDS: dict[type[Value], str] = {
 }
 
 
-MODULES = {"vxlan": "vxlan", "gre": "ip_gre", "ip6gre": "ip6_gre"}
+MODULES = {"bridge": "bridge", "veth": "veth", "vxlan": "vxlan", "gre": "ip_gre", "ip6gre": "ip6_gre"}
 """Kind of link → the module that brings it."""
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from podplane.agent import peer_condition
 from podplane.machine import rbac
-from podplane.model.config import BACKENDS, UNDERLAY_MTU
+from podplane.model.config import BACKENDS, MACHINE, UNDERLAY_MTU
 
 PAGE = Path(__file__).parents[3] / "docs/agent.md"
 PAGES = {rbac.AGENTS: PAGE, rbac.CONTROLLERS: PAGE.with_name("controllers.md")}
@@ -64,5 +64,5 @@ def test_the_documentation_has_every_rule_and_no_other(account: rbac.Account) ->
 def test_pages_about_removal_name_all_that_agents_have_written_on_nodes() -> None:
     for page in (PAGE, PAGE.with_name("install.md")):
         text = page.read_text()
-        assert all(f"{annotation}-" in text for annotation in (BACKENDS, UNDERLAY_MTU))
+        assert all(f"{annotation}-" in text for annotation in (BACKENDS, UNDERLAY_MTU, MACHINE))
         assert f'{{"type":"{peer_condition.TYPE}","$patch":"delete"}}' in text
