@@ -1,4 +1,5 @@
 """Addresses for Services of type LoadBalancer, from the cluster's pools; how they are reached is the nodes' part (see `agent.election`).
+What others gave a Service (a cloud's controller) stays as it is.
 
 A change concerns only the Services that it can give an address or take one from.
 """
@@ -30,7 +31,7 @@ Concerns = Callable[[Objects, Object], Iterable[Key]]
 
 def _decide(view: Objects, key: Key) -> Iterator[Action]:
     service = view.get(SERVICES, key)
-    if service is None or "deletionTimestamp" in service["metadata"]:
+    if service is None or "deletionTimestamp" in service["metadata"] or view.load_balancers().is_of_others(service):
         return
     if not is_own_load_balancer(service):
         if service["spec"]["type"] != "LoadBalancer" and service.get("status", {}).get("loadBalancer", {}).get("ingress"):

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 from podplane.controllers.objects import Key, Object, key_of, matches
 from podplane.services.pools import CLASS, POOLS, WANTED_IPS, AddressRequest, Pool, is_lacking, pool_of
-from podplane.services.ranges import Allocated
+from podplane.services.ranges import Allocated, Range
 from podplane.state.value import IPAddress, IPNetwork
 
 SERVICES, NODES = "services", "nodes"
@@ -87,6 +87,8 @@ class LoadBalancers:
         self._networks: dict[str, dict[Key, list[IPNetwork]]] = {}
         self._objects: dict[str, Object] = {}
         self._pools: dict[str, Pool] = {}
+        self._of_pools: set[Range] = set()
+        """What pools have, or had since the start."""
 
     def observe(self, resource: str, object_: Object, *, add: bool) -> None:
         """An object is there, or is not there any more."""
@@ -96,6 +98,7 @@ class LoadBalancers:
             self._pools.clear()
             if add:
                 self._objects[object_["metadata"]["name"]] = object_
+                self._of_pools.update(pool_of("", object_["spec"]["addresses"]).ranges)
             else:
                 self._objects.pop(object_["metadata"]["name"], None)
         elif resource in (NODES, SLICES, RANGES):
@@ -124,6 +127,13 @@ class LoadBalancers:
             known[key] = networks
         else:
             known.pop(key, None)
+
+    def is_of_others(self, service: Object) -> bool:
+        """Has it addresses that no pool has, or had since the start? Others gave them, unless it asks for podplane's by its class."""
+        ips = ips_of(service)
+        if not ips or service["spec"].get("loadBalancerClass") == CLASS:
+            return False
+        return not any(ip in range_ for ip in ips for range_ in self._of_pools)
 
     def pool(self, name: str) -> Pool | None:
         """A pool, without the addresses that can't be allocated."""

@@ -11,6 +11,7 @@ from podplane.controllers.load_balancers import SERVICES as RESOURCE
 from podplane.controllers.node_blocks import NodeBlocks
 from podplane.controllers.watched import AHEAD_SECONDS, Watched
 from podplane.kubeapi.errors import ApiError
+from podplane.services.pools import CLASS
 from tests.unit.controllers.cluster import POOLS, SERVICES, Watching, add_node, addresses_of, api_of, balance, said, service
 
 KEY = ("default", "web")
@@ -82,6 +83,23 @@ async def test_load_balancers_get_addresses_by_watches_as_in_a_lab() -> None:
     await api("DELETE", f"{SERVICES}/one")
     await cluster.settle()
     assert await addresses_of(api, "two") == ["192.0.2.2"]
+
+
+async def test_what_others_gave_a_service_stays_unless_it_asks_for_podplane_s() -> None:
+    api = await api_of("10.96.0.0/24")
+    cluster = await Watching(api).begin()
+    spec = {"type": "LoadBalancer", "ports": [{"port": 80}]}
+    for name, more in (("cloud", {}), ("own", {"loadBalancerClass": CLASS})):
+        await api("POST", SERVICES, {"metadata": {"name": name}, "spec": spec | more})
+        await api("PATCH", f"{SERVICES}/{name}/status", {"status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.1"}]}}})
+    await cluster.settle()
+    assert (await addresses_of(api, "cloud"), await addresses_of(api, "own")) == (["203.0.113.1"], [])
+    await api("POST", POOLS, {"metadata": {"name": "p"}, "spec": {"addresses": ["192.0.2.1"]}})
+    await cluster.settle()
+    assert (await addresses_of(api, "cloud"), await addresses_of(api, "own")) == (["203.0.113.1"], ["192.0.2.1"])
+    await api("PATCH", f"{POOLS}/p", {"spec": {"addresses": ["192.0.2.9"]}})
+    await cluster.settle()
+    assert await addresses_of(api, "own") == ["192.0.2.9"], "what a pool had goes with it"
 
 
 async def test_what_nobody_answers_is_written_when_somebody_does() -> None:
