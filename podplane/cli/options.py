@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -118,6 +119,18 @@ def show_who_asks(where: Where, client: Any) -> None:
     """Have a client show nodes a new token for readers, where it is not of a lab: the API of a lab shows them one of its own."""
     if isinstance(where, OfKubeconfig):
         client.viewer = _viewer(client)
+
+
+def showing_who_asks(where: Where, client: Any) -> Callable[[], None]:
+    """For a command that goes on: called again and again, it renews in time what `connect` has nodes shown."""
+    renewed = [time.monotonic()]
+
+    def renew() -> None:
+        if time.monotonic() - renewed[0] > VIEWER_SECONDS / 2:
+            renewed[0] = time.monotonic()
+            show_who_asks(where, client)
+
+    return renew
 
 
 def _viewer(client: Any) -> str:

@@ -30,7 +30,13 @@ def troubles(cluster: Installed) -> dict[str, list[str]]:
     return {one["problem"]: one["nodes"] for one in of(cluster, 1)["problems"]}
 
 
+def become_well(cluster: Installed) -> None:
+    """Controllers take their time to be ready, and to find out who leads."""
+    cluster.rig.until(lambda: "all is well" in cluster.rig.podplane("cluster", "status", code=None))
+
+
 def test_all_is_well_and_agents_say_what_they_have_programmed(cluster: Installed) -> None:
+    become_well(cluster)
     found = of(cluster, 0)
     assert found["problems"] == [] and found["summary"]["answered"] == len(cluster.rig.nodes)
     for one in found["nodes"]:
@@ -118,4 +124,4 @@ def test_a_node_that_is_a_copy_of_another_and_an_agent_that_hangs_are_told(clust
         machine("sh", "-c", f"kill -CONT {agent}")
         cluster.kubectl("delete", "node", STRAY)
     cluster.rolled_out()
-    cluster.rig.until(lambda: "all is well" in cluster.rig.podplane("cluster", "status", code=None))
+    become_well(cluster)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -124,6 +124,10 @@ class Facts:
     service_cidrs: tuple[str, ...] = ()
     name_servers: int | None = None
     """Ready endpoints of the Service kube-system/kube-dns; None: there is no such Service."""
+    has_name_servers: bool = False
+    """Has each agent a name server?"""
+    servers: Sequence[Object] = ()
+    """What these say of themselves."""
     deployment: Object | None = None
     """Of the controllers."""
     controllers: Lease | None = None

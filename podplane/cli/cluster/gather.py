@@ -15,12 +15,13 @@ import msgspec
 from podplane.cli import tables
 from podplane.cli.cluster.facts import AgentPod, ClusterNode, Facts, Object, Unread, Warned
 from podplane.cli.cluster.reads import READS, Done, read_all
+from podplane.cli.dns import statuses
 from podplane.cli.nodes import NOT_ASKED, Question, ask, why_silent
 from podplane.kubeapi.errors import ApiError
 from podplane.lab.errors import LabError
 from podplane.machine.cidrs import networks, of_kubeadm
 from podplane.model.answers import NodeStatus
-from podplane.model.config import AGENT_PORT
+from podplane.model.config import AGENT_PORT, AGENT_PORT_SAID
 from podplane.model.lease import Lease
 
 API_SECONDS, AGENT_SECONDS = 10.0, 3.0
@@ -43,7 +44,8 @@ def facts(client: Any, *, everything: bool) -> Facts:
     client.viewer = values["viewer"] or ""
     nodes = {node.name: node for node in sorted(values["nodes"] or (), key=lambda node: (len(node.name), node.name))}
     pods = tuple(map(_pod, values["pods"] or ()))
-    cluster, service = _networks(values)
+    own = _configured(values["config"] or {})
+    cluster, service = _networks(values, own)
     found = Facts(
         address=client.access.address,
         now=datetime.datetime.now(datetime.UTC),
@@ -56,6 +58,7 @@ def facts(client: Any, *, everything: bool) -> Facts:
         cluster_cidrs=cluster,
         service_cidrs=service,
         name_servers=None if values["dns"] is None else _ready_endpoints(values["slices"] or ()),
+        has_name_servers=bool(_part(own, "dns").get("ips")),
         deployment=values["deployment"],
         controllers=_lease(values["controllers"]),
         warnings=tuple(_warned(values["events"] or ())),
@@ -104,22 +107,26 @@ def _why(pod: Object) -> str:
     return ": ".join(filter(None, ("" if state in ("Running", "Pending") else state, tables.trouble(pod))))
 
 
-def _networks(values: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _networks(values: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Those of pods and of Services that the cluster names: agents' own configuration before kubeadm's."""
-    own, kubeadm = _configured(values["config"] or {}), of_kubeadm(values["kubeadm"] or {})
+    named, kubeadm = _part(own, "network").get("cluster_cidrs"), of_kubeadm(values["kubeadm"] or {})
     ranges = networks(text for one in values["ranges"] or () for text in one.get("spec", {}).get("cidrs") or ())
-    return networks(map(str, own.get("cluster_cidrs") or ())) or kubeadm.cluster, ranges or kubeadm.service
+    return networks(map(str, named if isinstance(named, list) else ())) or kubeadm.cluster, ranges or kubeadm.service
 
 
 def _configured(config_map: Object) -> Mapping[str, Any]:
-    """The networks in the configuration of agents; {} where it names none."""
+    """The configuration of agents; {} where there is none, or it makes no sense."""
     import yaml
 
     try:
         content = yaml.load(str((config_map.get("data") or {}).get("config", "")), Loader=yaml.CSafeLoader)
     except (yaml.YAMLError, ValueError):
         return {}
-    found = content.get("network") if isinstance(content, dict) else None
+    return content if isinstance(content, dict) else {}
+
+
+def _part(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = content.get(name)
     return found if isinstance(found, dict) else {}
 
 
@@ -153,21 +160,33 @@ def _last(event: Object) -> str:
 
 
 def _with_answers(found: Facts, client: Any, everything: bool) -> Facts:
-    """The facts with what agents say, and why those that are not ready are not."""
+    """The facts with what agents and name servers say, and why those that are not ready are not."""
     names = chosen(found, everything)
-    asked = {name: Question(name, AGENT_PORT, "status", NodeStatus) for name in names}
-    unready = {
-        pod.node: Question(pod.node, AGENT_PORT, "readyz") for pod in found.pods if not pod.is_ready and pod.node in asked
-    }
+    asked = {name: Question(name, _port(found.nodes[name]), "status", NodeStatus) for name in names}
+    not_ready = {pod.node for pod in found.pods if not pod.is_ready} & asked.keys()
+    unready = {name: Question(name, _port(found.nodes[name]), "readyz") for name in not_ready}
+    servers = statuses.questions(names if found.has_name_servers else ())
     seconds = AGENT_SECONDS + len(names) / LEAST_A_SECOND + found.took
-    answers = ask(client, [*asked.values(), *unready.values()], seconds, seconds, AGENT_SECONDS)
+    answers = ask(client, [*asked.values(), *unready.values(), *servers], seconds, seconds, AGENT_SECONDS)
     return dataclasses.replace(
         found,
         answers={
             name: _answer(found.nodes[name], answers[one]) for name, one in asked.items() if not _is_unasked(answers[one])
         },
         not_ready={name: why for name, one in unready.items() if (why := _why_not_ready(answers[one]))},
+        servers=[_of_server(one, answers[one]) for one in servers if not _is_unasked(answers[one])],
     )
+
+
+def _port(node: ClusterNode) -> int:
+    """Where its agent answers: beside kube-proxy it says another port."""
+    said = node.metadata.annotations.get(AGENT_PORT_SAID, "")
+    return int(said) if said.isdecimal() else AGENT_PORT
+
+
+def _of_server(question: Question, answer: Any) -> Object:
+    """What a name server says, as `dns status` reads it."""
+    return {"node": question.node, "error": str(answer)} if isinstance(answer, ApiError) else answer
 
 
 def _is_unasked(answer: Any) -> bool:

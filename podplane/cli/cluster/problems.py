@@ -15,6 +15,7 @@ from podplane.cli.cluster.reads import AGENTS, DNS, NETWORK, SYSTEM
 from podplane.cli.cluster.said import NODE, POD, Problem
 from podplane.cli.cluster.saying import agent_problems
 from podplane.cli.cluster.workload import pod_problems, rollout_problems
+from podplane.cli.dns import show_status
 from podplane.model.config import NetworkConfig
 from podplane.model.words import counted
 from podplane.routes import ways
@@ -123,6 +124,13 @@ def _names(facts: Facts) -> Iterator[Problem]:
         )
 
 
+def _servers(facts: Facts) -> Iterator[Problem]:
+    """Of nodes whose agent answers: where it does not, neither does its name server."""
+    told = facts.told()
+    for text, nodes in show_status.troubles(one for one in facts.servers if one["node"] in told).items():
+        yield Problem(f"its name server: {text}", tuple(nodes), f"podplane dns status --node {NODE}")
+
+
 def _controllers(facts: Facts) -> Iterator[Problem]:
     """Are the replicas ready, and does one of them lead?"""
     lease, found = facts.controllers, facts.deployment
@@ -151,6 +159,7 @@ CHECKS: tuple[Callable[[Facts], Iterable[Problem]], ...] = (
     _settings,
     rollout_problems,
     _names,
+    _servers,
     _controllers,
     _nodes,
     _taints,

@@ -49,7 +49,7 @@ def _silent(facts: Facts) -> Iterator[Problem]:
             yield Problem(
                 f"its agent does not answer: {answer}",
                 (node,),
-                f"does anything filter port {AGENT_PORT} from the API server to the node?",
+                f"is port {AGENT_PORT} of the node open to the API server?",
             )
 
 

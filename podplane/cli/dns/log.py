@@ -10,10 +10,10 @@ import click
 import msgspec
 
 from podplane.cli.nodes import Question, ask
-from podplane.cli.options import connect, lab_name, namespace
+from podplane.cli.options import connect, lab_or_cluster, namespace, showing_who_asks
+from podplane.cli.where import Where, what
 from podplane.kubeapi.errors import ApiError
 from podplane.lab.errors import LabError
-from podplane.lab.folder import Folder
 from podplane.model.name_server import QueryLine, QueryLines
 
 PORT = 9153
@@ -22,16 +22,14 @@ HOW = "kubectl -n kube-system edit configmap podplane-dns"
 
 
 @click.command()
-@lab_name
+@lab_or_cluster
 @namespace
 @click.option("-f", "--follow", is_flag=True, help="Go on until it is interrupted.")
 @click.option("--pod", metavar="[NAMESPACE/]POD", help="Questions of this pod alone.")
 @click.option("--for", "wanted", metavar="NAME", help="Questions for this name, and what is below it, alone.")
 @click.option("--node", default="", help="What this node was asked alone.")
 @click.option("-o", "--output", type=click.Choice(["json"]), help="For programs: an object a line.")
-def log(
-    folder: Folder, namespace: str, follow: bool, pod: str | None, wanted: str | None, node: str, output: str | None
-) -> None:
+def log(where: Where, namespace: str, follow: bool, pod: str | None, wanted: str | None, node: str, output: str | None) -> None:
     """Show the questions for names that are logged: who asked what, what was answered, by whom, in how many microseconds.
 
     The configuration of the cluster's DNS says which are, by pod or by name (`log`). The last 1000 of each node are shown.
@@ -43,23 +41,25 @@ def log(
         pod = "/".join(place(pod, namespace))
     if wanted is not None:
         check_name(wanted)
-    client = connect(folder)
+    client = connect(where)
     wants = _filter(pod, wanted)
-    lines = _Lines(client, _nodes(client, node))
+    lines = _Lines(client, _nodes(client, node, what(where)))
     first = lines.next()
     if not lines.is_logged(pod):
-        what = f"questions of {pod} are not logged" if pod and lines.logged else "nothing is logged"
-        raise LabError(f"{what}: `{HOW}`, and write log: {{pods: [{pod or 'default/web-1'}]}} there, or log: {{names: [.]}}")
+        which = f"questions of {pod} are not logged" if pod and lines.logged else "nothing is logged"
+        raise LabError(f"{which}: `{HOW}`, and write log: {{pods: [{pod or 'default/web-1'}]}} there, or log: {{names: [.]}}")
     _show(filter(wants, first), output)
+    renew = showing_who_asks(where, client)
     while follow:
         time.sleep(POLL_SECONDS)
+        renew()
         _show(filter(wants, lines.next()), output)
 
 
-def _nodes(client: Any, node: str) -> list[str]:
+def _nodes(client: Any, node: str, what: str) -> list[str]:
     names = sorted(one["metadata"]["name"] for one in client.objects("nodes"))
     if node and node not in names:
-        raise LabError(f"there is no node {node!r}: this lab has {', '.join(names) or 'none'}")
+        raise LabError(f"there is no node {node!r}: this {what} has {', '.join(names) or 'none'}")
     return [node] if node else names
 
 

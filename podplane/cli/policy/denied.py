@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from podplane.cli.options import VIEWER_SECONDS, connect, lab_or_cluster, show_who_asks
+from podplane.cli.options import connect, lab_or_cluster, showing_who_asks
 from podplane.cli.where import Where, what
 
 if TYPE_CHECKING:
@@ -44,12 +44,10 @@ def denied(where: Where, follow: bool, namespace: str, node: str, checks: bool, 
     _show(wanted, more, namespace, output)
     if len(wanted) < len(found):
         click.echo(checks_text(len(found) - len(wanted)))
-    renewed = time.monotonic()
+    renew = showing_who_asks(where, client)
     while follow:
         time.sleep(POLL_SECONDS)
-        if time.monotonic() - renewed > VIEWER_SECONDS / 2:
-            renewed = time.monotonic()
-            show_who_asks(where, client)
+        renew()
         found, more = asked.next()
         found = [one for one in found if checks or output or not one.flow.in_check]
         _show([one for one in found if not namespace or one.is_about(namespace)], more, namespace, output)

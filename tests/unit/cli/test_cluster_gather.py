@@ -16,6 +16,7 @@ from podplane.cli.cluster.facts import Facts
 from podplane.kubeapi.access import Access
 from podplane.kubeapi.errors import ApiError, NotFound
 from podplane.lab.errors import LabError
+from podplane.model.config import AGENT_PORT, AGENT_PORT_SAID, NAME_SERVER_PORT
 from tests.unit.cli.clusters import READY, facts, node, pod
 from tests.unit.cli.test_status import STATUS
 
@@ -50,6 +51,7 @@ class Client:
         self.found: dict[str, Any] = {}
         self.errors, self.silent, self.released = errors, silent, threading.Event()
         self.asked: list[tuple[str, str]] = []
+        self.ports: list[tuple[str, str, int]] = []
 
     @contextlib.contextmanager
     def another(self, seconds: float) -> Iterator[Client]:
@@ -90,6 +92,7 @@ class Client:
 
     def of_node(self, node: str, port: int, path: str) -> Any:
         self.asked.append((node, path))
+        self.ports.append((node, path, port))
         self._check(node)
         if path == "readyz":
             raise ApiError(503, "", "its Node has no block")
@@ -190,6 +193,23 @@ def test_warnings_are_podplanes_own_the_latest_first() -> None:
         event("w3", "2026-03-01T11:45:00Z", source={"component": "kubelet"}),
     ]
     assert [(one.node, one.count) for one in read(client).warnings] == [("w2", 3), ("w1", 1)]
+
+
+def test_where_agents_have_name_servers_these_are_asked_too() -> None:
+    client = Client()
+    read(client)
+    assert {port for _, _, port in client.ports} == {AGENT_PORT}
+    client.found["podplane-agent"] = {"data": {"config": "dns: {ips: [10.96.0.10]}"}}
+    found = read(client)
+    assert [one["node"] for one in found.servers] == ["w1", "w2", "w3"], "what is no answer of a server is an error"
+    assert {port for _, _, port in client.ports} == {AGENT_PORT, NAME_SERVER_PORT}
+
+
+def test_an_agent_is_asked_at_the_port_that_its_node_says() -> None:
+    client = Client()
+    client.nodes[1]["metadata"]["annotations"] = {AGENT_PORT_SAID: "10356"}
+    read(client)
+    assert {(node, port) for node, _, port in client.ports} == {("w1", 10256), ("w2", 10356), ("w3", 10256)}
 
 
 def test_of_a_pod_it_is_told_what_it_waits_for() -> None:

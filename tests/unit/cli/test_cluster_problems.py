@@ -194,6 +194,11 @@ REFUSED = {
         ),
         (facts(controllers=Lease(spec=LeaseSpec(holder_identity="one", renew_time="2026-03-01T11:59:58.000000Z"))), []),
         (
+            facts(servers=[{"node": "w2", "error": "no answer within 3 s"}]),
+            [("w2", "its name server: no answer within 3 s")],
+        ),
+        (facts(servers=[{"node": "w9", "error": "no answer within 3 s"}]), []),
+        (
             facts(controllers=Lease()),
             [("", "no replica of the controllers leads: nodes get no blocks of theirs, and load balancers no addresses")],
         ),
