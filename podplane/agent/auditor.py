@@ -87,10 +87,28 @@ class Auditor:
     async def rebuild_outgrown(self, found: Mapping[Identity, Value]) -> None:
         """Of sets that were found before it was known what is wanted: delete tables whose sets have another shape, and know of it."""
         if outgrown := await beside(len(found), self._outgrown, found):
+            if await self._exchange(outgrown, found):
+                return
             everything = await self.read_all()
             left = self._without(everything, outgrown)
             for identity in everything.keys() - left.keys():
                 self._ledger.observe(identity, None)
+
+    async def _exchange(self, outgrown: Iterable[Set], found: Mapping[Identity, Value]) -> bool:
+        """Make the tables of these sets anew as they are wanted, and know of it. False when the kernel does not take that at once: then
+        packets would find tables that are only begun."""
+        tables = {(one.family, one.table): Table(family=one.family, table=one.table) for one in outgrown}
+
+        def inside(values: Mapping[Identity, Value]) -> dict[Identity, Value]:
+            return {i: v for i, v in values.items() if isinstance(v, NftValue) and (v.family, v.table) in tables}
+
+        wanted = inside(self._ledger.desired)
+        if not await asyncio.to_thread(self._kernel.make_anew, tuple(tables.values()), tuple(wanted.values())):
+            return False
+        log.warning("node=%s of another version, and made anew in one transaction: %s", self._node_name, _named(outgrown))
+        for identity in inside(found).keys() | wanted.keys():
+            self._ledger.observe(identity, wanted.get(identity))
+        return True
 
     async def audit(self, parts: frozenset[Part] = EVERYTHING) -> bool:
         """Read these parts and correct what is known of them; does anything deviate that was not known to?"""
@@ -165,10 +183,15 @@ class Auditor:
         tables = {(one.family, one.table) for one in outgrown}
         if not tables:
             return found
-        names = ", ".join(f"{one.table} {one.name}" for one in outgrown)
-        log.warning("audit node=%s tables are made anew because these sets changed their shape: %s", self._node_name, names)
+        log.warning(
+            "audit node=%s tables are made anew because these sets changed their shape: %s", self._node_name, _named(outgrown)
+        )
         done = self._kernel.apply([Operation(Table(family=family, table=table), None) for family, table in sorted(tables)])
         if done.failed:
             log.warning("audit node=%s %s", self._node_name, done.failed[0].error)
             return found
         return {i: v for i, v in found.items() if not (isinstance(v, NftValue) and (v.family, v.table) in tables)}
+
+
+def _named(sets: Iterable[Set]) -> str:
+    return ", ".join(f"{one.table} {one.name}" for one in sets)

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from podplane.kernel.namespace import Namespace
 from podplane.state.conntrack import Allowed, Connection, TrackedFlow
+from podplane.state.nft import Table
 from podplane.state.operations import Changes, Operation, Report
 from podplane.state.ownership import Ownership
 from podplane.state.packet_log import LoggedPacket
@@ -99,6 +100,10 @@ class Kernel(Protocol):
 
     def steps(self, operations: Sequence[Operation]) -> Iterator[Report]:
         """Carry out the operations in slices of some milliseconds; each is in one report."""
+
+    def make_anew(self, tables: Sequence[Table], values: Sequence[Value]) -> bool:
+        """Put these values in the place of all that the tables have, at once; False when that can't be, and nothing is changed. It may be
+        called in a thread while nobody else applies anything."""
 
     def remove_links(self, operations: Sequence[Operation]) -> Report:
         """Remove links of the node's own namespace; may be called in another thread than all else."""

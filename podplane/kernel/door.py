@@ -548,6 +548,11 @@ class Kernel:
         """Tell the neighbours on a link of the node that these addresses are here. OSError when that can't be."""
         self._opener.announcer(self._namespaces[HOST], link).announce(ips)
 
+    def make_anew(self, tables: Sequence[Table], values: Sequence[Value]) -> bool:
+        """Put these values in the place of all that the tables have: each packet finds the former ones or these. False when the kernel does
+        not take that in one transaction, and nothing is changed."""
+        return self._nft_part().make_anew(tables, values)
+
     def _nft_part(self) -> NftPart:
         if self._nft is None:
             self._nft = self._opener.nft(self._namespaces[HOST])

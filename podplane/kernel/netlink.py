@@ -16,6 +16,7 @@ dropped.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -44,6 +45,7 @@ BATCH_MESSAGES = 256
 """Refusals of one batch that fit the default receive buffer: each takes a socket buffer of some 800 bytes."""
 BATCH_BYTES = 160 * 1024
 """Below the 208 KiB that one send may have without privileges (net.core.wmem_max)."""
+SO_SNDBUFFORCE = 32
 RECEIVE_BYTES = 64 * 1024
 BUFFER_BYTES = 208 * 1024
 """SO_RCVBUF: net.core.rmem_max, which the kernel doubles; without it a socket gets net.core.rmem_default, half of that."""
@@ -278,6 +280,11 @@ class Socket:
                 return
             except Overrun:
                 continue
+
+    def make_room(self, size: int) -> None:
+        """Let one send have so many bytes, where this process may say so (CAP_NET_ADMIN of the machine)."""
+        with contextlib.suppress(OSError):
+            self._socket.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, size)
 
     def transaction(self, batch: Sequence[Message]) -> list[Refusal]:
         """Send a batch of nf_tables, begin and end among its messages. An empty list means that all took effect; else nothing did.

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 from podplane.kernel.errors import KernelError
 from podplane.kernel.namespace import Namespace
 from podplane.state.conntrack import Allowed, Connection, Revoked, Sent, TrackedFlow
+from podplane.state.nft import Table
 from podplane.state.operations import Changes, Operation, Report
 from podplane.state.ownership import Ownership
 from podplane.state.packet_log import LoggedPacket
@@ -72,6 +73,9 @@ class NftPart(Part, Protocol):
 
     def steps(self, operations: Sequence[Operation]) -> Iterator[Report]:
         """Carry out the operations in slices."""
+
+    def make_anew(self, tables: Sequence[Table], values: Sequence[Value]) -> bool:
+        """Put these values in the place of all that the tables have, at once; False when that can't be, and nothing is changed."""
 
     def read_steps(self, owner: Ownership) -> Generator[None, None, dict[Identity, Value]]:
         """What it holds of this owner, read in slices."""

@@ -140,3 +140,21 @@ def test_a_set_that_is_changed_while_it_is_read_is_read_whole(is_packed: bool) -
     read = found.get(lasting.identity) if is_packed else [found.get(one.identity) for one in lasting.elements()]
     assert read == (lasting if is_packed else list(lasting.elements()))
     assert len(found) == (3 if is_packed else 2 + len(lasting))
+
+
+@both
+def test_a_table_is_made_anew_in_one_transaction_or_stays_as_it_was(name: str) -> None:
+    """Another version of the program has sets of other shapes, which the kernel can't change; each packet finds all of one version."""
+    with opened(name) as kernel:
+        done(kernel, Operation(None, PEERS), Operation(None, Chain(**PLACE, name="rules", rules=(RULE,))))
+        before = kernel.read(OWN)
+        kernel.foreign_commit()
+        other = msgspec.structs.replace(PEERS, packed=False)
+        elements = [Element(**PLACE, set="peers", key=(IPv4Address(10 << 24 | n),), comment="pod/a/web") for n in range(1000)]
+        values = [TABLE, other, Chain(**PLACE, name="rules", rules=(RULE,)), *elements]
+        wrong = Chain(**PLACE, name="astray", rules=(Rule((Payload(base=1, offset=12, length=4), Lookup(set="nowhere"))),))
+        assert not kernel.make_anew([TABLE], [*values[:3], wrong]) and kernel.read(OWN) == before
+        assert kernel.make_anew([TABLE], values)
+        assert not kernel.foreign_commit(), "it is this process' own commit"
+        assert kernel.read(OWN).keys() == {one.identity for one in values}
+        done(kernel, Operation(None, Element(**PLACE, set="peers", key=(IPv4Address("10.200.0.1"),))))

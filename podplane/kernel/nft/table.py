@@ -21,7 +21,7 @@ import msgspec
 
 from podplane.kernel.errors import from_errno
 from podplane.kernel.kept import Kept
-from podplane.kernel.netlink import BATCH_MESSAGES, Message, Overrun, Socket
+from podplane.kernel.netlink import BATCH_BYTES, BATCH_MESSAGES, Message, Overrun, Socket
 from podplane.kernel.nft import codec
 from podplane.kernel.nft import constants as c
 from podplane.kernel.nft.packed import Packed, SetKey
@@ -31,6 +31,7 @@ from podplane.kernel.slices import result
 from podplane.state.nft import Set, Table
 from podplane.state.operations import Failure, Operation, Report
 from podplane.state.ownership import Ownership
+from podplane.state.value import Value
 
 SLICE_BYTES = 48 * 1024
 """A transaction of some 600 elements, 3-5 ms to encode and commit; larger ones are no quicker in all."""
@@ -96,6 +97,8 @@ class KernelTables:
         """One transaction. OSError when it is too large for one send."""
         edge = c.GENERIC.pack(0, 0, c.NFNL_SUBSYS_NFTABLES)
         begin, end = Message(c.BATCH_BEGIN, 0, edge), Message(c.BATCH_END, 0, edge)
+        if (size := sum(unit.size for unit in batch)) > BATCH_BYTES:
+            self._socket.make_room(size + BATCH_BYTES)
         refusals = self._socket.transaction([begin, *(m for unit in batch for m in unit.messages), end])
         if not refusals:
             return []
@@ -211,6 +214,24 @@ class Nft:
         for position, unit in enumerate(batch):
             again += _without(unit, by_unit[position], report) if position in by_unit else [unit]
         return list(_transactions(again))
+
+    def make_anew(self, tables: Sequence[Table], values: Sequence[Value]) -> bool:
+        """Put these values in the place of all that the tables have, in one transaction: each packet finds the former ones or these. False
+        when the kernel does not take that (it may be too large for one send); then nothing is changed."""
+        report, sets = Report(), dict[SetKey, Set]()
+        made = units([Operation(None, value) for value in values], sets, lambda _: None, Packed(), report)
+        gone = [Unit([Operation(one, None)], [codec.delete_table(one)]) for one in tables]
+        batch = [*gone, *(unit for unit in made if unit is not None)]
+        try:
+            if report.failed or self._tables.commit(batch):
+                return False
+        except OSError as error:
+            self._is_lost |= isinstance(error, Overrun)
+            return False
+        self._commits += 1
+        names = {(one.family, one.table) for one in tables}
+        self._sets = {key: one for key, one in self._sets.items() if key[:2] not in names} | sets
+        return True
 
     def foreign_commit(self) -> bool:
         """Did anybody else commit a change of this namespace's nf_tables since this was asked last? Each commit counts one.

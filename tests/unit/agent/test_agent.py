@@ -326,7 +326,10 @@ async def _play(events: list[tuple[str, int, tuple[int, ...]]]) -> None:
 async def test_a_table_of_another_version_whose_set_has_another_shape_is_made_anew() -> None:
     rig = Rig(("10.96.0.0/16",))
     await rig.start(*cluster(1), *served(1, (4,)))
-    good = rig.host.objects.dump()
+    good, commits = rig.host.objects.dump(), rig.host.objects.commits
+    rig.new_agent()
+    await rig.start()
+    of_a_start = rig.host.objects.commits - commits
     identity, one = next(
         (i, v) for i, v in rig.host.objects.nft.items() if isinstance(v, Set) and v.table == "podplane-services"
     )
@@ -334,9 +337,13 @@ async def test_a_table_of_another_version_whose_set_has_another_shape_is_made_an
     for other in [i for i, v in rig.host.objects.nft.items() if isinstance(v, Element) and v.set == one.name]:
         del rig.host.objects.nft[other]
     assert rig.host.objects.dump() != good
+    before = rig.host.objects.commits
     rig.new_agent()
     await rig.start()
     assert rig.host.objects.dump() == good
+    assert rig.host.objects.commits - before == of_a_start + 1, (
+        "each packet finds the former table, or the whole of the new one"
+    )
     assert not rig.agent.ledger.refused
 
 
