@@ -29,7 +29,13 @@ def server(family: socket.AddressFamily) -> socket.socket:
     if family == socket.AF_INET6:
         own.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     own.bind(("", PORT))
+    return waiting(own)
+
+
+def waiting(own: socket.socket) -> socket.socket:
+    """A socket that never waits, and keeps what comes while this process has no turn."""
     own.setblocking(False)
+    own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)  # what the machine allows of it
     return own
 
 
@@ -38,8 +44,7 @@ class Flow:
 
     def __init__(self, ip: str) -> None:
         self.ip = ip
-        self.socket = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.setblocking(False)
+        self.socket = waiting(socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_DGRAM))
         self.sent = 0
         self.answered: set[bytes] = set()
 
