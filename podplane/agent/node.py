@@ -374,6 +374,11 @@ class NodeAgent:
             loop = asyncio.get_running_loop()
             loop.call_later(WITHDRAWAL_SECONDS, self._withdraw, loop.time() + WITHDRAWAL_MAX_SECONDS)
 
+    @property
+    def is_name_server_offered(self) -> bool:
+        """Are other nodes led to the node's own name server, as far as is known here?"""
+        return self.has_agent and self.endpoints.is_offered
+
     def names_changed(self, *, may_answer: bool) -> None:
         """The cluster's DNS is podplane's to answer now, or is not: then nothing of it is on the node, nor offered to others."""
         self._may_answer_names = may_answer

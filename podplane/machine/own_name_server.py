@@ -46,6 +46,8 @@ AWAY_SECONDS = 2.0
 """A process that was away for so long is said not to answer: a new one is there sooner, unless it waits for the API."""
 SETTLE_SECONDS = 5.0
 """The agent waits so long for the process before it says that it is ready: others' servers answer meanwhile, if there are any."""
+LOOK_SECONDS, TOLD_LOOKS = 0.05, 100
+"""A server that is to end looks so often, and so many times at most, whether the API has it that other nodes are not to ask it."""
 RETRY_SECONDS = 5.0
 """From one try to open sockets to the next."""
 RESOLV_CONF = Path("/etc/resolv.conf")
@@ -125,7 +127,7 @@ class OwnNameServer:
         self._say(problem)
         if problem and self._opened is not None:
             self._opened = None
-            await self._keeper.stop(self._agent.name)
+            await self._leave()
             self._keeper.remove(self._agent.name)
 
     async def settled(self) -> None:
@@ -138,7 +140,16 @@ class OwnNameServer:
         """Have pods led elsewhere, and answer until they are; the agent still runs meanwhile."""
         self._is_ending = True
         if self._opened is not None:
-            await self._keeper.stop(self._agent.name)
+            await self._leave()
+
+    async def _leave(self) -> None:
+        """Nodes are told first; who has seen that asks others, and what they ask until then, and for a while more, is still answered."""
+        self._agent.name_server_changed(answers=False)
+        for _ in range(TOLD_LOOKS):
+            if not self._agent.is_name_server_offered:
+                break
+            await asyncio.sleep(LOOK_SECONDS)
+        await self._keeper.stop(self._agent.name)
 
     def _open(self) -> str:
         """Have sockets at the node's addresses; why that can't be."""

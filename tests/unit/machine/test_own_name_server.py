@@ -40,9 +40,12 @@ class FakeAgent:
 
     def __init__(self) -> None:
         self.told: list[str] = []
+        self.is_name_server_offered = False
 
     def name_server_changed(self, *, answers: bool) -> None:
-        self.told.append(f"answers {answers}")
+        word = f"answers {answers}"
+        if word not in self.told[-1:]:
+            self.told.append(word)
 
     def names_changed(self, *, may_answer: bool) -> None:
         word = f"may answer {may_answer}"
@@ -133,6 +136,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(module, "gateway_of", lambda block: "127.0.0.2")
     monkeypatch.setattr(module, "RETRY_SECONDS", 0.01)
     monkeypatch.setattr(keeper, "LINGER_SECONDS", 0.0)
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(module, "TOLD_LOOKS", 100_000)
     yield
 
 
@@ -159,7 +164,13 @@ async def test_pods_are_led_to_it_once_it_answers_and_it_ends_after_they_are_led
     assert {*IPS, "127.0.0.3", *rig.settings.network.cluster_cidrs} <= {*begin.networks}
     (opened,) = rig.heard(control.Open)
     assert opened.protocols == ("http", "udp", "tcp", "udp", "tcp"), "the node's address; that of the DNS, and the bridge's"
-    await rig.server.stop()
+    rig.agent.is_name_server_offered = True
+    stopping = asyncio.ensure_future(rig.server.stop())
+    await rig.until(lambda: rig.agent.told[3:] == ["answers False"])
+    await asyncio.sleep(0.02)
+    assert not rig.heard(control.Close), "other nodes still ask it"
+    rig.agent.is_name_server_offered = False
+    await stopping
     assert rig.agent.told[3:] == ["answers False"]
     await rig.until(lambda: rig.heard(control.Close))
     rig.caches.services.set(service(selector={"k8s-app": "kube-dns"}))
