@@ -146,9 +146,11 @@ class HttpClient:
         """Create an object; as it was stored."""
         return _object(self._whole(requests.create(self.token, resource, namespace, body)))
 
-    def delete(self, resource: str, namespace: str, name: str, *, grace: int | None = None, uid: str = "") -> None:
-        """Delete an object."""
-        self._whole(requests.delete(self.token, resource, namespace, name, grace=grace, uid=uid))
+    def delete(
+        self, resource: str, namespace: str, name: str, *, grace: int | None = None, uid: str = "", policy: str = ""
+    ) -> None:
+        """Delete an object; `policy` says what becomes of its dependents, as `requests.delete` has it."""
+        self._whole(requests.delete(self.token, resource, namespace, name, grace=grace, uid=uid, policy=policy))
 
     def poll(
         self,

@@ -42,6 +42,7 @@ RESOURCES: dict[str, tuple[str, bool]] = {
     "clusterrolebindings.rbac.authorization.k8s.io": (RBAC, False),
     "roles.rbac.authorization.k8s.io": (RBAC, True),
     "rolebindings.rbac.authorization.k8s.io": (RBAC, True),
+    "poddisruptionbudgets.policy": ("/apis/policy/v1", True),
     "tokenreviews.authentication.k8s.io": ("/apis/authentication.k8s.io/v1", False),
     "subjectaccessreviews.authorization.k8s.io": ("/apis/authorization.k8s.io/v1", False),
     "selfsubjectaccessreviews.authorization.k8s.io": ("/apis/authorization.k8s.io/v1", False),

@@ -8,6 +8,11 @@ from podplane.cli.lazy import Lazy, Rows
 
 COMMANDS: Rows = {
     "status": ("podplane.cli.cluster.status", "status", "Show nodes and agents, what is programmed, and what is wrong."),
+    "uninstall": (
+        "podplane.cli.cluster.uninstall",
+        "uninstall",
+        "Take podplane from all nodes and from the API, and prove that nothing is left.",
+    ),
 }
 """Name → module, function, one line of help."""
 

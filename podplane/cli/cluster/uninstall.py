@@ -1,0 +1,150 @@
+"""The command `podplane cluster uninstall`."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import click
+
+from podplane.cli.cluster.cleaning import Cleaning, Node
+from podplane.cli.options import connect_only, kubeconfig
+from podplane.cli.where import OfKubeconfig
+from podplane.kubeapi.errors import ApiError, NotFound
+from podplane.kubeapi.messages import JSON_PATCH, STRATEGIC_PATCH
+from podplane.lab.errors import LabError
+from podplane.machine import removal
+from podplane.machine.removal import NAMESPACE, UNINSTALL
+from podplane.model.words import counted
+
+NOT_DONE = 1
+RELEASES = "owner=helm,name="
+"""Labels of the Secrets in which helm keeps what it knows of a release."""
+
+
+@click.command()
+@kubeconfig
+@click.option("--prove", is_flag=True, help="Print the comparison node by node; exit status 1 unless each is as it was before.")
+@click.option("--detach", is_flag=True, help="Although pods are on the network, which lose it.")
+@click.option("--wait", "seconds", type=float, default=300.0, show_default=True, help="Seconds that nodes have to be clean.")
+def uninstall(where: OfKubeconfig, prove: bool, detach: bool, seconds: float) -> None:
+    """Take podplane from a cluster: from each node, then from the API. Twice is fine.
+
+    Exit status 1: a node is not clean (it is away, or has pods), and then all that cleans it stays; call it again.
+    """
+    client = connect_only(where)
+    cleaning = Cleaning(client)
+    agents, cleans = cleaning.installed()
+    if agents is not None:
+        _check_pods(client, detach)
+    release = _release(agents or cleans)
+    if agents is not None:
+        for resource, namespace, name in removal.CONTROLLERS:
+            _delete(client, resource, namespace, name)
+        cleaning.begin(agents, detach=detach, seconds=seconds)
+    elif cleans is None:
+        click.echo(f"no agents: there is no DaemonSet {NAMESPACE}/{removal.AGENT}")
+    nodes = cleaning.wait(seconds, lambda one: _tell(one, prove)) if agents or cleans else []
+    if left := [one for one in nodes if not one.is_done]:
+        for one in left:
+            click.echo(f"{one.name}: not clean: {'; '.join(one.lines)}")
+        click.echo(f"The DaemonSet {NAMESPACE}/{UNINSTALL} stays, and cleans what comes back: then call this again.")
+        sys.exit(NOT_DONE)
+    gone = list(_clean_api(client, release))
+    click.echo(f"removed from the API: {', '.join(gone) or 'nothing, there was nothing'}")
+    if nodes:
+        same = sum(one.is_same for one in nodes)
+        click.echo(f"{same} of {counted(len(nodes), 'node')} as before the first start of an agent.")
+    if prove and not all(one.is_same for one in nodes):
+        sys.exit(NOT_DONE)
+
+
+def _check_pods(client: Any, detach: bool) -> None:
+    pods = removal.on_the_network(client.objects("pods"))
+    if pods and not detach:
+        raise LabError(removal.refusal(pods))
+
+
+def _tell(node: Node, prove: bool) -> None:
+    if not prove:
+        click.echo(f"{node.name}: {node.proof}")
+        return
+    click.echo(f"{node.name}:")
+    for line in node.lines:
+        click.echo(f"  {line}")
+
+
+def _release(daemonset: dict[str, Any] | None) -> str:
+    """The release of helm that this is of; "" for none."""
+    found = ((daemonset or {}).get("metadata", {}).get("annotations") or {}).get(removal.RELEASE, "")
+    return str(found)
+
+
+def _delete(client: Any, resource: str, namespace: str, name: str) -> bool:
+    """False when it is not there. The API's refusal ends the command: it is told which right is missing."""
+    try:
+        client.delete(resource, namespace, name, policy="Background")
+    except NotFound:
+        return False
+    return True
+
+
+def _clean_api(client: Any, release: str) -> Iterator[str]:
+    """What goes, in words."""
+    yield from _clean_nodes(client)
+    for resource, labels in removal.LABELLED:
+        yield from _selected(client, resource, labels)
+    for resource, namespace, name in (*removal.CONTROLLERS, *removal.objects()):
+        if _delete(client, resource, namespace, name):
+            yield f"{resource.partition('.')[0]} {name}"
+    yield from _of_helm(client, release)
+
+
+def _clean_nodes(client: Any) -> Iterator[str]:
+    count = 0
+    for node in client.objects("nodes"):
+        name, changed = node["metadata"]["name"], False
+        with contextlib.suppress(NotFound):
+            if body := removal.without_annotations(node):
+                client.patch("nodes", "", name, body)
+                changed = True
+            if body := removal.without_condition(node):
+                client.patch_list("nodes", "", name, body, STRATEGIC_PATCH, "status")
+                changed = True
+            if operations := removal.without_taint(node):
+                client.patch_list("nodes", "", name, operations, JSON_PATCH)
+                changed = True
+        count += changed
+    if count:
+        yield f"marks of {counted(count, 'node')}"
+
+
+def _selected(client: Any, resource: str, labels: str) -> Iterator[str]:
+    found: Iterable[Any] = client.objects(resource, labelSelector=labels)
+    names = [one["metadata"] for one in found]
+    gone = sum(_delete(client, resource, one["namespace"], one["name"]) for one in names)
+    if gone:
+        yield counted(gone, resource.partition(".")[0].removesuffix("s"))
+
+
+def _of_helm(client: Any, release: str) -> Iterator[str]:
+    """The Service of names that helm made, and what it knows of the release."""
+    if not release:
+        return
+    with contextlib.suppress(NotFound):
+        if _release(client.get("services", NAMESPACE, "kube-dns")) == release and _delete(
+            client, "services", NAMESPACE, "kube-dns"
+        ):
+            yield "service kube-dns"
+    try:
+        found = client.objects("secrets", NAMESPACE, labelSelector=f"{RELEASES}{release}")
+    except ApiError as error:
+        click.echo(
+            f"helm still knows the release {release} ({error}): helm uninstall {release} --namespace {NAMESPACE}", err=True
+        )
+        return
+    gone = sum(_delete(client, "secrets", NAMESPACE, one["metadata"]["name"]) for one in found)
+    if gone:
+        yield f"release {release} of helm"

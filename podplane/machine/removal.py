@@ -1,0 +1,157 @@
+"""What takes podplane from a cluster: the objects by which its nodes clean themselves, and what goes from the API. Pure.
+
+The DaemonSet that cleans nodes is made of the agent's as it stands in the cluster: the same image, folders and nodes, however it was
+installed. `charts/podplane/templates/uninstall.yaml` is the same for whoever has no `podplane` at hand; a test compares.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from podplane.agent import peer_condition
+from podplane.agent.leases import MANAGED
+from podplane.controllers import leadership
+from podplane.dns import node as names
+from podplane.machine import rbac
+from podplane.machine.taint import removal
+from podplane.model.config import AGENT_PORT_SAID, BACKENDS, MACHINE, UNDERLAY_MAC, UNDERLAY_MTU
+from podplane.model.words import counted
+from podplane.routes.cluster_settings import NAME as NETWORK
+
+Object = dict[str, Any]
+NAMESPACE, AGENT, UNINSTALL = "kube-system", "podplane-agent", "podplane-uninstall"
+NAME_LABEL, COMPONENT_LABEL = "app.kubernetes.io/name", "app.kubernetes.io/component"
+LABELS = {NAME_LABEL: "podplane", COMPONENT_LABEL: "uninstall"}
+CLEANS, PLUGIN, DONE = "agent", "plugin", "done"
+"""Its containers: the first removes what the agent made, the second the programs, and the third says by being there that both are done."""
+WAIT = "import signal; signal.signal(signal.SIGTERM, lambda *_: exit()); signal.pause()"
+POD_FIELDS = (
+    *("hostNetwork", "dnsPolicy", "enableServiceLinks", "priorityClassName", "terminationGracePeriodSeconds", "tolerations"),
+    *("nodeSelector", "imagePullSecrets", "securityContext"),
+)
+CONTAINER_FIELDS = ("name", "image", "imagePullPolicy", "securityContext", "volumeMounts")
+ANNOTATIONS = (BACKENDS, UNDERLAY_MTU, UNDERLAY_MAC, MACHINE, AGENT_PORT_SAID)
+ENDED = ("Succeeded", "Failed")
+RELEASE = "meta.helm.sh/release-name"
+NAMED = 5
+
+
+def _fields(one: Mapping[str, Any], names: Iterable[str]) -> Object:
+    return {name: copy.deepcopy(one[name]) for name in names if name in one}
+
+
+def _container(spec: Mapping[str, Any], kind: str, name: str) -> Object:
+    """KeyError when a DaemonSet is none of podplane's agent."""
+    return next((one for one in spec.get(kind) or () if one["name"] == name), None) or _missing(name)
+
+
+def _missing(name: str) -> Object:
+    raise KeyError(f"the DaemonSet {AGENT} has no container {name}")
+
+
+def daemonset(agent: Mapping[str, Any], *, detach: bool) -> Object:
+    """The DaemonSet that cleans the nodes of this one. KeyError when it is none of podplane's."""
+    spec = agent["spec"]["template"]["spec"]
+    main, plugin = _container(spec, "containers", CLEANS), _container(spec, "initContainers", PLUGIN)
+    config = [word for word in main["args"] if word.startswith("--config=")]
+    folder = [word for word in plugin["args"] if word.startswith("--bin-dir=")]
+    first = {**_fields(main, CONTAINER_FIELDS), "args": ["agent", *config, "uninstall", *(["--detach"] if detach else [])]}
+    second = {**_fields(plugin, CONTAINER_FIELDS), "args": ["cni", "uninstall", *folder]}
+    last = _fields(plugin, ("image", "imagePullPolicy", "securityContext"))
+    last |= {"name": DONE, "command": ["/opt/podplane/bin/python", "-c", WAIT]}
+    mounted = {mount["name"] for one in (first, second) for mount in one.get("volumeMounts", ())}
+    pod = {
+        **_fields(spec, POD_FIELDS),
+        "automountServiceAccountToken": False,
+        "volumes": [copy.deepcopy(one) for one in spec.get("volumes", ()) if one["name"] in mounted],
+        "initContainers": [first, second],
+        "containers": [last],
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {"name": UNINSTALL, "namespace": NAMESPACE},
+        "spec": {
+            "selector": {"matchLabels": dict(LABELS)},
+            "updateStrategy": {"rollingUpdate": {"maxUnavailable": "100%"}},
+            "template": {"metadata": {"labels": dict(LABELS)}, "spec": pod},
+        },
+    }
+
+
+def on_the_network(pods: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The pods that have their network from podplane: `namespace/name`."""
+    return [
+        f"{one['metadata']['namespace']}/{one['metadata']['name']}"
+        for one in pods
+        if one["spec"].get("nodeName")
+        and not one["spec"].get("hostNetwork")
+        and one.get("status", {}).get("phase") not in ENDED
+        and one.get("status", {}).get("podIP")
+    ]
+
+
+def refusal(pods: list[str]) -> str:
+    """Why nothing is removed while these are there."""
+    more = f" and {len(pods) - NAMED} more" if len(pods) > NAMED else ""
+    return (
+        f"{counted(len(pods), 'pod')} would lose the network: {', '.join(pods[:NAMED])}{more}: delete these, or drain the nodes, "
+        "or give --detach"
+    )
+
+
+def without_annotations(node: Mapping[str, Any]) -> Object:
+    """The merge patch that takes from a Node what agents have annotated; {} for nothing."""
+    there = [name for name in ANNOTATIONS if name in (node["metadata"].get("annotations") or {})]
+    return {"metadata": {"annotations": dict.fromkeys(there)}} if there else {}
+
+
+def without_condition(node: Mapping[str, Any]) -> Object:
+    """The strategic merge patch of its status that takes away what agents say of their peers; {} for nothing."""
+    types = [one["type"] for one in node.get("status", {}).get("conditions") or ()]
+    gone = {"type": peer_condition.TYPE, "$patch": "delete"}
+    return {"status": {"conditions": [gone]}} if peer_condition.TYPE in types else {}
+
+
+def without_taint(node: Mapping[str, Any]) -> list[Object]:
+    """The JSON patch that takes away the taint that a node waits for its network by; [] for nothing."""
+    return removal(one.get("key", "") for one in node["spec"].get("taints") or ())
+
+
+PLURALS = {
+    "ServiceAccount": "serviceaccounts",
+    "ClusterRole": "clusterroles.rbac.authorization.k8s.io",
+    "ClusterRoleBinding": "clusterrolebindings.rbac.authorization.k8s.io",
+    "Role": "roles.rbac.authorization.k8s.io",
+    "RoleBinding": "rolebindings.rbac.authorization.k8s.io",
+}
+NAMED_OBJECTS = (
+    ("daemonsets.apps", NAMESPACE, UNINSTALL),
+    ("configmaps", NAMESPACE, AGENT),
+    ("configmaps", NAMESPACE, "podplane-controllers"),
+    ("configmaps", NAMESPACE, NETWORK),
+    ("leases.coordination.k8s.io", NAMESPACE, leadership.NAME),
+)
+LABELLED = (
+    ("leases.coordination.k8s.io", MANAGED),
+    ("endpointslices.discovery.k8s.io", f"{names.MANAGED_BY}={names.PODPLANE}"),
+)
+"""What agents write beside Nodes, by its labels, in all namespaces."""
+
+
+def objects() -> Iterator[tuple[str, str, str]]:
+    """(resource, namespace, name) of what goes once the nodes are clean: what an installation has made, but for custom resources, which
+    may have somebody's addresses in them."""
+    yield from NAMED_OBJECTS
+    for account in (rbac.CONTROLLERS, rbac.AGENTS):
+        for one in reversed(rbac.manifests(account)):
+            yield PLURALS[one["kind"]], one["metadata"].get("namespace", ""), one["metadata"]["name"]
+
+
+CONTROLLERS = (
+    ("deployments.apps", NAMESPACE, "podplane-controllers"),
+    ("poddisruptionbudgets.policy", NAMESPACE, "podplane-controllers"),
+)
+"""What goes first: they would write blocks and addresses anew."""

@@ -1,0 +1,151 @@
+"""`podplane cluster uninstall` against an API of dictionaries: agents go first, nodes are cleaned, then the API is."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from podplane.cli.cluster import cleaning
+from podplane.cli.cluster import uninstall as module
+from podplane.cli.cluster.uninstall import uninstall
+from podplane.kubeapi.errors import NotFound
+from podplane.lab.errors import LabError
+from podplane.machine import removal
+from podplane.machine import uninstall as on_node
+from podplane.model.config import MACHINE
+from tests.unit.machine.test_removal import AGENTS, pod
+
+SAME = f"{on_node.SAME} (3 x link)"
+SETS = ("daemonsets.apps", "kube-system")
+
+
+def node(name: str, ready: str = "True") -> dict[str, Any]:
+    conditions = [{"type": "Ready", "status": ready}]
+    return {"metadata": {"name": name, "annotations": {MACHINE: "{}"}}, "spec": {}, "status": {"conditions": conditions}}
+
+
+class FakeApi:
+    """Objects by (resource, namespace, name); a DaemonSet has a pod on each node, and those that clean say this of it."""
+
+    def __init__(self, nodes: list[dict[str, Any]], said: Mapping[str, str]) -> None:
+        self.nodes, self.said, self.others = nodes, said, list[dict[str, Any]]()
+        self.there: dict[tuple[str, str, str], Any] = {(*SETS, removal.AGENT): copy.deepcopy(AGENTS)}
+        for resource, namespace, name in (*removal.objects(), *removal.CONTROLLERS):
+            if resource != "daemonsets.apps":
+                self.there[resource, namespace, name] = {"metadata": {"name": name, "namespace": namespace}}
+        self.deleted: list[str] = []
+        self.patched: list[Any] = []
+
+    def get(self, resource: str, namespace: str, name: str) -> Any:
+        if (resource, namespace, name) not in self.there:
+            raise NotFound(404, "NotFound", name)
+        return self.there[resource, namespace, name]
+
+    def create(self, resource: str, namespace: str, body: dict[str, Any]) -> None:
+        assert (*SETS, removal.AGENT) not in self.there, "agents are still there"
+        status = {"desiredNumberScheduled": len(self.nodes), "observedGeneration": 1}
+        self.there[resource, namespace, body["metadata"]["name"]] = {**body, "status": status}
+
+    def delete(self, resource: str, namespace: str, name: str, *, policy: str = "") -> None:
+        self.get(resource, namespace, name)
+        del self.there[resource, namespace, name]
+        self.deleted.append(name)
+
+    def objects(self, resource: str, namespace: str = "", labelSelector: str = "") -> list[dict[str, Any]]:
+        if resource == "nodes":
+            return self.nodes
+        if resource != "pods":
+            return []
+        if not labelSelector:
+            return self.others
+        if labelSelector != cleaning.SELECTED or (*SETS, removal.UNINSTALL) not in self.there:
+            return []
+        return [self._cleaner(one["metadata"]["name"]) for one in self.nodes]
+
+    def _cleaner(self, name: str) -> dict[str, Any]:
+        if name not in self.said:
+            status: dict[str, Any] = {}
+        else:
+            is_done = self.said[name].startswith("the network") or "by others" in self.said[name]
+            state = {"terminated": {"exitCode": 0}} if is_done else {"waiting": {"reason": "CrashLoopBackOff"}}
+            status = {"initContainerStatuses": [{"name": one, "state": state} for one in ("agent", "plugin")]}
+        return {"metadata": {"name": f"u-{name}"}, "spec": {"nodeName": name}, "status": status}
+
+    def logs(self, namespace: str, pod: str, container: str) -> str:
+        text = self.said.get(pod.removeprefix("u-"), "")
+        return f"removed from the kernel: 1 x Link\n{text}\n" if container == "agent" and text else ""
+
+    def patch(self, resource: str, namespace: str, name: str, body: Any) -> None:
+        self.patched.append((name, body))
+
+
+def run(api: FakeApi, monkeypatch: pytest.MonkeyPatch, *words: str) -> Result:
+    monkeypatch.setattr(module, "connect_only", lambda where: api)
+    monkeypatch.setattr(cleaning, "POLL_SECONDS", 0.0)
+    return CliRunner().invoke(uninstall, ["--kubeconfig", "x", "--wait", "0.2", *words])
+
+
+def test_all_goes_and_each_node_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    api = FakeApi([node("w1"), node("w2")], {"w1": SAME, "w2": SAME})
+    done = run(api, monkeypatch, "--prove")
+    assert done.exit_code == 0, done.output
+    assert f"w1:\n  removed from the kernel: 1 x Link\n  {SAME}\n" in done.output
+    assert "2 of 2 nodes as before" in done.output and not api.there
+    assert api.deleted.index("podplane-controllers") < api.deleted.index(removal.AGENT) < api.deleted.index(removal.UNINSTALL)
+    assert [name for name, _ in api.patched] == ["w1", "w2"]
+
+
+def test_twice_is_fine(monkeypatch: pytest.MonkeyPatch) -> None:
+    api = FakeApi([node("w1")], {"w1": SAME})
+    assert run(api, monkeypatch).exit_code == 0
+    api.nodes[0]["metadata"]["annotations"] = {}
+    done = run(api, monkeypatch, "--prove")
+    assert done.exit_code == 0
+    assert "no agents: there is no DaemonSet kube-system/podplane-agent" in done.output
+    assert "removed from the API: nothing, there was nothing" in done.output
+
+
+def test_pods_on_the_network_keep_all_as_it_is_unless_they_may_be_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    api = FakeApi([node("w1")], {"w1": SAME})
+    api.others = [pod("web")]
+    before = dict(api.there)
+    done = run(api, monkeypatch)
+    assert isinstance(done.exception, LabError) and "1 pod would lose the network: default/web" in str(done.exception)
+    assert api.there == before
+    assert run(api, monkeypatch, "--detach").exit_code == 0 and not api.there
+
+
+@pytest.mark.parametrize(
+    ("ready", "said", "line"),
+    [
+        ("Unknown", {}, "w2: not clean: it is away: its kubelet says nothing"),
+        ("True", {"w2": "1 interface of pods would lose the network: drain"}, "w2: not clean: 1 interface of pods would lose"),
+    ],
+)
+def test_a_node_that_is_not_clean_is_named_and_what_cleans_it_stays(
+    ready: str, said: dict[str, str], line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = FakeApi([node("w1"), node("w2", ready)], {"w1": SAME, **said})
+    done = run(api, monkeypatch)
+    assert done.exit_code == 1 and f"w1: {SAME}" in done.output and line in done.output
+    assert (*SETS, removal.UNINSTALL) in api.there and api.patched == []
+    api.said = {"w1": SAME, "w2": SAME}
+    api.nodes[1] = node("w2")
+    again = run(api, monkeypatch)
+    assert again.exit_code == 0 and "2 of 2 nodes" in again.output and not api.there
+
+
+@pytest.mark.parametrize("line", [on_node.OTHERWISE, on_node.UNKNOWN])
+def test_what_is_not_as_before_is_no_proof(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if line == on_node.UNKNOWN:
+        monkeypatch.setattr(FakeApi, "logs", lambda self, *_: "")
+        line = SAME
+    for words, code in ((("--prove",), 1), ((), 0)):
+        api = FakeApi([node("w1")], {"w1": line})
+        done = run(api, monkeypatch, *words)
+        assert done.exit_code == code and "0 of 1 node as before" in done.output
+        assert not api.there, "all is gone from the API all the same"
