@@ -71,6 +71,8 @@ class Beside:
         self._ask, self._links, self._tell = ask, links, tell
         self._serves, self._clean = serves, clean
         self._was_gone = False
+        self._looked: tuple[object, tuple[Left, list[str]]] | None = None
+        """What the last look was about, and what it found: nothing is read again while nobody committed anything."""
         self.without: list[str] = []
         """What is wrong, a line each, as of the last look."""
 
@@ -98,13 +100,20 @@ class Beside:
         try:
             legacy = legacy_iptables.read(self._namespace)
             with Tables(self._namespace) as tables:
-                found = kube_proxy.left(tables, legacy, self._links())
-                lines = self._firewalls(tables, legacy, asked)
+                found, lines = self._found(tables, legacy, asked)
                 why = self._why_runs(asked.pods) if found or not self._serves else ""
                 return Seen(tuple(lines), *self._cleaned(tables, found, why))
         except (KernelError, OSError) as error:
             log.warning("tables of others can't be read: %s", error)
             return Seen()
+
+    def _found(self, tables: Tables, legacy: Sequence[legacy_iptables.LegacyTable], asked: Asked) -> tuple[Left, list[str]]:
+        links = list(self._links())
+        about = (tables.generation, legacy, asked.ways, asked.config, links)
+        if self._looked is None or self._looked[0] != about:
+            found = kube_proxy.left(tables, legacy, links)
+            self._looked = about, (found, self._firewalls(tables, legacy, asked))
+        return self._looked[1]
 
     def _firewalls(self, tables: Tables, legacy: Sequence[legacy_iptables.LegacyTable], asked: Asked) -> list[str]:
         try:

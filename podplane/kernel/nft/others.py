@@ -6,7 +6,7 @@ many chains there are, not on their rules.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from podplane.kernel.errors import from_errno
@@ -47,6 +47,7 @@ class Tables:
 
     def __init__(self, namespace: Namespace) -> None:
         self._socket = namespace.run(Socket, NETLINK_NETFILTER)
+        self._chains: list[Chain] | None = None
 
     def __enter__(self) -> Tables:
         return self
@@ -59,12 +60,13 @@ class Tables:
         """The kernel's count of commits."""
         return generation(self._socket)
 
-    def chains(self) -> Iterator[Chain]:
-        """All chains without their rules, whosever they are, but those on devices and those that are part of a rule."""
-        for _, row in self._socket.dump(c.GETCHAIN, EVERYTHING):
-            chain = decode.chain_from(row, ())
-            if isinstance(chain, Chain):
-                yield chain
+    def chains(self) -> list[Chain]:
+        """All chains without their rules, whosever they are, but those on devices and those that are part of a rule; as they were when
+        this was asked for first."""
+        if self._chains is None:
+            found = (decode.chain_from(row, ()) for _, row in self._socket.dump(c.GETCHAIN, EVERYTHING))
+            self._chains = [one for one in found if isinstance(one, Chain)]
+        return self._chains
 
     def tables(self) -> frozenset[TableName]:
         """All of them."""
@@ -89,7 +91,7 @@ class Tables:
     ) -> None:
         """In one transaction: tables with all that is in them, rules by their handles, chains with their rules. KernelError when that is
         refused, and then nothing is changed."""
-        gone = tuple(chains)
+        gone, self._chains = tuple(chains), None
         messages = [
             *(_message(c.DELRULE, place, (be64(HANDLE, one),)) for place, ones in (rules or {}).items() for one in ones),
             *(_message(c.DELRULE, place) for place in gone),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from types import SimpleNamespace
 from typing import Any
 
@@ -78,6 +79,12 @@ class Machine:
 
 
 class _Nothing:
+    generations = itertools.count()
+
+    @property
+    def generation(self) -> int:
+        return next(self.generations)
+
     def __enter__(self) -> _Nothing:
         return self
 
@@ -105,6 +112,18 @@ def test_what_it_left_is_removed_once_it_is_gone_for_two_looks(monkeypatch: pyte
         machine.told[-1] == "kube-proxy is gone, and what it left is removed: table ip kube-proxy, 1 chain of iptables (KUBE-…)"
     )
     assert machine.beside.without == ["a firewall drops"]
+
+
+def test_tables_are_not_read_again_while_nobody_commits(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine, read = Machine(monkeypatch), list[int]()
+    monkeypatch.setattr(kube_proxy, "left", lambda *arguments: read.append(1) or Left())
+    monkeypatch.setattr(_Nothing, "generation", 7)
+    machine.look()
+    machine.look()
+    assert len(read) == 1
+    monkeypatch.setattr(_Nothing, "generation", 8)
+    machine.look()
+    assert len(read) == 2
 
 
 def test_without_being_told_nothing_is_removed_and_it_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
