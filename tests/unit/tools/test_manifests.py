@@ -17,7 +17,7 @@ from podplane.cni import install
 from podplane.dns import endpoints
 from podplane.dns.node import SERVICE
 from podplane.machine import capabilities, configuration, controllers_configuration, rbac
-from podplane.model.config import AGENT_PORT, NAME_SERVER_PORT, NetworkConfig
+from podplane.model.config import AGENT_PORT, BESIDE_PORT, NAME_SERVER_PORT, NetworkConfig
 from podplane.routes import cluster_settings
 from podplane.routes.table import NAMES
 from podplane.services import pools
@@ -279,6 +279,29 @@ def test_settings_of_the_agent_are_passed_on_and_start_it_anew() -> None:
 
 
 @needs_helm
+@pytest.mark.parametrize(
+    ("options", "port", "own"),
+    [
+        ((), AGENT_PORT, {}),
+        (("services.kubeProxyReplacement=false",), BESIDE_PORT, {"services": {"enabled": False}}),
+        (("agentPort=9999", "config.network.mtu=1400"), 9999, {"network": {"agent_port": 9999, "mtu": 1400}}),
+        (
+            ("services.cleanKubeProxy=true", "cni.replace=true", "agentPort=10356"),
+            BESIDE_PORT,
+            {"clean_kube_proxy": True, "cni_replace": True, "network": {"agent_port": BESIDE_PORT}},
+        ),
+    ],
+)
+def test_what_is_there_beside_podplane_is_told_to_agents(options: tuple[str, ...], port: int, own: Object) -> None:
+    found = objects(manifests.rendered(*(f"--set={one}" for one in options)))
+    content = yaml.safe_load(found["ConfigMap", "podplane-agent"]["data"]["config"])
+    assert content == {"sysctl_dir": "/host/net", "cni_conf_dir": install.CONF_DIR} | own
+    assert configuration.parsed(content).network().agent_port == port
+    (declared,) = [one for one in agent(found)["ports"] if one["name"] == "health"]
+    assert declared["containerPort"] == declared["hostPort"] == port
+
+
+@needs_helm
 def test_how_nodes_reach_each_other_is_told_to_all_of_them() -> None:
     assert ("ConfigMap", "podplane-network") not in objects(manifests.rendered())
     options = ("--set=network.backend=vxlan", "--set=network.vxlan-vni=16777215")
@@ -311,6 +334,8 @@ def test_the_chart_knows_all_settings_of_the_cluster() -> None:
         ("nodeBlocks.cidr=10.0.0.0/16", "cidr"),
         ("loadBalancer.pools.p.adresses={192.0.2.1}", "adresses"),
         ("controllers.config.node_blocks=1", "node_blocks"),
+        ("config.services.enabled=false", "enabled"),
+        ("services.kubeProxy=false", "kubeProxy"),
     ],
 )
 def test_a_value_that_can_t_be_is_refused(option: str, word: str) -> None:
