@@ -34,6 +34,12 @@ class Metrics(Figures):
         self.gauge("podplane_dirty_keys", "Keys that wait to be planned.", ("feature",), by_name(agent.planner.dirty_keys()))
         blocked = dict.fromkeys(agent.planner.dirty_keys(), 0) | sources.blocked_by_feature()
         self.gauge("podplane_blocked_keys", "Keys that can't be planned as they are wanted.", ("feature",), by_name(blocked))
+        self.gauge(
+            "podplane_unmet",
+            "Things that the node does without, or that are in its agent's way.",
+            (),
+            [((), len(sources.unmet()))],
+        )
         failures = (((cache.resource, kind), count) for cache in sources.caches() for kind, count in cache.failures.items())
         self.counter(
             "podplane_informer_failures", "Failures of lists, watches and their readers.", ("resource", "kind"), failures

@@ -130,6 +130,10 @@ class Sources:
             next((_short(f"{key}: {why}") for key, why in agent.planner.blocked.items()), ""),
         )
 
+    def unmet(self) -> list[str]:
+        """What the node does without of what it is asked for, a line each."""
+        return self._unmet()
+
     def _first_refused(self) -> str:
         ledger = self.agent.ledger
         for identity, refused in ledger.refused.items():
