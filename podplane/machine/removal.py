@@ -88,6 +88,7 @@ def on_the_network(pods: Iterable[Mapping[str, Any]]) -> list[str]:
         for one in pods
         if one["spec"].get("nodeName")
         and not one["spec"].get("hostNetwork")
+        and not one["metadata"].get("deletionTimestamp")
         and one.get("status", {}).get("phase") not in ENDED
         and one.get("status", {}).get("podIP")
     ]
