@@ -16,6 +16,7 @@ import msgspec
 from podplane.controllers.load_balancers import LoadBalancers
 from podplane.controllers.node_blocks import NodeBlocks
 from podplane.controllers.objects import Key, Object, key_of
+from podplane.kubeapi.messages import MERGE_PATCH
 
 
 class Objects(Protocol):
@@ -47,12 +48,14 @@ class Create(msgspec.Struct, frozen=True):
 
 
 class Patch(msgspec.Struct, frozen=True):
-    """Merge into an object (RFC 7386), or into its `subresource`; only if it is still the one with this uid."""
+    """Merge into an object (RFC 7386), or into its `subresource`; only if it is still the one with this uid. A strategic merge leaves
+    what others have in lists (conditions)."""
 
     resource: str
     target: Object
     body: Object
     subresource: str = ""
+    form: str = MERGE_PATCH
 
 
 class Delete(msgspec.Struct, frozen=True):

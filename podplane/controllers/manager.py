@@ -187,11 +187,10 @@ class Manager(Generic[V]):
                     await recorder.record(_kind(target), target["metadata"], reason, message, type_)
                 case Create(resource, namespace, object_):
                     await self._create(client, recorder, resource, namespace, object_)
-                case Patch(resource, target, body, subresource):
-                    uid = target["metadata"]["uid"]
-                    self._written(
-                        resource, await client.patch(resource, *key_of(target), body, uid=uid, subresource=subresource)
-                    )
+                case Patch(resource, target, body, subresource, form):
+                    uid, key = target["metadata"]["uid"], key_of(target)
+                    made = await client.patch(resource, *key, body, uid=uid, subresource=subresource, form=form)
+                    self._written(resource, made)
                 case Delete(resource, target, grace, policy):
                     uid = target["metadata"]["uid"]
                     await client.delete(resource, *key_of(target), grace=grace, uid=uid, policy=policy)

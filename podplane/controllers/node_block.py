@@ -2,8 +2,9 @@
 
     a Node without blocks    gets one of each range, the primary family first, unless something is in the way: that is said by an event
     a Node with blocks       keeps them, whoever gave them and whatever the ranges are: nobody else gets what overlaps them
-    two Nodes with one       said of the younger Node (a control plane was restored from a backup, say). The API lets nobody change the
-                             blocks of a Node (ValidateNodeUpdate), and the pods of one that is deleted go with it: people say when
+    two Nodes with one       said of the younger Node (after a restored backup, say), which gets no new pods. The API lets
+                             nobody change the blocks of a Node (ValidateNodeUpdate), and with one that is deleted its pods go, and what
+                             its CSI drivers said of it: people say when
 
 Before a Node gets blocks it is left alone for a moment: who else gives some is found out so, and then nobody gets any.
 """
@@ -14,8 +15,9 @@ from collections.abc import Iterable, Iterator
 
 from podplane.controllers.decision import Action, Again, Cluster, ControllerOf, Note, Patch
 from podplane.controllers.load_balancers import NODES, networks_of
-from podplane.controllers.node_blocks import OTHERS, NodeBlocks
+from podplane.controllers.node_blocks import NO_NETWORK, OTHERS, NodeBlocks
 from podplane.controllers.objects import Key, Object, key_of
+from podplane.kubeapi.messages import STRATEGIC_PATCH
 
 WARNING = "Warning"
 NO_BLOCK, TWICE, OF_OTHERS = "NoPodCIDR", "PodCIDRTwice", "PodCIDROfOthers"
@@ -51,17 +53,32 @@ def _given(known: NodeBlocks, key: Key, node: Object) -> Iterator[Action]:
 
 
 def _said_twice(view: Cluster, known: NodeBlocks, key: Key, node: Object) -> Iterator[Action]:
+    messages = []
     for own, other, owner in known.twice(key, node):
         theirs = view.get(NODES, owner)
-        if theirs is None or _age(theirs) > _age(node):
-            continue
-        which = "" if own == other else f" overlaps {other}, which"
-        name = key[1]
-        message = (
-            f"its block {own}{which} is that of the node {owner[1]}, too, which is older and keeps it. Drain {name}, delete \
-the Node, and start its kubelet again: it gets another block"
-        )
-        yield Note(node, TWICE, message, WARNING)
+        if theirs is not None and _age(theirs) < _age(node):
+            which = "" if own == other else f" overlaps {other}, which"
+            messages.append(
+                f"its block {own}{which} is that of the node {owner[1]}, too, which is older and keeps it. Drain {key[1]}, delete "
+                "the Node, and start its kubelet again: it gets another block"
+            )
+    if known.is_news(key, "\n".join(messages)):
+        yield from (Note(node, TWICE, message, WARNING) for message in messages)
+    if bool(messages) != _is_marked(node):
+        yield Patch(NODES, node, {"status": {"conditions": [_condition(bool(messages))]}}, "status", STRATEGIC_PATCH)
+
+
+def _is_marked(node: Object) -> bool:
+    """Is it said of a Node that it has no network, by this controller?"""
+    conditions = node.get("status", {}).get("conditions", ())
+    return any((one["type"], one["status"], one.get("reason")) == (NO_NETWORK, "True", TWICE) for one in conditions)
+
+
+def _condition(is_younger: bool) -> Object:
+    if is_younger:
+        why = "no node sends packets to its pods: its block is an older node's, too"
+        return {"type": NO_NETWORK, "status": "True", "reason": TWICE, "message": why}
+    return {"type": NO_NETWORK, "status": "False", "reason": "PodCIDRItsOwn", "message": "its block is no other node's"}
 
 
 def _age(node: Object) -> tuple[str, str]:
@@ -85,5 +102,5 @@ CONTROLLER: ControllerOf[Cluster] = ControllerOf(
     "node-block-controller",
     {NODES: _itself_and_others},
     _decide,
-    {NODES: lambda node: (networks_of(NODES, node), node["metadata"].get("deletionTimestamp"))},
+    {NODES: lambda node: (networks_of(NODES, node), node["metadata"].get("deletionTimestamp"), _is_marked(node))},
 )

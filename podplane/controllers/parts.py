@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from podplane.controllers.load_balancers import NAME_LABEL, NODES, RANGES, SERVICES, SLICES
+from podplane.controllers.node_blocks import NO_NETWORK
 from podplane.controllers.objects import Object
 from podplane.kubeapi.cache import Named
 from podplane.services.pools import POOLS, WANTED_IPS
@@ -50,8 +51,18 @@ class _Address(_Part):
     address: str
 
 
+class _Condition(_Part):
+    type: str
+    status: str
+    reason: str = ""
+
+
 class _NodeStatus(_Part):
     addresses: list[_Address] = []
+    conditions: list[_Condition] = []
+
+    def __post_init__(self) -> None:
+        self.conditions = [one for one in self.conditions if one.type == NO_NETWORK]
 
 
 class _Node(_Part):

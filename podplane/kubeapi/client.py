@@ -14,7 +14,7 @@ import msgspec
 
 from podplane.kubeapi import requests
 from podplane.kubeapi.errors import UNDECODABLE, ApiError, NotFound, checked, not_the_api
-from podplane.kubeapi.messages import JSON, JSON_PATCH, STRATEGIC_PATCH, Answer, Handler, Request, Response, Stream
+from podplane.kubeapi.messages import JSON, JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, Answer, Handler, Request, Response, Stream
 from podplane.kubeapi.requests import ALL, Selection
 
 GROUPS = "/apis/"
@@ -116,11 +116,19 @@ class Client:
         return base == requests.CORE or group_version in known
 
     async def patch(
-        self, resource: str, namespace: str, name: str, body: Mapping[str, Any], *, uid: str, subresource: str = ""
+        self,
+        resource: str,
+        namespace: str,
+        name: str,
+        body: Mapping[str, Any],
+        *,
+        uid: str,
+        subresource: str = "",
+        form: str = MERGE_PATCH,
     ) -> dict[str, Any]:
         """Merge into an object, or one of its subresources, if it is still the one with this uid; the object as it is then."""
         body = {**body, "metadata": {**body.get("metadata", {}), "uid": uid}}
-        return await self._object(requests.patch(self._token, resource, namespace, name, body, subresource))
+        return await self._object(requests.patch(self._token, resource, namespace, name, body, subresource, form))
 
     async def patch_status(self, resource: str, namespace: str, name: str, status: Mapping[str, Any], uid: str) -> None:
         """Merge into an object's status, if it is still the one with this uid."""

@@ -90,6 +90,7 @@ CONTROLLERS = Account(
         Rule("", ("services/status",), ("patch",), "a load balancer is told its addresses"),
         Rule("podplane.dev", ("loadbalancerpools/status",), ("patch",), "a pool says how much of it is in use"),
         Rule("", ("nodes",), ("patch",), "a node gets blocks"),
+        Rule("", ("nodes/status",), ("patch",), "a node whose block is another one's, too, gets no new pods"),
         Rule("", ("configmaps",), ("get",), "whether kube-controller-manager gives blocks", NAMESPACE, (KUBEADM,)),
         Rule("", ("events",), ("create", "get", "patch"), "what can't be done is told to users"),
         Rule("coordination.k8s.io", ("leases",), ("create",), "which of the processes leads", NAMESPACE),

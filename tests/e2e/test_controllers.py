@@ -73,8 +73,8 @@ class Rig:
         with self.api() as api:
             api.create(resource, "default" if resource == "services" else "", {"metadata": {"name": name}, **fields})
 
-    def node(self, name: str) -> None:
-        self.create("nodes", name)
+    def node(self, name: str, *blocks: str) -> None:
+        self.create("nodes", name, spec={"podCIDRs": blocks} if blocks else {})
 
     def balance(self, name: str) -> None:
         self.create("services", name, spec={"type": "LoadBalancer", "ports": [{"port": 80}]})
@@ -188,6 +188,10 @@ def test_an_api_that_was_away_is_gone_on_with(rig: Rig) -> None:
 
 
 def test_they_ask_for_all_that_their_roles_allow_and_for_nothing_else(rig: Rig) -> None:
+    rig.node("twin", *rig.blocks()["n2"])
+    until(lambda: "NetworkUnavailable" in json.dumps(rig.objects("nodes")))
+    with rig.api() as api:
+        api.delete("nodes", "", "twin")
     rig.set_pool("192.0.2.0/31", "10.96.0.1")
     until(lambda: rig.pool()["status"]["inUse"] == 2)
     rig.set_pool(ADDRESSES)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from podplane.controllers.node_blocks import HOLD_SECONDS, OTHERS
+from tests.unit.apiserver.test_server import Api
 from tests.unit.controllers.cluster import NODES, RANGES, Watching, add_node, api_of, blocks_of, said
 
 V4, V6 = ("10.244.0.0/16", 24), ("fd00:10:244::/48", 64)
@@ -137,10 +138,26 @@ async def test_of_two_nodes_with_one_block_the_younger_is_told_and_none_is_chang
         "its block 10.244.0.0/25 overlaps 10.244.0.0/24, which is that of the node old"
     )
     assert await said(api, "old") == await said(api, "apart") == []
+    ready = {"type": "Ready", "status": "True"}
+    await api("PATCH", f"{NODES}/old/status", {"status": {"conditions": [ready]}})
+    assert [await condition(api, name) for name in ("old", "young", "apart")] == ["", "True", ""]
+    stored = await api("GET", NODES)
+    cluster.manager.begin()
+    await cluster.settle()
+    assert await api("GET", NODES) == stored, "deciding again writes nothing"
+    await api("DELETE", f"{NODES}/old")
+    await cluster.settle()
+    assert await condition(api, "young") == "False"
     await api("DELETE", f"{NODES}/young")
     await add_node(api, "young")
     await cluster.settle()
     assert (await blocks_of(api))["young"] == ["10.244.10.0/24"]
+
+
+async def condition(api: Api, name: str) -> str:
+    """Has a node no network?"""
+    conditions = (await api("GET", f"{NODES}/{name}"))["status"].get("conditions", ())
+    return next((one["status"] for one in conditions if one["type"] == "NetworkUnavailable"), "")
 
 
 async def test_a_restart_gives_nothing_anew() -> None:
