@@ -41,6 +41,7 @@ pytestmark = [
 OLD, FAR, NEW = (("10.244.1.2", "fd00:10:244:1::2"), ("10.244.2.2", "fd00:10:244:2::2"), ("10.244.1.3", "fd00:10:244:1::3"))
 
 NODE2 = """
+echo 0 > /proc/sys/net/ipv6/conf/default/addr_gen_mode
 ip address add fe80::10/64 dev eth0 nodad
 ip link add node2 type veth peer name eth0 netns {node2}
 ip link set node2 master eth0 up
