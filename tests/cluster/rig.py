@@ -44,7 +44,7 @@ KUBERNETES, DNS = "10.96.0.1", "10.96.0.10"
 ETCD = "/var/lib/etcd"
 SOCKET = "/run/containerd/containerd.sock"
 CONTAINERD_METRICS = "127.0.0.1:1338"
-READY_SECONDS = 60.0
+READY_SECONDS = 120.0
 BRIDGE = f"ip link add br0 type bridge && ip addr add {HUB}/{PREFIX} dev br0 && ip link set br0 up && ip link set lo up"
 KERNEL = {
     "vm/overcommit_memory": 1,

@@ -17,7 +17,7 @@ from tests.cluster import load, versions
 from tests.cluster.podplane import AGENTS, PORT, Installed
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("cluster")]
-NEXT, NEXT_VERSION = "localhost/podplane:next", "99.0.0"
+NEXT = "localhost/podplane:next"
 ECHO = 9000
 RATES = (111.0, 100.0, 333.0)
 """A second: pings to each of three pods, messages of each standing connection, requests; of each of three pods."""
@@ -167,13 +167,13 @@ def test_a_node_that_is_removed_leaves_nothing_on_others_and_joins_with_another_
 
 def test_two_versions_roll_out_and_back_and_nothing_is_lost(three: Installed, tmp_path: Path) -> None:
     archive = tmp_path / "next.tar"
-    versions.write_other(three.rig.archives[0], archive, NEXT, NEXT_VERSION)
+    versions.write_other(three.rig.archives[0], archive, NEXT)
     for node in three.rig.nodes:
         three.rig.load(node, archive)
     changed = ("--namespace=kube-system", "set", "image", AGENTS, f"*={NEXT}")
     undone = ("--namespace=kube-system", "rollout", "undo", AGENTS)
     with under_load(three, NODES) as found:
-        for words, version in ((changed, NEXT_VERSION), (undone, podplane.__version__)):
+        for words, version in ((changed, versions.VERSION), (undone, podplane.__version__)):
             three.kubectl(*words)
             for node in NODES:  # these wait, where there is no agent at the moment
                 three.run(f"new-{node}", node, "serve", str(PORT))
@@ -182,6 +182,8 @@ def test_two_versions_roll_out_and_back_and_nothing_is_lost(three: Installed, tm
             three.ready(*(f"new-{node}" for node in NODES))
             for node in NODES:
                 assert three.ask("front-w1", three.ip(f"new-{node}")) == three.ip("front-w1")
+            said = three.kubectl("--namespace=kube-system", "logs", three.agents()["w1"], "--container=agent")
+            assert "made anew in one transaction: podplane-services" in said
             three.kubectl("delete", "pod", *(f"new-{node}" for node in NODES), "--wait")
     check_load(found)
 
