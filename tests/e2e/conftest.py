@@ -196,7 +196,7 @@ def running(home: pytest.TempPathFactory, *options: str) -> Iterator[Podplane]:
 @contextlib.contextmanager
 def ordinary_users() -> Iterator[Podplane]:
     """The command as `nobody` runs it, with nothing but a folder to write to; only root can become somebody else."""
-    python = _readable_python()
+    python = readable_python()
     if python is None:
         pytest.skip("there is no Python here that anybody may read")
     words = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", python, "-m", "podplane"]
@@ -210,7 +210,7 @@ def ordinary_users() -> Iterator[Podplane]:
             command("down", "--all", "--purge", code=None)
 
 
-def _readable_python() -> str | None:
+def readable_python() -> str | None:
     """This Python, or the machine's own of the same version, if everybody may read it and this checkout."""
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     for candidate in (sys.executable, f"/usr/bin/{version}"):

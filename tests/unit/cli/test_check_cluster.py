@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from podplane.cli.check.cluster import command, on_cluster, place, pods, rights,
 from podplane.cli.check.cluster import policies as own_policies
 from podplane.cli.check.cluster.interruption import ending_in_order, held_off
 from podplane.cli.check.command import check
+from podplane.cli.check.patience import take
 from podplane.cli.check.promises import Party, Probe, Verdict
 from podplane.cli.check.services import Own, Vip
 from podplane.dns import resolv_conf
@@ -78,6 +79,36 @@ def test_of_many_nodes_each_has_one_pod_and_some_have_two() -> None:
 
     assert count(two_on_each=False) == 2 * len(nodes) + pods.TWO_ON + 1
     assert count(two_on_each=True) == 3 * len(nodes) + 1
+
+
+def test_why_a_pod_does_not_run_is_told_by_who_knows_best() -> None:
+    def pod(name: str, **status: Any) -> Object:
+        return {**pods.manifests(["w1"], "i", two_on_each=False)[0], "metadata": {"name": name}, "status": status}
+
+    api = Stored()
+    with place.made(api, "") as here:
+        for one in (
+            pod("refused", phase="Failed", reason="OutOfpods", message="Node didn't have enough resource: pods"),
+            pod("ended", phase="Failed", containerStatuses=[{"name": "first", "state": {"terminated": {"exitCode": 127}}}]),
+            pod(
+                "pulls",
+                phase="Pending",
+                containerStatuses=[{"state": {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off"}}}],
+            ),
+        ):
+            here.create("pods", one)
+        running, lost = pods.started(here)
+    assert not running
+    assert lost["refused"] == "the check's pod refused does not run on w1: Node didn't have enough resource: pods"
+    assert "is it of this version of podplane" in lost["ended"] and lost["ended"].endswith("ended with exit code 127)")
+    assert lost["pulls"] == "the check's pod pulls does not run on w1: Back-off"
+
+
+def test_an_event_says_what_a_node_could_not_do() -> None:
+    waiting = [{"name": "first", "state": {"waiting": {"reason": "ContainerCreating"}}}]
+    pod = {"metadata": {"name": "on-w1", "uid": "u"}, "status": {"phase": "Pending", "containerStatuses": waiting}}
+    assert pods._reason(pod, {"u": "failed to setup network for sandbox"}) == "failed to setup network for sandbox"
+    assert pods._reason(pod, {}) == "it is Pending"
 
 
 # Rights.
@@ -380,3 +411,21 @@ def test_options_without_effect_are_refused(tmp_path: Path) -> None:
     ):
         done = CliRunner().invoke(check, words)
         assert isinstance(done.exception, LabError) and why in str(done.exception), words
+
+
+def test_a_network_without_policies_is_told_in_a_word() -> None:
+    api = Stored()
+    with place.made(api, "") as here:
+        for number, pod in enumerate(PODS):
+            here.create("pods", {"metadata": {"name": pod.name, "labels": {pods.PARTY: f"p{number}"}}, **body(pod)})
+
+        def passes(probes: Iterable[Probe], seconds: float) -> dict[Probe, Any]:
+            return {one: {"ok": True, "seen": {}} for one in probes}
+
+        take(0.01)
+        found = own_policies.prove(here, PODS, AS_NODES, NODE_OBJECTS, passes, deep=False)
+        take(1)
+        assert not here.objects(place.POLICIES)
+    first, *others = found.failures
+    assert first == f"nothing is denied of {len(others)} connections that are to be: does this network enforce NetworkPolicies?"
+    assert len(others) == 5 and found.proved

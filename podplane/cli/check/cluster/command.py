@@ -95,4 +95,8 @@ def _examine(
     count = sum(one.kind == "pod" for one in members)
     everything = wanted.everything or wanted.deep or count <= promises.EVERY_PAIR_UP_TO
     with sessions.probers(here.client, members, pods.PROBER) as (found, refused):
-        return examination.examine(who, found, refused, everything, scene)
+        result = examination.examine(who, found, refused, everything, scene)
+    if not any(one.proved for one in result.verdicts):
+        why = next((failure for one in result.verdicts for failure in one.failures), "nobody says why")
+        raise LabError(f"nothing could be found out: {why}")
+    return result

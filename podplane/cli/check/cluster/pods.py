@@ -30,13 +30,12 @@ PARTY = "podplane.dev/check-party"
 PORT_NAME = "probe"
 TWO_UP_TO, TWO_ON = 32, 3
 """Up to so many nodes have two pods each; of more, so many."""
-WAIT_SECONDS, STALLED_SECONDS, POLL_SECONDS = 120.0, 20.0, 0.5
-"""For pods to run; while none of them comes to it; between two looks."""
+WAIT_SECONDS, STALLED_SECONDS, POLL_SECONDS = 180.0, 60.0, 0.5
+"""For pods to run; while none of them comes to it, as nodes may have to pull the image; between two looks."""
 LIFE_SECONDS = 3600
 """Pods of a check that was killed end of themselves after so long."""
 HOPELESS = (
     "ErrImageNeverPull",
-    "ErrImagePull",
     "ImagePullBackOff",
     "InvalidImageName",
     "CrashLoopBackOff",
@@ -137,11 +136,17 @@ def _reasons(place: Place, missing: Sequence[Object]) -> Iterator[tuple[str, str
     said = _last_events(place) if missing else {}
     for pod in missing:
         name, spec = pod["metadata"]["name"], pod["spec"]
-        why = failure(pod) or said.get(pod["metadata"]["uid"]) or trouble(pod) or f"it is {pod_state(pod)}"
-        if has_ended(pod):
-            why = f"its container ended: is it of this version of podplane, and may it run as it is to? ({why})"
-        about = f"the check's pod {name} does not run on {spec['nodeName']}: {why}"
+        about = f"the check's pod {name} does not run on {spec['nodeName']}: {_reason(pod, said)}"
         yield (spec["nodeName"] if spec.get("hostNetwork") else name), about
+
+
+def _reason(pod: Object, said: Mapping[str, str]) -> str:
+    if message := pod.get("status", {}).get("message"):  # a kubelet that does not admit it
+        return str(message)
+    why = failure(pod) or said.get(pod["metadata"]["uid"]) or trouble(pod) or f"it is {pod_state(pod)}"
+    if has_ended(pod):
+        return f"its container ended: is it of this version of podplane, and may it run as it is to? ({why})"
+    return why
 
 
 def _last_events(place: Place) -> Mapping[str, str]:

@@ -29,6 +29,7 @@ MOST_PODS = 8
 WAIT_SECONDS, POLL_SECONDS = 15.0, 0.3
 """For policies to be in force."""
 BASIC = ("deny", "one-client")
+UNENFORCED = "does this network enforce NetworkPolicies?"
 OTHER_PORT = USUAL_PORT + 1
 Object = dict[str, Any]
 
@@ -96,16 +97,20 @@ def prove(
     if len(some) < 2:
         return verdict
     paths = {pod.name: f"{place.namespace}/{pod.name}" for pod in some}
-    reached = _reached(some, nodes, ask)
+    reached, passed = _reached(some, nodes, ask), list[bool]()
     for wanted in rounds(some, _labels(place), place.namespace, deep=deep):
         for one in wanted:
             place.create(POLICIES, one)
         judged = certain(policies.plan(some, nodes, paths, view(place, node_objects), True), some)
-        judged = {one: said for one, said in judged.items() if (one.source, one.ip) in reached}
-        found = policies.verdict(judged, _in_force(judged, ask))
+        judged = {probe: said for probe, said in judged.items() if (probe.source, probe.ip) in reached}
+        answers = _in_force(judged, ask)
+        place.remove(POLICIES)
+        found = policies.verdict(judged, answers)
         verdict.proved += found.proved
         verdict.failures += found.failures
-        place.remove(POLICIES)
+        passed += [bool(answers.get(probe, {}).get("ok")) for probe, said in judged.items() if not said.allowed]
+    if passed and all(passed):
+        verdict.failures.insert(0, f"nothing is denied of {len(passed)} connections that are to be: {UNENFORCED}")
     return verdict
 
 
