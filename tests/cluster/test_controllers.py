@@ -111,11 +111,25 @@ def test_a_node_that_comes_gets_a_block_that_nobody_has(served: Installed) -> No
         served.ready("third")
         assert served.ask("asking", served.ip("third")) == served.ip("asking")
         served.kubectl("delete", "pod", "third", "--wait")
+        twin_gets_no_pods(served, found["w1"])
     finally:
         served.remove_node("w3")
         configure(served, configured)
         rig.restart("kube-controller-manager")
         served.rolled_out(CONTROLLERS)
+
+
+def twin_gets_no_pods(cluster: Installed, block: str) -> None:
+    """A younger Node with the block of another one."""
+    spec = {"podCIDR": block, "podCIDRs": [block]}
+    cluster.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "twin"}, "spec": spec})
+    try:
+        cluster.rig.until(
+            lambda: "node.kubernetes.io/network-unavailable" in json.dumps(cluster.rig.get("node", "twin")["spec"])
+        )
+        assert "PodCIDRTwice" in cluster.kubectl("describe", "node", "twin")
+    finally:
+        cluster.kubectl("delete", "node", "twin")
 
 
 def blocks(cluster: Installed) -> dict[str, Any]:
