@@ -244,7 +244,7 @@ class Rig:
 
     def ask(self, ip: str, port: int, seconds: int = 3) -> str:
         """What a server tells who asks from the hub, which is no node: the address that it sees; "" when nothing comes for so long."""
-        return self._hub(str(self.program), "ask", ip, str(port), str(seconds), code=None).strip()
+        return self.hub(str(self.program), "ask", ip, str(port), str(seconds), code=None).strip()
 
     def add_node(self, name: str, number: int) -> None:
         """Boot a new node: 192.168.100.1`number`. It is registered when this returns."""
