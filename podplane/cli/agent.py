@@ -37,7 +37,7 @@ def agent(context: click.Context, kubeconfig: str, config: str, node_name: str, 
     try:
         _be_agent(context, kubeconfig, config, node_name, run_dir, dry_run)
     except MachineError as error:
-        if not dry_run:
+        if not dry_run and os.geteuid() == 0:
             _last_words(kubeconfig, node_name, str(error))
         raise
 
@@ -71,7 +71,7 @@ def _last_words(kubeconfig: str, node_name: str, message: str) -> None:
     from podplane.machine.errors import MachineError
     from podplane.machine.node_events import last_words
 
-    with contextlib.suppress(MachineError):
+    with contextlib.suppress(MachineError):  # without access nobody is told
         last_words(access_of(kubeconfig), node_name or socket.gethostname().lower(), f"the agent does not start: {message}")
 
 

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import datetime
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping
 
@@ -21,7 +22,9 @@ log = logging.getLogger(__name__)
 REASON = "NetworkNotReady"
 QUIET_SECONDS = 60.0
 """The same is not written again for so long."""
-LAST_WORDS_SECONDS = 5.0
+LAST_WORDS_SECONDS, BETWEEN_SECONDS = 5.0, 1.0
+"""The API has so long to take an event; a manager that starts the next process at once (sd_notify(3)) is held up for so long."""
+MANAGER = "NOTIFY_SOCKET"
 REMEMBERED = 100
 
 
@@ -70,3 +73,5 @@ def last_words(access: Access, node_name: str, message: str) -> None:
 
     with contextlib.suppress(ApiError, OSError, TimeoutError, RuntimeError, ValueError):
         asyncio.run(write())
+    if MANAGER in os.environ:
+        time.sleep(BETWEEN_SECONDS)

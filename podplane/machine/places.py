@@ -14,11 +14,12 @@ from podplane.kernel.conntrack import zones
 from podplane.kernel.door import Kernel
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.sysctl import read_here
+from podplane.machine.controllers_configuration import HEALTH_PORT
 from podplane.model.config import AGENT_PORT, BESIDE_PORT
 
 MOUNTS = Path("/proc/self/mountinfo")
-OWN = (("tcp", AGENT_PORT), ("tcp", BESIDE_PORT))
-"""At one of these an agent says that it begins."""
+OWN = (("tcp", AGENT_PORT), ("tcp", BESIDE_PORT), ("tcp", HEALTH_PORT))
+"""At one of these an agent says that it begins; controllers may be on a node before its agent."""
 NAMESPACES = ("/run/netns", "/var/run/netns")
 """Where engines mount the network namespaces of pods."""
 EPHEMERAL = "net.ipv4.ip_local_port_range"

@@ -31,7 +31,7 @@ POD_FIELDS = (
     *("hostNetwork", "dnsPolicy", "enableServiceLinks", "priorityClassName", "terminationGracePeriodSeconds", "tolerations"),
     *("nodeSelector", "imagePullSecrets", "securityContext"),
 )
-CONTAINER_FIELDS = ("name", "image", "imagePullPolicy", "securityContext", "volumeMounts")
+CONTAINER_FIELDS = ("name", "image", "imagePullPolicy", "terminationMessagePolicy", "securityContext", "volumeMounts")
 ANNOTATIONS = (BACKENDS, UNDERLAY_MTU, UNDERLAY_MAC, MACHINE, AGENT_PORT_SAID)
 ENDED = ("Succeeded", "Failed")
 RELEASE = "meta.helm.sh/release-name"

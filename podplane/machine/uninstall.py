@@ -49,6 +49,8 @@ SAME = "the network of this machine is as it was before the first start"
 OTHERWISE = "nothing of podplane's is left in the kernel; what is otherwise than before the first start, by others:"
 UNKNOWN = "nothing is known of how this machine was before the first start: nothing of podplane's is left in the kernel"
 """The last line but for differences: what is proved of a machine."""
+INDENT = "  "
+"""Before each difference."""
 ENTAILED = ("forwarding", "accept_redirects")
 """Leaves of sysctls that the kernel changes with the one for forwarding."""
 
@@ -209,4 +211,4 @@ def _compared(before: Snapshot | None, folders: Sequence[str]) -> Iterator[str]:
         yield f"{SAME} ({after.counted()})"
         return
     yield OTHERWISE
-    yield from (f"  {line}" for line in differences)
+    yield from (f"{INDENT}{line}" for line in differences)

@@ -45,14 +45,18 @@ class Installed:
 
     def install(self) -> None:
         """Install as docs/install.md says; all nodes are ready when this returns."""
-        self.kubectl("apply", f"--filename={manifests.DEPLOY}")
-        api = (f"KUBERNETES_SERVICE_HOST={rig.CONTROL}", "KUBERNETES_SERVICE_PORT=6443")
-        self.kubectl("--namespace=kube-system", "set", "env", AGENTS, CONTROLLERS, *api)
+        self.begin_install()
         self.rig.until(lambda: all(map(self.rig.is_ready, self.rig.nodes)))
         self.rolled_out()
 
+    def begin_install(self) -> None:
+        """Bring agents to all nodes, and wait for nothing."""
+        self.kubectl("apply", f"--filename={manifests.DEPLOY}")
+        api = (f"KUBERNETES_SERVICE_HOST={rig.CONTROL}", "KUBERNETES_SERVICE_PORT=6443")
+        self.kubectl("--namespace=kube-system", "set", "env", AGENTS, CONTROLLERS, *api)
+
     def uninstall(self) -> str:
-        """Uninstall as docs/install.md says; what was done on the nodes. No pod is left that needs the network."""
+        """Uninstall by hand, as docs/install.md says; what was done on the nodes. No pod is left that needs the network."""
         self.kubectl("--namespace=kube-system", "delete", AGENTS, "--wait", "--cascade=foreground")
         self.kubectl("apply", f"--filename={manifests.UNINSTALL}")
         self.kubectl("--namespace=kube-system", "rollout", "status", "daemonset/podplane-uninstall", "--timeout=50s")

@@ -17,6 +17,8 @@ STATE = {
     "rules": ("ip", "rule"),
     "permanent neighbours": ("ip", "neigh", "show", "nud", "permanent"),
     "tables": ("nft", "list", "ruleset"),
+    "sockets": ("ss", "-H", "-l", "-n", "-t", "-u"),
+    "mounts": ("sh", "-c", "grep -E ' /(run/netns|var/run/netns|run/podplane|opt/cni|etc/cni)/' /proc/self/mountinfo || true"),
     "sysctls": ("sysctl", "--all", "--pattern", r"^net\."),
 }
 """What is compared, and what shows it."""

@@ -86,6 +86,15 @@ class Machine:
         said, _ = await process.communicate()
         return process.returncode, said.decode()
 
+    async def refused(self, content: dict[str, Any]) -> tuple[int | None, str]:
+        """The exit status of an agent with this configuration, which it can't begin with, and what it says."""
+        self._config.write_text(json.dumps(content))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "podplane", *self._words, env=os.environ, stderr=-1
+        )
+        _, said = await process.communicate()
+        return process.returncode, said.decode()
+
     async def attach(self, name: str) -> tuple[Attachment, Attached]:
         """A pod."""
         request = Attachment(f"c-{name}", name, "default", name, NetworkNamespace.create(self._workers))
@@ -171,6 +180,11 @@ async def hindered(folder: Path) -> None:
             "4 x nft table",
         ):
             assert f" {line}" in said, said
+        code, said = await here.refused({"network": {"cluster_cidrs": ["10.128.0.0/33"]}})
+        assert code == 2 and "10.128.0.0/33" in said and "Traceback" not in said
+        last = [event for event in here.api.events if "the agent does not start: " in event]
+        assert len(last) == 1 and "10.128.0.0/33" in last[0] and '"uid": "node1"' in last[0]
+        here.allow()
         assert shown_all() == before and not here.conflist.exists()
         run("ip addr del 10.200.0.1/24 dev eth1")
         await until(here.conflist.exists)

@@ -85,6 +85,7 @@ volumes:
 {{- end }}
 
 {{- define "podplane.agentFiles" -}}
+terminationMessagePolicy: FallbackToLogsOnError
 securityContext:
   allowPrivilegeEscalation: false
   readOnlyRootFilesystem: true

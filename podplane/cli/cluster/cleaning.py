@@ -35,6 +35,11 @@ class Node(msgspec.Struct, frozen=True):
         return bool(self.proof)
 
     @property
+    def differences(self) -> tuple[str, ...]:
+        """What is otherwise than before, a line each."""
+        return tuple(line for line in self.lines if line.startswith(uninstall.INDENT) and not self.is_same)
+
+    @property
     def is_same(self) -> bool:
         """Is it as it was before the first start?"""
         return self.proof.startswith(uninstall.SAME)
@@ -109,7 +114,7 @@ class Cleaning:
         kind = PLUGIN if states.get(CLEANS, {}).get("terminated", {}).get("exitCode") == 0 else CLEANS
         said = self._log(pod, kind)
         reason = states.get(kind, {}).get("waiting", {}).get("reason") or "it has not begun"
-        return said[-1] if said else reason
+        return said[-1].removeprefix("podplane: ") if said else reason
 
     def _log(self, pod: Object, kind: str) -> list[str]:
         try:

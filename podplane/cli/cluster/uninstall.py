@@ -70,6 +70,8 @@ def _check_pods(client: Any, detach: bool) -> None:
 def _tell(node: Node, prove: bool) -> None:
     if not prove:
         click.echo(f"{node.name}: {node.proof}")
+        for line in node.differences:
+            click.echo(line)
         return
     click.echo(f"{node.name}:")
     for line in node.lines:
