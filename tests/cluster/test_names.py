@@ -147,6 +147,13 @@ def test_the_server_has_no_capability_and_takes_little_memory(names: Names) -> N
         assert int(status["VmRSS"].split()[0]) < MOST_KIB, "of the agent and the name server"
 
 
+def test_servers_tell_how_they_are_who_may_read_them(names: Names) -> None:
+    said = names.rig.podplane("dns", "status", code=None)
+    assert all(f"{node}     answers" in said for node in names.rig.nodes), said
+    found = names.rig.podplane("cluster", "status", code=None)
+    assert "all is well" in found and "ready endpoints" in found, found
+
+
 def test_a_new_version_rolls_out_and_other_nodes_answer_meanwhile(names: Names) -> None:
     names.cluster.kubectl(SYSTEM, "delete", "pod", "coredns", "--wait")
     with names.asked(WEB) as found:

@@ -125,7 +125,7 @@ class Facts:
     name_servers: int | None = None
     """Ready endpoints of the Service kube-system/kube-dns; None: there is no such Service."""
     has_name_servers: bool = False
-    """Has each agent a name server?"""
+    """Do nodes offer name servers of podplane's?"""
     servers: Sequence[Object] = ()
     """What these say of themselves."""
     deployment: Object | None = None

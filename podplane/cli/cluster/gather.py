@@ -17,6 +17,7 @@ from podplane.cli.cluster.facts import AgentPod, ClusterNode, Facts, Object, Unr
 from podplane.cli.cluster.reads import READS, Done, read_all
 from podplane.cli.dns import statuses
 from podplane.cli.nodes import NOT_ASKED, Question, ask, why_silent
+from podplane.dns.node import MANAGED_BY, PODPLANE
 from podplane.kubeapi.errors import ApiError
 from podplane.lab.errors import LabError
 from podplane.machine.cidrs import networks, of_kubeadm
@@ -44,8 +45,7 @@ def facts(client: Any, *, everything: bool) -> Facts:
     client.viewer = values["viewer"] or ""
     nodes = {node.name: node for node in sorted(values["nodes"] or (), key=lambda node: (len(node.name), node.name))}
     pods = tuple(map(_pod, values["pods"] or ()))
-    own = _configured(values["config"] or {})
-    cluster, service = _networks(values, own)
+    cluster, service = _networks(values)
     found = Facts(
         address=client.access.address,
         now=datetime.datetime.now(datetime.UTC),
@@ -58,7 +58,7 @@ def facts(client: Any, *, everything: bool) -> Facts:
         cluster_cidrs=cluster,
         service_cidrs=service,
         name_servers=None if values["dns"] is None else _ready_endpoints(values["slices"] or ()),
-        has_name_servers=bool(_part(own, "dns").get("ips")),
+        has_name_servers=any(map(_is_podplanes, values["slices"] or ())),
         deployment=values["deployment"],
         controllers=_lease(values["controllers"]),
         warnings=tuple(_warned(values["events"] or ())),
@@ -107,32 +107,33 @@ def _why(pod: Object) -> str:
     return ": ".join(filter(None, ("" if state in ("Running", "Pending") else state, tables.trouble(pod))))
 
 
-def _networks(values: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _networks(values: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Those of pods and of Services that the cluster names: agents' own configuration before kubeadm's."""
-    named, kubeadm = _part(own, "network").get("cluster_cidrs"), of_kubeadm(values["kubeadm"] or {})
+    named, kubeadm = _configured(values["config"] or {}).get("cluster_cidrs"), of_kubeadm(values["kubeadm"] or {})
     ranges = networks(text for one in values["ranges"] or () for text in one.get("spec", {}).get("cidrs") or ())
     return networks(map(str, named if isinstance(named, list) else ())) or kubeadm.cluster, ranges or kubeadm.service
 
 
 def _configured(config_map: Object) -> Mapping[str, Any]:
-    """The configuration of agents; {} where there is none, or it makes no sense."""
+    """The networks in the configuration of agents; {} where it names none, or makes no sense."""
     import yaml
 
     try:
         content = yaml.load(str((config_map.get("data") or {}).get("config", "")), Loader=yaml.CSafeLoader)
     except (yaml.YAMLError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _part(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    found = content.get(name)
+    found = content.get("network") if isinstance(content, dict) else None
     return found if isinstance(found, dict) else {}
 
 
 def _ready_endpoints(slices: Iterable[Object]) -> int:
     endpoints = (one for slice_ in slices for one in slice_.get("endpoints") or ())
     return sum((one.get("conditions") or {}).get("ready") is not False for one in endpoints)
+
+
+def _is_podplanes(slice_: Object) -> bool:
+    """Does a node offer its name server by it?"""
+    return (slice_["metadata"].get("labels") or {}).get(MANAGED_BY) == PODPLANE
 
 
 def _lease(found: Object | None) -> Lease | None:

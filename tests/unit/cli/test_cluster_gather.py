@@ -13,6 +13,7 @@ import pytest
 
 from podplane.cli.cluster import gather, reads
 from podplane.cli.cluster.facts import Facts
+from podplane.dns.node import MANAGED_BY, PODPLANE
 from podplane.kubeapi.access import Access
 from podplane.kubeapi.errors import ApiError, NotFound
 from podplane.lab.errors import LabError
@@ -171,7 +172,7 @@ def test_name_servers_are_the_ready_endpoints_of_the_service() -> None:
     client.found["kube-dns"] = {}
     assert read(client).name_servers == 0
     endpoints = [{"conditions": {"ready": True}}, {"conditions": {"ready": False}}, {}]
-    client.objects_by_kind["endpointslices"] = [{"endpoints": endpoints}, {"endpoints": None}]
+    client.objects_by_kind["endpointslices"] = [{"metadata": {}, "endpoints": endpoints}, {"metadata": {}, "endpoints": None}]
     assert read(client).name_servers == 2
 
 
@@ -195,11 +196,11 @@ def test_warnings_are_podplanes_own_the_latest_first() -> None:
     assert [(one.node, one.count) for one in read(client).warnings] == [("w2", 3), ("w1", 1)]
 
 
-def test_where_agents_have_name_servers_these_are_asked_too() -> None:
+def test_where_nodes_offer_name_servers_these_are_asked_too() -> None:
     client = Client()
     read(client)
     assert {port for _, _, port in client.ports} == {AGENT_PORT}
-    client.found["podplane-agent"] = {"data": {"config": "dns: {ips: [10.96.0.10]}"}}
+    client.objects_by_kind["endpointslices"] = [{"metadata": {"labels": {MANAGED_BY: PODPLANE}}, "endpoints": []}]
     found = read(client)
     assert [one["node"] for one in found.servers] == ["w1", "w2", "w3"], "what is no answer of a server is an error"
     assert {port for _, _, port in client.ports} == {AGENT_PORT, NAME_SERVER_PORT}
