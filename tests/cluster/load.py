@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 PATIENCE_SECONDS = 10.0
 SO_RCVBUFFORCE, SOL_RAW, ICMP_FILTER = 33, 255, 1
@@ -167,6 +168,12 @@ def echo(connection: socket.socket) -> None:
             connection.sendall(data)
 
 
+def retransmitted() -> int:
+    """Segments that this network's TCP sent again: what was lost, or answered late."""
+    head, values = (line.split() for line in Path("/proc/self/net/snmp").read_text().splitlines() if line.startswith("Tcp:"))
+    return int(dict(zip(head, values, strict=True))["RetransSegs"])
+
+
 def serve(port: int) -> None:
     """As long as the input is open."""
     listener = socket.create_server(("", port), backlog=64)
@@ -190,7 +197,7 @@ def ask(pings: list[str], streams: list[tuple[str, int]], service: tuple[str, in
         one.start()
     for one in workers:
         one.has_begun.wait(3 * PATIENCE_SECONDS)
-    began = time.monotonic()
+    began, before = time.monotonic(), retransmitted()
     print(flush=True)
     sys.stdin.read()
     seconds = time.monotonic() - began
@@ -201,6 +208,7 @@ def ask(pings: list[str], streams: list[tuple[str, int]], service: tuple[str, in
         kind: sum(one.count for one in workers if one.kind == kind) for kind in ("ping", "stream", "request")
     }
     slowest = {kind: max((one.slowest for one in workers if one.kind == kind), default=0.0) for kind in ("stream", "request")}
+    found["retransmitted"] = retransmitted() - before
     return found | {"seconds": seconds, "slowest": slowest, "wrong": [line for one in workers for line in one.wrong]}
 
 
