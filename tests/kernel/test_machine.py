@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from podplane.agent.agent import Agent
+from podplane.cni import networks
 from podplane.cni.network import Attachment
+from podplane.cni.networks import CONFLIST
 from podplane.kernel.door import Kernel
 from podplane.kernel.namespace import CurrentNamespace, NetworkNamespace, Workers
 from podplane.kernel.opener import KernelOpener
@@ -276,3 +278,34 @@ def test_without_an_api_it_waits_and_says_so_and_nothing_is_changed(tmp_path: Pa
         assert manager.recv(1000) == b"STOPPING=1"
     assert "waiting for the API" in said and "Traceback" not in said
     assert (shown_all(), sysctls()) == before
+
+
+ZONE = """
+nft add table ip zones; nft add chain ip zones out '{ type filter hook output priority raw; }'
+nft add rule ip zones out ct zone set 7
+"""
+
+
+def test_files_sockets_and_zones_of_connection_tracking_are_compared_too(tmp_path: Path) -> None:
+    run(MACHINE)
+    for name in ("05-moved.conf", "98-gone.conf", CONFLIST):
+        (tmp_path / name).write_text("{}")
+    (tmp_path / CONFLIST).write_bytes(networks.configuration())
+    before = snapshot.take(CurrentNamespace(), [str(tmp_path)])
+    assert [line.split()[1] for line in before.objects["file"]] == [f"{tmp_path}/05-moved.conf", f"{tmp_path}/98-gone.conf"]
+    (tmp_path / "98-gone.conf").unlink()
+    (tmp_path / CONFLIST).unlink()
+    (tmp_path / "05-moved.conf").rename(tmp_path / f"05-moved.conf{networks.SAVED}")
+    run(ZONE)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.sendto(b"", ("192.168.1.10", 9))
+    with socket.create_server(("192.168.1.10", 8443)), socket.create_server(("127.0.0.1", 0)):
+        after = snapshot.take(CurrentNamespace(), [str(tmp_path)])
+    found = list(before.differences(after))
+    assert "+ zone 7 of connection tracking" in found and "+ socket tcp 192.168.1.10 port 8443" in found
+    (gone,) = [line for line in found if line[2:].startswith("file")]
+    assert gone.startswith(f"- file {tmp_path}/98-gone.conf (2 bytes, ")
+    assert len([line for line in found if " socket " in line]) == 1, "a port that somebody got by chance is none of podplane's"
+    kinds = {kind: rows for kind, rows in before.objects.items() if kind not in snapshot.PLACES}
+    older = list(snapshot.Snapshot(kinds, before.sysctls).differences(after))
+    assert older == ["+ nf_tables table ip zones"], "of what a former version did not look at nothing is said"
