@@ -118,6 +118,7 @@ def test_nodes_are_migrated_one_after_the_other_and_one_back_and_no_packet_is_lo
     migration.migrate("w1")
     new = {"w1": migration.run("new-w1", "w1")}
     assert "pp" in migration.links("w1") and new["w1"] not in old.values()
+    assert "on cni0 still: 1 pod (default/old-w1)" in cluster.rig.podplane("status", "--node", "w1")
     flows = [migration.ask("new-w1", *old.values()), *(migration.ask(f"old-{name}", new["w1"]) for name in old)]
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "both"}}
     cluster.apply({**service, "spec": {"selector": {"role": "server"}, "ports": [{"port": 80, "targetPort": PORT}]}})

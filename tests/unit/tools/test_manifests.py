@@ -16,7 +16,7 @@ import podplane
 from podplane.cni import install
 from podplane.dns import endpoints
 from podplane.dns.node import SERVICE
-from podplane.machine import capabilities, configuration, controllers_configuration, rbac
+from podplane.machine import capabilities, configuration, controllers_configuration, former, rbac
 from podplane.model.config import AGENT_PORT, BESIDE_PORT, NAME_SERVER_PORT, NetworkConfig
 from podplane.routes import cluster_settings
 from podplane.routes.table import NAMES
@@ -93,6 +93,31 @@ def test_uninstalling_replaces_the_agents() -> None:
     found = objects(manifests.rendered("--set=uninstall=true"))
     assert ("DaemonSet", "podplane-uninstall") in found and ("DaemonSet", "podplane-agent") not in found
     assert ("ConfigMap", "podplane-agent") in found, "it says where things are"
+
+
+@needs_helm
+def test_an_agent_that_migrates_sees_what_host_local_has_given_out_and_can_not_change_it() -> None:
+    found = objects(manifests.rendered("--set=migrateFrom=cni0"))
+    assert configuration.parsed(yaml.safe_load(found["ConfigMap", "podplane-agent"]["data"]["config"])).migrate_from == "cni0"
+    (mount,) = [one for one in agent(found)["volumeMounts"] if one["mountPath"] == str(former.FOLDER)]
+    assert mount["readOnly"]
+    assert next(one for one in pod_of(found)["volumes"] if one["name"] == mount["name"])["hostPath"]["path"] == str(
+        former.FOLDER
+    )
+    with pytest.raises(manifests.Refused, match="migrateFrom"):
+        manifests.rendered("--set=migrateFrom=a/b")
+
+
+@needs_helm
+def test_podplane_is_removed_from_some_nodes_while_agents_run_on_others() -> None:
+    options = (
+        r"--set-string=nodeSelector.example\.com/network=yes",
+        r"--set-string=uninstallNodeSelector.example\.com/network=remove",
+    )
+    found = objects(manifests.rendered(*options))
+    assert pod_of(found)["nodeSelector"] == {"kubernetes.io/os": "linux", "example.com/network": "yes"}
+    gone = found["DaemonSet", "podplane-uninstall"]["spec"]["template"]["spec"]
+    assert gone["nodeSelector"] == {"example.com/network": "remove"}
 
 
 def test_the_deployment_has_the_rules_of_the_agent(deployed: dict[tuple[str, str], Object]) -> None:
