@@ -25,7 +25,7 @@ from podplane.machine.cluster import Cluster, Waiting, waits_for
 from podplane.machine.configuration import Configuration
 from podplane.machine.errors import MachineError
 from podplane.machine.former import Former
-from podplane.machine.preflight import Facts, Preflight, problems
+from podplane.machine.preflight import Preflight, problems
 from podplane.machine.uplink import Uplink
 from podplane.model.objects import Node
 from podplane.state.value import Value
@@ -123,18 +123,22 @@ class Surroundings:
         if self._preflight is not None and (why := await self._preflight.one.problem(node, values)):
             raise MachineError(why)
         made = self._made(await self._uplink(node, values), node)
-        facts = await self._look_around(made, node, values)
-        if facts is None or facts.is_in_place:
-            self._tell_in_the_way(facts)
+        found, is_in_place = await self._look_around(made, node, values)
+        if is_in_place:
+            self._tell_in_the_way(found)
             return made, ()
-        return made, problems(facts)
+        return made, found
 
-    async def _look_around(self, made: Settings, node: Node, values: Iterable[Value]) -> Facts | None:
+    async def _look_around(self, made: Settings, node: Node, values: Iterable[Value]) -> tuple[list[str], bool]:
+        """What is in the way, and whether the network of the node is in place."""
         if self._preflight is None:
-            return None
+            return [], True
         pods = tuple(self._pods(made))
         former = pods if self._configuration.migrate_from else ()  # its links and routes are of the same addresses
-        return await self._preflight.look(made.network, pods, node, values, (*self._configuration.allow_overlaps, *former))
+        facts = await self._preflight.look(made.network, pods, node, values, (*self._configuration.allow_overlaps, *former))
+        return await asyncio.to_thread(
+            lambda: (problems(facts), facts.is_in_place)
+        )  # of thousands of blocks it is long for a turn
 
     def _pods(self, made: Settings) -> Iterable[str]:
         """The networks of pods; where they are made of blocks, which are what counts, these."""
@@ -142,8 +146,7 @@ class Surroundings:
             return made.network.cluster_cidrs
         return dict.fromkeys(block for one in self._cluster.caches.nodes.objects.values() for block in one.spec.pod_cidrs)
 
-    def _tell_in_the_way(self, facts: Facts | None) -> None:
-        found = [] if facts is None else problems(facts)
+    def _tell_in_the_way(self, found: list[str]) -> None:
         for line in (one for one in found if one not in self.in_the_way):
             log.warning("%s", line)
             self._tell(line)
@@ -264,7 +267,8 @@ class Surroundings:
         values = list(await asyncio.to_thread(self._values))
         try:
             wanted = self._made(await self._uplink(node, values), node)
-            self._tell_in_the_way(await self._look_around(wanted, node, values))
+            found, _ = await self._look_around(wanted, node, values)
+            self._tell_in_the_way(found)
         except MachineError as error:
             if str(error) != told:
                 log.warning("uplink: %s", error)

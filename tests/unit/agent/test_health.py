@@ -117,6 +117,15 @@ async def test_a_node_is_ready_while_pods_can_be_attached(health: Health) -> Non
     assert (reply.status, reply.body) == (503, b"there is no Node node1 now: pods are attached once it is registered\n")
 
 
+async def test_a_node_whose_machine_is_not_fit_is_not_ready_and_lives(health: Health) -> None:
+    health.health.machine_unready = lambda: "two machines are the Node node1"
+    reply = await health.ask("/readyz")
+    assert (reply.status, reply.body) == (503, b"two machines are the Node node1\n")
+    assert (await health.ask("/livez")).status == 200, "its network goes on"
+    health.health.machine_unready = str
+    assert (await health.ask("/readyz")).status == 200
+
+
 async def test_a_node_without_a_route_to_any_other_is_not_ready(health: Health, monkeypatch: pytest.MonkeyPatch) -> None:
     odd, real = {"node2", "node3"}, ways.why_not
 
