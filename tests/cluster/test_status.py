@@ -60,7 +60,7 @@ def test_other_commands_read_agents_of_the_cluster_too(cluster: Installed) -> No
 def rules() -> Iterator[tuple[str, dict[str, Any]]]:
     """Namespace ("": all) and rule, of each row of the page's table of rights."""
     _, _, rest = PAGE.read_text().partition("**Rights**")
-    for line in rest.partition("\n\nThe last two")[0].splitlines():
+    for line in rest.partition("\n\nAgents are asked")[0].splitlines():
         cells = [one.strip() for one in line.split("|")[1:-1]]
         if len(cells) != 3 or cells[0] in ("verbs", "---"):
             continue
