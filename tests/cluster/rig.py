@@ -328,6 +328,23 @@ class Rig:
             "--v=2",
         )
 
+    def start_proxy(self, node: str) -> Program:
+        """A kube-proxy of the mode nftables on a node. It is no part of a cluster by default."""
+        machine, user = self.nodes[node], "kube-proxy"
+        settings = {
+            "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+            "kind": "KubeProxyConfiguration",
+            "mode": "nftables",
+            "hostnameOverride": node,
+            "clientConnection": {"kubeconfig": str(self._authority.kubeconfig(user, f"system:{user}"))},
+            "clusterCIDR": PODS,
+            "oomScoreAdj": 0,
+            "conntrack": {"maxPerCore": 0, "min": 0},
+        }
+        config = machine.logs / "kube-proxy.json"
+        config.write_text(json.dumps(settings))
+        return machine.start(_path(user), f"--config={config}")
+
     def until(self, is_so: Callable[[], object], seconds: float = READY_SECONDS) -> None:
         """Wait for something."""
         end = time.monotonic() + seconds
