@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from podplane.kubeapi.errors import AlreadyExists, ApiError, NotFound
+from podplane.kubeapi.errors import ApiError, NotFound
 from podplane.lab.errors import LabError
 from podplane.machine import removal, uninstall
 from podplane.machine.removal import AGENT, CLEANS, NAMESPACE, PLUGIN, UNINSTALL
@@ -70,15 +70,18 @@ class Cleaning:
             cleans = removal.daemonset(agents, detach=detach)
         except KeyError as error:
             raise LabError(f"{error.args[0]}: what is that? Remove it as docs/install.md says") from None
-        with contextlib.suppress(NotFound):
-            self._client.delete(SETS, NAMESPACE, AGENT, policy="Background")
+        for name in (AGENT, UNINSTALL):  # one that is there already may be for some nodes alone
+            with contextlib.suppress(NotFound):
+                self._client.delete(SETS, NAMESPACE, name, policy="Background")
         end = self._clock() + seconds
-        while self._set(AGENT) is not None or any(self._runs(one) for one in self._pods(AGENTS)):
+        while any(map(self._set, (AGENT, UNINSTALL))) or any(self._runs(one) for one in self._all_pods()):
             if self._clock() > end:
                 raise LabError(f"the agents' pods do not end within {seconds:g} s: kubectl -n {NAMESPACE} get pods -l {AGENTS}")
             self._sleep(POLL_SECONDS)
-        with contextlib.suppress(AlreadyExists):
-            self._client.create(SETS, NAMESPACE, cleans)
+        self._client.create(SETS, NAMESPACE, cleans)
+
+    def _all_pods(self) -> list[Object]:
+        return [*self._pods(AGENTS), *self._pods(SELECTED)]
 
     def _runs(self, pod: Object) -> bool:
         """Does it run on a node that is there? Of one that is away nobody knows, and it will be told to end when it is back."""

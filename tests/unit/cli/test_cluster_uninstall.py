@@ -47,6 +47,7 @@ class FakeApi:
 
     def create(self, resource: str, namespace: str, body: dict[str, Any]) -> None:
         assert (*SETS, removal.AGENT) not in self.there, "agents are still there"
+        assert (resource, namespace, body["metadata"]["name"]) not in self.there
         status = {"desiredNumberScheduled": len(self.nodes), "observedGeneration": 1}
         self.there[resource, namespace, body["metadata"]["name"]] = {**body, "status": status}
 
@@ -97,6 +98,14 @@ def test_all_goes_and_each_node_is_compared(monkeypatch: pytest.MonkeyPatch) -> 
     assert "2 of 2 nodes as before" in done.output and not api.there
     assert api.deleted.index("podplane-controllers") < api.deleted.index(removal.AGENT) < api.deleted.index(removal.UNINSTALL)
     assert [name for name, _ in api.patched] == ["w1", "w2"]
+
+
+def test_what_cleans_some_nodes_gives_way_to_what_cleans_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    api = FakeApi([node("w1"), node("w2")], {"w1": SAME, "w2": SAME})
+    api.there[(*SETS, removal.UNINSTALL)] = {"spec": {"for": "w1 alone"}, "status": {"observedGeneration": 1}}
+    done = run(api, monkeypatch)
+    assert done.exit_code == 0 and "2 of 2 nodes" in done.output and not api.there
+    assert api.deleted.count(removal.UNINSTALL) == 2
 
 
 def test_twice_is_fine(monkeypatch: pytest.MonkeyPatch) -> None:
