@@ -20,7 +20,7 @@ from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import AlreadyExists, Conflict, NotFound
 from podplane.kubeapi.keeping import HIGHEST_SECONDS, keep
 from podplane.kubeapi.retry import FailureLog
-from podplane.model.service import EndpointSlice
+from podplane.model.service import Endpoint, EndpointSlice
 from podplane.model.view import View
 
 log = logging.getLogger(__name__)
@@ -40,6 +40,8 @@ class NameServerEndpoints(msgspec.Struct, eq=False):
     is_served: bool
     answers: bool | None = None
     """Does the name server answer? Nothing is written before that is known."""
+    ends: bool = False
+    """Does it end, and answer what is asked until then?"""
     _wake: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
 
     def changed(self) -> None:
@@ -57,9 +59,18 @@ class NameServerEndpoints(msgspec.Struct, eq=False):
     @property
     def is_offered(self) -> bool:
         """Does the Service lead to this node's server still, as far as is known here?"""
+        return any(end.is_ready for end in self._known)
+
+    @property
+    def is_in_use(self) -> bool:
+        """May what was led here before go on, likewise?"""
+        return any(end.serves for end in self._known)
+
+    @property
+    def _known(self) -> list[Endpoint]:
         known = self.view.slices.get(SERVICE) or {}
         own = (known.get(f"{NAMESPACE}/{name}") for name in self._names)
-        return any(end.is_ready for slice_ in own if slice_ is not None for end in slice_.endpoints or ())
+        return [end for slice_ in own if slice_ is not None for end in slice_.endpoints or ()]
 
     async def run(self) -> None:
         """Keep them until cancelled."""
@@ -78,7 +89,7 @@ class NameServerEndpoints(msgspec.Struct, eq=False):
         node, is_served = self.view.registered, self.is_served and self.view.may_answer_names
         if is_served and (node is None or self.answers is None):
             return
-        wanted = endpoints.wanted(node, answers=bool(self.answers)) if node is not None and is_served else {}
+        wanted = endpoints.wanted(node, answers=bool(self.answers), ends=self.ends) if node is not None and is_served else {}
         known, foreign = self.view.slices.get(SERVICE) or {}, ""
         for name in self._names:
             try:

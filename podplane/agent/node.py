@@ -358,15 +358,16 @@ class NodeAgent:
             selectors and not selectors.isdisjoint(agent.selectors)
         )
 
-    def name_server_changed(self, *, answers: bool) -> None:
-        """The node's own name server answers now, or does not; before the first call it is taken to be about to.
+    def name_server_changed(self, *, answers: bool, ends: bool = False) -> None:
+        """The node's own name server answers now, or does not; before the first call it is taken to be about to. One that `ends`
+        answers for a while what is asked yet: questions that are on their way keep the translation of their answers.
 
         Peers are told before its pods are led to them, so that nodes whose servers go at the same time don't send pods to each other.
         """
         self._name_server_answers = answers
         if not self.has_agent:
             return
-        self.endpoints.answers = answers
+        self.endpoints.answers, self.endpoints.ends = answers, ends
         self.endpoints.changed()
         if answers:
             self.agent.name_server_changed(is_here=True)
@@ -378,6 +379,11 @@ class NodeAgent:
     def is_name_server_offered(self) -> bool:
         """Are other nodes led to the node's own name server, as far as is known here?"""
         return self.has_agent and self.endpoints.is_offered
+
+    @property
+    def is_name_server_in_use(self) -> bool:
+        """May what they were led to there before go on, likewise?"""
+        return self.has_agent and self.endpoints.is_in_use
 
     def names_changed(self, *, may_answer: bool) -> None:
         """The cluster's DNS is podplane's to answer now, or is not: then nothing of it is on the node, nor offered to others."""

@@ -37,15 +37,16 @@ def name_of(node: str, version: int) -> str:
     return f"{name[: NAME_LENGTH - 1 - DIGEST_LENGTH].rstrip('.-')}-{digest}"
 
 
-def wanted(node: Node, *, answers: bool) -> dict[str, Manifest]:
-    """The slices that a node shall have, by name; `answers`: its name server does."""
+def wanted(node: Node, *, answers: bool, ends: bool = False) -> dict[str, Manifest]:
+    """The slices that a node shall have, by name; `answers`: its name server does; `ends`: it answers what is asked yet, and is to be asked
+    nothing new (KEP-1672)."""
     blocks = map(ipaddress.ip_network, node.spec.pod_cidrs)
     gateways = {block.version: str(block.network_address + 1) for block in blocks}
     name = node.metadata.name
-    return {name_of(name, v): _slice(node, name_of(name, v), v, gateways[v], answers) for v in VERSIONS if v in gateways}
+    return {name_of(name, v): _slice(node, name_of(name, v), v, gateways[v], answers, ends) for v in VERSIONS if v in gateways}
 
 
-def _slice(node: Node, name: str, version: int, address: str, answers: bool) -> Manifest:
+def _slice(node: Node, name: str, version: int, address: str, answers: bool, ends: bool) -> Manifest:
     owner = {"apiVersion": "v1", "kind": "Node", "name": node.metadata.name, "uid": node.metadata.uid}
     return {
         "metadata": {
@@ -57,7 +58,7 @@ def _slice(node: Node, name: str, version: int, address: str, answers: bool) -> 
         "endpoints": [
             {
                 "addresses": [address],
-                "conditions": {"ready": answers, "serving": answers, "terminating": False},
+                "conditions": {"ready": answers and not ends, "serving": answers or ends, "terminating": ends},
                 "nodeName": node.metadata.name,
                 "hints": {"forNodes": [{"name": node.metadata.name}]},
             }

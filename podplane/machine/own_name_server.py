@@ -46,8 +46,10 @@ AWAY_SECONDS = 2.0
 """A process that was away for so long is said not to answer: a new one is there sooner, unless it waits for the API."""
 SETTLE_SECONDS = 5.0
 """The agent waits so long for the process before it says that it is ready: others' servers answer meanwhile, if there are any."""
-LOOK_SECONDS, TOLD_LOOKS = 0.05, 100
+LOOK_SECONDS, TOLD_LOOKS = 0.05, 50
 """A server that is to end looks so often, and so many times at most, whether the API has it that other nodes are not to ask it."""
+ANSWERED_SECONDS = 1.0
+"""After so long nothing is under way of what nodes asked here before they knew better."""
 RETRY_SECONDS = 5.0
 """From one try to open sockets to the next."""
 RESOLV_CONF = Path("/etc/resolv.conf")
@@ -77,7 +79,7 @@ class OwnNameServer:
         self._concerned = caches.services.index(lambda one: (SERVICE,) if standing.concerns(one, self._dns) else ())
         self._opened: tuple[tuple[str, ...], tuple[str, ...]] | None = None
         """Addresses of the node where questions are answered, and where the server is told about."""
-        self._is_ending = False
+        self._is_ending = self._is_leaving = False
         self._wake, self._settled = asyncio.Event(), asyncio.Event()
         self.problem = ""
         """Why names are not answered here."""
@@ -143,13 +145,22 @@ class OwnNameServer:
             await self._leave()
 
     async def _leave(self) -> None:
-        """Nodes are told first; who has seen that asks others, and what they ask until then, and for a while more, is still answered."""
-        self._agent.name_server_changed(answers=False)
+        """First nothing new is led here; then, what was is answered by now, nothing at all is. Until all nodes know it, it answers."""
+        self._is_leaving = True
+        self._answers(self._agent.name, False)
+        await self._known(lambda: not self._agent.is_name_server_offered)
+        await asyncio.sleep(ANSWERED_SECONDS)
+        self._is_leaving = False
+        self._answers(self._agent.name, False)
+        await self._known(lambda: not self._agent.is_name_server_in_use)
+        await self._keeper.stop(self._agent.name)
+
+    async def _known(self, is_so: Callable[[], bool]) -> None:
+        """Wait until the API has told it, but not for long."""
         for _ in range(TOLD_LOOKS):
-            if not self._agent.is_name_server_offered:
+            if is_so():
                 break
             await asyncio.sleep(LOOK_SECONDS)
-        await self._keeper.stop(self._agent.name)
 
     def _open(self) -> str:
         """Have sockets at the node's addresses; why that can't be."""
@@ -173,7 +184,7 @@ class OwnNameServer:
         return ""
 
     def _answers(self, node: str, answers: bool) -> None:
-        self._agent.name_server_changed(answers=answers)
+        self._agent.name_server_changed(answers=answers, ends=self._is_leaving)
         if answers:
             self._settled.set()
 

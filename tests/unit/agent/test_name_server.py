@@ -125,6 +125,22 @@ async def test_a_change_is_one_write_of_each_slice(rig: Rig) -> None:
     assert await rig.turn() == [f"PATCH {name}" for name in NAMES]
 
 
+async def test_one_that_ends_serves_what_is_asked_yet(rig: Rig) -> None:
+    await rig.turn()
+    await rig.look()
+    assert rig.endpoints.is_offered
+    rig.endpoints.answers, rig.endpoints.ends = False, True
+    assert await rig.turn() == [f"PATCH {name}" for name in NAMES]
+    conditions = (await rig.get(NAMES[0]))["endpoints"][0]["conditions"]
+    assert conditions == {"ready": False, "serving": True, "terminating": True}
+    await rig.look()
+    assert not rig.endpoints.is_offered and rig.endpoints.is_in_use
+    rig.endpoints.ends = False
+    await rig.turn()
+    await rig.look()
+    assert not rig.endpoints.is_in_use
+
+
 async def test_nothing_is_written_before_it_is_known_whether_it_answers(rig: Rig) -> None:
     rig.endpoints.answers = None
     assert await rig.turn() == []
