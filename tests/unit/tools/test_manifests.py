@@ -276,10 +276,12 @@ def test_the_service_of_the_dns_selects_nothing_and_has_the_address_that_is_answ
 
 
 @needs_helm
-def test_an_existing_dns_is_taken_over_as_it_is_and_only_when_that_is_told() -> None:
+def test_where_there_is_no_service_of_the_dns_the_chart_has_it_whether_or_not_it_is_to_take_over() -> None:
+    """That of others is left alone, and its own kept, by `lookup`, for which there is a cluster in tests/cluster alone."""
     assert ("Service", "kube-dns") not in objects(manifests.rendered())
+    assert ("Service", "kube-dns") not in objects(manifests.rendered("--set=dns.takeOver=true"))
     found = objects(manifests.rendered("--set=dns.enabled=true", "--set=dns.takeOver=true", "--set=dns.ips={10.43.0.10}"))
-    assert ("Service", "kube-dns") not in found
+    assert found["Service", "kube-dns"]["spec"]["clusterIP"] == "10.43.0.10"
     content = yaml.safe_load(found["ConfigMap", "podplane-agent"]["data"]["config"])
     assert content["dns"] == {"domain": "cluster.local", "ips": ["10.43.0.10"], "take_over": True}
     both = objects(manifests.rendered("--set=dns.enabled=true", "--set=dns.ips={10.96.0.10,fd00::a}"))
