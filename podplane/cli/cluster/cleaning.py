@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import msgspec
 
+from podplane.cli.cluster.many import each
+from podplane.cli.cluster.reads import all_nodes, paged
 from podplane.kubeapi.errors import ApiError, NotFound
 from podplane.lab.errors import LabError
 from podplane.machine import removal, uninstall
@@ -52,6 +54,8 @@ class Cleaning:
         self, client: Any, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
     ) -> None:
         self._client, self._clock, self._sleep = client, clock, sleep
+        self._done = dict[str, Node]()
+        """By the pod that cleaned it: what it wrote is read once."""
 
     def installed(self) -> tuple[Object | None, Object | None]:
         """The DaemonSets: of agents, and what cleans nodes."""
@@ -74,87 +78,99 @@ class Cleaning:
             with contextlib.suppress(NotFound):
                 self._client.delete(SETS, NAMESPACE, name, policy="Background")
         end = self._clock() + seconds
-        while any(map(self._set, (AGENT, UNINSTALL))) or any(self._runs(one) for one in self._all_pods()):
+        while any(map(self._set, (AGENT, UNINSTALL))) or self._runs():
             if self._clock() > end:
                 raise LabError(f"the agents' pods do not end within {seconds:g} s: kubectl -n {NAMESPACE} get pods -l {AGENTS}")
             self._sleep(POLL_SECONDS)
         self._client.create(SETS, NAMESPACE, cleans)
 
-    def _all_pods(self) -> list[Object]:
-        return [*self._pods(AGENTS), *self._pods(SELECTED)]
-
-    def _runs(self, pod: Object) -> bool:
-        """Does it run on a node that is there? Of one that is away nobody knows, and it will be told to end when it is back."""
-        return pod["spec"].get("nodeName") not in self.away()
+    def _runs(self) -> bool:
+        """Is there a pod on a node that is not away? Of one that is away nobody knows, and it will be told to end when it is back."""
+        on = {one["spec"].get("nodeName") for labels in (AGENTS, SELECTED) for one in self._pods(labels)}
+        return bool(on) and not on <= self.away()
 
     def _pods(self, labels: str) -> list[Object]:
-        found: list[Object] = self._client.objects("pods", NAMESPACE, labelSelector=labels)
-        return found
+        return paged(self._client, "pods", NAMESPACE, labelSelector=labels)
 
     def away(self) -> set[str]:
         """Nodes whose kubelet says nothing."""
-        return {one["metadata"]["name"] for one in self._client.objects("nodes") if _status(one, "Ready") == "Unknown"}
+        return {one.name for one in all_nodes(self._client) if one.condition("Ready").status in ("", "Unknown")}
 
-    def nodes(self) -> list[Node]:
-        """Those that are to be cleaned, each as it is now."""
-        away = self.away()
+    def _look(self) -> tuple[list[Node], dict[str, Object]]:
+        """The nodes that are done, and of the others the pods that clean them. A log is read when its node gets done, and never again."""
         pods = {one["spec"].get("nodeName") or _wanted(one): one for one in self._pods(SELECTED)}
-        found = [self._node(name, pod, is_away=name in away) for name, pod in pods.items() if name]
-        return sorted(found, key=lambda one: one.name)
+        pods.pop("", None)
+        new = [name for name, pod in pods.items() if _is_done(pod) and pod["metadata"]["name"] not in self._done]
+        for name, node in zip(new, each(self._client, new, lambda client, name: _done(client, name, pods[name])), strict=True):
+            self._done[pods[name]["metadata"]["name"]] = node
+        done = [self._done[pod["metadata"]["name"]] for pod in pods.values() if _is_done(pod)]
+        return done, {name: pod for name, pod in pods.items() if not _is_done(pod)}
 
-    def _node(self, name: str, pod: Object, *, is_away: bool) -> Node:
-        states = {one["name"]: one.get("state", {}) for one in pod.get("status", {}).get("initContainerStatuses") or ()}
-        ended = {kind for kind, state in states.items() if state.get("terminated", {}).get("exitCode") == 0}
-        if {CLEANS, PLUGIN} <= ended:
-            said = [line for kind in (CLEANS, PLUGIN) for line in self._log(pod, kind)]
-            return Node(name, _proof(said), tuple(said))
-        if is_away:
-            return Node(name, lines=("it is away: its kubelet says nothing",))
-        return Node(name, lines=(self._why(pod, states),))
-
-    def _why(self, pod: Object, states: Mapping[str, Object]) -> str:
-        """Why it is not done yet."""
-        kind = PLUGIN if states.get(CLEANS, {}).get("terminated", {}).get("exitCode") == 0 else CLEANS
-        said = self._log(pod, kind)
-        reason = states.get(kind, {}).get("waiting", {}).get("reason") or "it has not begun"
-        return said[-1].removeprefix("podplane: ") if said else reason
-
-    def _log(self, pod: Object, kind: str) -> list[str]:
-        try:
-            text: str = self._client.logs(NAMESPACE, pod["metadata"]["name"], kind)
-        except ApiError:
-            return []
-        return text.splitlines()
+    def _left(self, pods: Mapping[str, Object], away: Collection[str]) -> list[Node]:
+        """Those that are not done, with why."""
+        silent = ("it is away: its kubelet says nothing",)
+        asked = [name for name in pods if name not in away]
+        why = each(self._client, asked, lambda client, name: Node(name, lines=(_why(client, pods[name]),)))
+        return [*why, *(Node(name, lines=silent) for name in pods if name in away)]
 
     def wait(self, seconds: float, tell: Callable[[Node], None]) -> list[Node]:
         """Until all nodes are clean, or so long; `tell` each that is done."""
         end, told = self._clock() + seconds, set[str]()
         while True:
-            nodes = self.nodes()
-            for one in nodes:
-                if one.is_done and one.name not in told:
+            done, left = self._look()
+            for one in done:
+                if one.name not in told:
                     told.add(one.name)
                     tell(one)
             cleans = self._set(UNINSTALL)
             wanted = (cleans or {}).get("status", {}).get("desiredNumberScheduled", 0)
             seen = (cleans or {}).get("status", {}).get("observedGeneration", 0)
-            if seen and len(nodes) >= wanted and all(one.is_done for one in nodes):
-                return nodes
-            left = [one for one in nodes if not one.is_done]
-            if self._clock() > end or (seen and left and {one.name for one in left} <= self.away()):
-                return nodes
+            is_all = seen and not left and len(done) >= wanted
+            away = self.away() if left else set[str]()
+            if is_all or self._clock() > end or (seen and left and left.keys() <= away):
+                return sorted((*done, *self._left(left, away)), key=lambda one: one.name)
             self._sleep(POLL_SECONDS)
+
+
+def _states(pod: Object) -> dict[str, Object]:
+    return {one["name"]: one.get("state", {}) for one in pod.get("status", {}).get("initContainerStatuses") or ()}
+
+
+def _has_ended(state: Object) -> bool:
+    return bool(state.get("terminated", {}).get("exitCode") == 0)
+
+
+def _is_done(pod: Object) -> bool:
+    states = _states(pod)
+    return all(_has_ended(states.get(kind, {})) for kind in (CLEANS, PLUGIN))
+
+
+def _done(client: Any, name: str, pod: Object) -> Node:
+    said = [line for kind in (CLEANS, PLUGIN) for line in _log(client, pod, kind)]
+    return Node(name, _proof(said), tuple(said))
+
+
+def _why(client: Any, pod: Object) -> str:
+    """Why it is not done yet."""
+    states = _states(pod)
+    kind = PLUGIN if _has_ended(states.get(CLEANS, {})) else CLEANS
+    said = _log(client, pod, kind)
+    reason = states.get(kind, {}).get("waiting", {}).get("reason") or "it has not begun"
+    return said[-1].removeprefix("podplane: ") if said else reason
+
+
+def _log(client: Any, pod: Object, kind: str) -> list[str]:
+    try:
+        text: str = client.logs(NAMESPACE, pod["metadata"]["name"], kind)
+    except ApiError:
+        return []
+    return text.splitlines()
 
 
 def _proof(lines: list[str]) -> str:
     """The line that compares; where the log is not to be had, nothing is known."""
     known = (uninstall.SAME, uninstall.OTHERWISE, uninstall.UNKNOWN)
     return next((line for line in lines if line.startswith(known)), uninstall.UNKNOWN)
-
-
-def _status(node: Mapping[str, Any], kind: str) -> str:
-    conditions = node.get("status", {}).get("conditions") or ()
-    return next((one["status"] for one in conditions if one["type"] == kind), "Unknown")
 
 
 def _wanted(pod: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from podplane.cli.cluster.facts import NodePage, Object
+from podplane.cli.cluster.facts import ClusterNode, NodePage, Object
 from podplane.cli.names import some
 from podplane.cli.waiting import Waiting
 from podplane.kubeapi.errors import ApiError, NotFound
@@ -54,8 +54,9 @@ class Done(NamedTuple):
     took: float
 
 
-def _nodes(client: Client) -> list[Any]:
-    found, continuation = [], ""
+def all_nodes(client: Client) -> list[ClusterNode]:
+    """In pages."""
+    found, continuation = list[ClusterNode](), ""
     while True:
         page = NODE_PAGES.decode(client.raw("nodes", limit=PAGE, **{"continue": continuation}))
         found += page.items
@@ -64,10 +65,11 @@ def _nodes(client: Client) -> list[Any]:
 
 
 def _pods(client: Client) -> list[Object]:
-    return _paged(client, "pods", SYSTEM, labelSelector="app.kubernetes.io/name=podplane,app.kubernetes.io/component=agent")
+    return paged(client, "pods", SYSTEM, labelSelector="app.kubernetes.io/name=podplane,app.kubernetes.io/component=agent")
 
 
-def _paged(client: Client, resource: str, namespace: str, **query: str) -> list[Object]:
+def paged(client: Client, resource: str, namespace: str = "", **query: str) -> list[Object]:
+    """The objects of a resource, of one namespace or of all, in pages."""
     found, continuation = [], ""
     while True:
         page = msgspec.json.decode(client.raw(resource, namespace, limit=PAGE, **query, **{"continue": continuation}))
@@ -87,11 +89,11 @@ def _events(client: Client) -> list[Object]:
 
 
 def _slices(client: Client) -> list[Object]:
-    return _paged(client, "endpointslices.discovery.k8s.io", SYSTEM, labelSelector=f"kubernetes.io/service-name={DNS}")
+    return paged(client, "endpointslices.discovery.k8s.io", SYSTEM, labelSelector=f"kubernetes.io/service-name={DNS}")
 
 
 READS: Mapping[str, Read] = {
-    "nodes": Read("list", "nodes", "", _nodes, "", is_optional=False),
+    "nodes": Read("list", "nodes", "", all_nodes, "", is_optional=False),
     "version": Read("get", "/version", "", lambda client: client.version(), "the version of the API server"),
     "daemon_set": Read("get", "daemonsets.apps", SYSTEM, _get("daemonsets.apps", AGENTS), "whether a rollout is under way"),
     "pods": Read("list", "pods", SYSTEM, _pods, "which nodes have an agent, and how it is"),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from podplane.cli.cluster.cleaning import Cleaning, Node
+from podplane.cli.cluster.many import each
+from podplane.cli.cluster.reads import paged
 from podplane.cli.options import connect_only, kubeconfig
 from podplane.cli.where import OfKubeconfig
 from podplane.kubeapi.errors import ApiError, NotFound
@@ -62,7 +64,7 @@ def uninstall(where: OfKubeconfig, prove: bool, detach: bool, seconds: float) ->
 
 
 def _check_pods(client: Any, detach: bool) -> None:
-    pods = removal.on_the_network(client.objects("pods"))
+    pods = removal.on_the_network(paged(client, "pods"))
     if pods and not detach:
         raise LabError(removal.refusal(pods))
 
@@ -105,28 +107,29 @@ def _clean_api(client: Any, release: str) -> Iterator[str]:
 
 
 def _clean_nodes(client: Any) -> Iterator[str]:
-    count = 0
-    for node in client.objects("nodes"):
-        name, changed = node["metadata"]["name"], False
-        with contextlib.suppress(NotFound):
-            if body := removal.without_annotations(node):
-                client.patch("nodes", "", name, body)
-                changed = True
-            if body := removal.without_condition(node):
-                client.patch_list("nodes", "", name, body, STRATEGIC_PATCH, "status")
-                changed = True
-            if operations := removal.without_taint(node):
-                client.patch_list("nodes", "", name, operations, JSON_PATCH)
-                changed = True
-        count += changed
-    if count:
+    if count := sum(each(client, paged(client, "nodes"), _clean_node)):
         yield f"marks of {counted(count, 'node')}"
 
 
+def _clean_node(client: Any, node: dict[str, Any]) -> bool:
+    """Was there anything of podplane's on it?"""
+    name, changed = node["metadata"]["name"], False
+    with contextlib.suppress(NotFound):
+        if body := removal.without_annotations(node):
+            client.patch("nodes", "", name, body)
+            changed = True
+        if body := removal.without_condition(node):
+            client.patch_list("nodes", "", name, body, STRATEGIC_PATCH, "status")
+            changed = True
+        if operations := removal.without_taint(node):
+            client.patch_list("nodes", "", name, operations, JSON_PATCH)
+            changed = True
+    return changed
+
+
 def _selected(client: Any, resource: str, labels: str) -> Iterator[str]:
-    found: Iterable[Any] = client.objects(resource, labelSelector=labels)
-    names = [one["metadata"] for one in found]
-    gone = sum(_delete(client, resource, one["namespace"], one["name"]) for one in names)
+    names = [one["metadata"] for one in paged(client, resource, labelSelector=labels)]
+    gone = sum(each(client, names, lambda own, one: _delete(own, resource, one["namespace"], one["name"])))
     if gone:
         yield counted(gone, resource.partition(".")[0].removesuffix("s"))
 

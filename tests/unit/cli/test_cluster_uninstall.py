@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
@@ -38,6 +41,7 @@ class FakeApi:
             if resource != "daemonsets.apps":
                 self.there[resource, namespace, name] = {"metadata": {"name": name, "namespace": namespace}}
         self.deleted: list[str] = []
+        self.asked = Counter[str]()
         self.patched: list[Any] = []
 
     def get(self, resource: str, namespace: str, name: str) -> Any:
@@ -55,6 +59,19 @@ class FakeApi:
         self.get(resource, namespace, name)
         del self.there[resource, namespace, name]
         self.deleted.append(name)
+
+    @contextlib.contextmanager
+    def another(self, seconds: float) -> Iterator[FakeApi]:
+        yield self
+
+    def raw(self, resource: str, namespace: str = "", **query: str) -> bytes:
+        """A page of two objects."""
+        start = int(query.pop("continue") or 0)
+        assert query.pop("limit")
+        self.asked[resource if not start else f"more {resource}"] += 1
+        items = self.objects(resource, namespace, **query)
+        more = {"continue": str(start + 2)} if start + 2 < len(items) else {}
+        return msgspec.json.encode({"items": items[start : start + 2], "metadata": more})
 
     def objects(self, resource: str, namespace: str = "", labelSelector: str = "") -> list[dict[str, Any]]:
         if resource == "nodes":
@@ -77,6 +94,7 @@ class FakeApi:
         return {"metadata": {"name": f"u-{name}"}, "spec": {"nodeName": name}, "status": status}
 
     def logs(self, namespace: str, pod: str, container: str) -> str:
+        self.asked["logs"] += 1
         text = self.said.get(pod.removeprefix("u-"), "")
         return f"removed from the kernel: 1 x Link\n{text}\n" if container == "agent" and text else ""
 
@@ -97,7 +115,7 @@ def test_all_goes_and_each_node_is_compared(monkeypatch: pytest.MonkeyPatch) -> 
     assert f"w1:\n  removed from the kernel: 1 x Link\n  {SAME}\n" in done.output
     assert "2 of 2 nodes as before" in done.output and not api.there
     assert api.deleted.index("podplane-controllers") < api.deleted.index(removal.AGENT) < api.deleted.index(removal.UNINSTALL)
-    assert [name for name, _ in api.patched] == ["w1", "w2"]
+    assert sorted(name for name, _ in api.patched) == ["w1", "w2"]
 
 
 def test_what_cleans_some_nodes_gives_way_to_what_cleans_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,3 +176,37 @@ def test_what_is_not_as_before_is_no_proof(line: str, monkeypatch: pytest.Monkey
         done = run(api, monkeypatch, *words)
         assert done.exit_code == code and "0 of 1 node as before" in done.output
         assert not api.there, "all is gone from the API all the same"
+
+
+class Slow(FakeApi):
+    """One node more is clean at each look."""
+
+    def get(self, resource: str, namespace: str, name: str) -> Any:
+        if name == removal.UNINSTALL and (resource, namespace, name) in self.there and len(self.said) < len(self.nodes):
+            self.said = {**self.said, self.nodes[len(self.said)]["metadata"]["name"]: SAME}
+        return super().get(resource, namespace, name)
+
+
+def test_what_a_node_says_is_read_once_and_nodes_once_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    api = Slow([node(f"w{number}") for number in range(1, 8)], {})
+    monkeypatch.setattr(module, "connect_only", lambda where: api)
+    monkeypatch.setattr(cleaning, "POLL_SECONDS", 0.0)
+    done = CliRunner().invoke(uninstall, ["--kubeconfig", "x", "--wait", "60"])
+    assert done.exit_code == 0 and "7 of 7 nodes as before" in done.output and not api.there, done.output
+    assert api.asked["logs"] == 2 * 7, "of each node two containers"
+    looks = 1 + 7
+    assert api.asked["nodes"] <= looks, "while there are nodes that are not clean; and once for their marks"
+    assert sorted(name for name, _ in api.patched) == [f"w{number}" for number in range(1, 8)]
+
+
+def test_agents_of_nodes_that_are_away_are_not_waited_for_and_nodes_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    api = FakeApi([node(f"w{number}", "Unknown") for number in range(1, 6)], {})
+    agents = [{"metadata": {"name": f"a{number}"}, "spec": {"nodeName": f"w{number}"}} for number in range(1, 6)]
+    pods = api.objects
+    monkeypatch.setattr(
+        api,
+        "objects",
+        lambda resource, *a, **k: agents if k.get("labelSelector") == cleaning.AGENTS else pods(resource, *a, **k),
+    )
+    cleaning.Cleaning(api).begin(AGENTS, detach=False, seconds=0)
+    assert (*SETS, removal.UNINSTALL) in api.there and api.asked["nodes"] == 1
