@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from podplane.cli.cluster.facts import ClusterNode, NodePage, Object
+from podplane.cli.cluster.parsed import COMPONENT
 from podplane.cli.names import some
 from podplane.cli.waiting import Waiting
 from podplane.kubeapi.errors import ApiError, NotFound
@@ -83,8 +84,8 @@ def _get(resource: str, name: str) -> Callable[[Client], Object]:
 
 
 def _events(client: Client) -> list[Object]:
-    """One page: there may be any number of them."""
-    selector = "type=Warning,involvedObject.kind=Node"
+    """Those of agents, one page: there may be any number of them, and as many again of kubelets."""
+    selector = f"type=Warning,involvedObject.kind=Node,source={COMPONENT}"
     return client.objects("events", EVENTS_IN, fieldSelector=selector, limit=PAGE)  # type: ignore[no-any-return]
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from podplane.apiserver.kinds.selectable import EVENTS
+from podplane.apiserver.selectors import Selection
 from podplane.cli.cluster import gather, parsed, reads
 from podplane.cli.cluster.facts import Facts
 from podplane.dns.node import MANAGED_BY, PODPLANE
@@ -74,7 +76,9 @@ class Client:
     def objects(self, resource: str, namespace: str = "", **query: str) -> list[dict[str, Any]]:
         name = resource.partition(".")[0]
         self._check(name)
-        return self.objects_by_kind.get(name, [])
+        selection = Selection.of("", "", "", query.get("fieldSelector", ""), EVENTS)
+        found = [one for one in self.objects_by_kind.get(name, []) if selection.wanted is None or selection.wanted(one)]
+        return found[: int(query.get("limit", len(found)))]
 
     def get(self, resource: str, namespace: str, name: str) -> Any:
         self._check(resource.partition(".")[0])
@@ -175,7 +179,8 @@ def test_name_servers_are_the_ready_endpoints_of_the_service() -> None:
 def test_warnings_are_podplanes_own_the_latest_first() -> None:
     def event(name: str, last: str, **more: Any) -> dict[str, Any]:
         return {
-            "involvedObject": {"name": name},
+            "involvedObject": {"kind": "Node", "name": name},
+            "type": "Warning",
             "reason": "NotApplied",
             "message": name,
             "metadata": {},
@@ -184,10 +189,11 @@ def test_warnings_are_podplanes_own_the_latest_first() -> None:
         }
 
     client = Client()
+    of_kubelets = event("w3", "2026-03-01T11:45:00Z", source={"component": "kubelet"})
     client.objects_by_kind["events"] = [
+        *[of_kubelets] * int(reads.PAGE),
         event("w1", "2026-03-01T11:00:00Z", reportingComponent="podplane"),
         event("w2", "2026-03-01T11:30:00Z", source={"component": "podplane"}, count=3),
-        event("w3", "2026-03-01T11:45:00Z", source={"component": "kubelet"}),
     ]
     assert [(one.node, one.count) for one in read(client).warnings] == [("w2", 3), ("w1", 1)]
 
