@@ -138,10 +138,17 @@ class Facts:
     not_ready: Mapping[str, str] = field(default_factory=dict)
     """Why agents say that they are not ready."""
     unread: tuple[Unread, ...] = ()
+    _pods_by_node: Mapping[str, list[AgentPod]] = field(init=False, repr=False, compare=False)
 
-    def pods_of(self, node: str) -> list[AgentPod]:
+    def __post_init__(self) -> None:
+        by_node: dict[str, list[AgentPod]] = {}
+        for pod in self.pods:
+            by_node.setdefault(pod.node, []).append(pod)
+        object.__setattr__(self, "_pods_by_node", by_node)
+
+    def pods_of(self, node: str) -> Sequence[AgentPod]:
         """The agent's pods on a node."""
-        return [pod for pod in self.pods if pod.node == node]
+        return self._pods_by_node.get(node, ())
 
     def told(self) -> dict[str, Object]:
         """The answers that are some."""

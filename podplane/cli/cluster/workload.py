@@ -38,12 +38,10 @@ def rollout_problems(facts: Facts) -> Iterator[Problem]:
 
 def pod_problems(facts: Facts) -> Iterator[Problem]:
     """Has each node one agent, and is it ready?"""
-    by_node: dict[str, list[AgentPod]] = {}
-    for pod in facts.pods:
-        by_node.setdefault(pod.node, []).append(pod)
+    told, is_known = facts.told(), facts.daemon_set is not None and not _are_hidden(facts)
     for name, node in facts.nodes.items():
-        pods = by_node.get(name, [])
-        if not pods and node.is_linux and facts.daemon_set is not None and not _are_hidden(facts) and name not in facts.told():
+        pods = facts.pods_of(name)
+        if not pods and node.is_linux and is_known and name not in told:
             yield Problem(
                 "no agent runs there: the DaemonSet made no pod for it",
                 (name,),

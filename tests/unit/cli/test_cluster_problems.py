@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -273,3 +274,20 @@ def test_what_to_do_names_the_node_and_its_pod_where_it_is_one() -> None:
     )
     assert (one.todo, two.todo) == ("kubectl -n kube-system logs agent-w2", "kubectl -n kube-system logs POD")
     assert two.nodes == ("w2", "w3")
+
+
+def test_pods_of_a_node_are_looked_up() -> None:
+    """However many nodes have troubles of their own, pods are gone through once."""
+
+    class Counted(tuple[Any, ...]):
+        gone_through = 0
+
+        def __iter__(self) -> Iterator[Any]:
+            self.gone_through += 1
+            return super().__iter__()
+
+    pods = Counted(pod(name) for name in ("w1", "w2", "w2"))
+    found = facts(pods=pods)
+    before = pods.gone_through
+    assert [len(found.pods_of(name)) for name in ("w1", "w2", "w3")] == [1, 2, 0]
+    assert pods.gone_through == before
