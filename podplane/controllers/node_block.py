@@ -11,7 +11,8 @@ Before a Node gets blocks it is left alone for a moment: who else gives some is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from podplane.controllers.decision import Action, Again, Cluster, ControllerOf, Note, Patch
 from podplane.controllers.load_balancers import NODES, networks_of
@@ -64,17 +65,18 @@ def _said_twice(view: Cluster, known: NodeBlocks, key: Key, node: Object) -> Ite
             )
     if known.is_news(key, "\n".join(messages)):
         yield from (Note(node, TWICE, message, WARNING) for message in messages)
-    if bool(messages) != _is_marked(node):
-        yield Patch(NODES, node, {"status": {"conditions": [_condition(bool(messages))]}}, "status", STRATEGIC_PATCH)
+    if bool(messages) != is_marked(node):
+        yield Patch(NODES, node, {"status": {"conditions": [condition(is_younger=bool(messages))]}}, "status", STRATEGIC_PATCH)
 
 
-def _is_marked(node: Object) -> bool:
+def is_marked(node: Mapping[str, Any]) -> bool:
     """Is it said of a Node that it has no network, by this controller?"""
-    conditions = node.get("status", {}).get("conditions", ())
-    return any((one["type"], one["status"], one.get("reason")) == (NO_NETWORK, "True", TWICE) for one in conditions)
+    conditions = node.get("status", {}).get("conditions") or ()
+    return any((one["type"], one.get("status"), one.get("reason")) == (NO_NETWORK, "True", TWICE) for one in conditions)
 
 
-def _condition(is_younger: bool) -> Object:
+def condition(*, is_younger: bool) -> Object:
+    """What is said of a Node whose block is an older one's, too, or that was marked and is none of these any more."""
     if is_younger:
         why = "no node sends packets to its pods: its block is an older node's, too"
         return {"type": NO_NETWORK, "status": "True", "reason": TWICE, "message": why}
@@ -102,5 +104,5 @@ CONTROLLER: ControllerOf[Cluster] = ControllerOf(
     "node-block-controller",
     {NODES: _itself_and_others},
     _decide,
-    {NODES: lambda node: (networks_of(NODES, node), node["metadata"].get("deletionTimestamp"), _is_marked(node))},
+    {NODES: lambda node: (networks_of(NODES, node), node["metadata"].get("deletionTimestamp"), is_marked(node))},
 )

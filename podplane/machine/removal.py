@@ -12,7 +12,7 @@ from typing import Any
 
 from podplane.agent import peer_condition
 from podplane.agent.leases import MANAGED
-from podplane.controllers import leadership
+from podplane.controllers import leadership, node_block
 from podplane.dns import node as names
 from podplane.machine import rbac
 from podplane.machine.taint import removal
@@ -110,10 +110,12 @@ def without_annotations(node: Mapping[str, Any]) -> Object:
 
 
 def without_condition(node: Mapping[str, Any]) -> Object:
-    """The strategic merge patch of its status that takes away what agents say of their peers; {} for nothing."""
+    """The strategic merge patch of its status that takes away what agents say of their peers, and says that a Node has a network again of
+    which controllers said that it has none: by that kube-controller-manager takes its taint off. {} for nothing."""
     types = [one["type"] for one in node.get("status", {}).get("conditions") or ()]
-    gone = {"type": peer_condition.TYPE, "$patch": "delete"}
-    return {"status": {"conditions": [gone]}} if peer_condition.TYPE in types else {}
+    changed = [{"type": peer_condition.TYPE, "$patch": "delete"}] if peer_condition.TYPE in types else []
+    changed += [node_block.condition(is_younger=False)] if node_block.is_marked(node) else []
+    return {"status": {"conditions": changed}} if changed else {}
 
 
 def without_taint(node: Mapping[str, Any]) -> list[Object]:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from podplane.agent import peer_condition
+from podplane.controllers import node_block
 from podplane.machine import rbac, removal
 from podplane.model.config import BACKENDS, NOT_READY
 from tools import manifests
@@ -85,6 +86,15 @@ def test_of_a_node_only_podplanes_marks_go() -> None:
     assert jsonpatch.apply_patch(node, removal.without_taint(node))["spec"]["taints"] == [{"key": "a"}, {"key": "b"}]
     bare: dict[str, Any] = {"metadata": {}, "spec": {}, "status": {}}
     assert not removal.without_annotations(bare) and not removal.without_condition(bare) and not removal.without_taint(bare)
+
+
+@pytest.mark.parametrize(("reason", "is_ours"), [(node_block.TWICE, True), ("NoRouteCreated", False)])
+def test_a_node_that_controllers_took_from_the_scheduler_is_given_back(reason: str, is_ours: bool) -> None:
+    marked = {"type": "NetworkUnavailable", "status": "True", "reason": reason}
+    patch = removal.without_condition({"status": {"conditions": [{"type": "Ready", "status": "True"}, marked]}})
+    said = [(one["type"], one["status"]) for one in patch["status"]["conditions"]] if patch else []
+    assert said == ([("NetworkUnavailable", "False")] if is_ours else [])
+    assert not removal.without_condition({"status": {"conditions": [marked | {"status": "False"}]}})
 
 
 def test_all_that_the_manifest_makes_goes_but_custom_resources() -> None:
