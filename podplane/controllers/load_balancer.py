@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from podplane.controllers.decision import Action, ControllerOf, Note, Objects, Patch, itself
 from podplane.controllers.load_balancers import (
     NODES,
+    OBSTACLES,
     RANGES,
     SERVICES,
     SLICES,
@@ -94,8 +95,6 @@ def _what_it_says(pool: Object) -> object:
     return pool["spec"], "deletionTimestamp" in pool["metadata"]
 
 
-OBSTACLES = (NODES, SLICES, RANGES)
-"""Resources that tell of addresses that no Service may have."""
 CONTROLLER: ControllerOf[Objects] = ControllerOf(
     "load-balancer-controller",
     {SERVICES: _itself_and_waiting, POOLS: _all, **{resource: _in_the_way(resource) for resource in OBSTACLES}},

@@ -16,6 +16,8 @@ from podplane.state.value import IPAddress, IPNetwork
 
 SERVICES, NODES = "services", "nodes"
 SLICES, RANGES = "endpointslices.discovery.k8s.io", "servicecidrs.networking.k8s.io"
+OBSTACLES = (NODES, SLICES, RANGES)
+"""Resources that tell of addresses that no Service may have."""
 WHOSE = {RANGES: "Services", NODES: "pods"}
 API_SERVER, NAME_LABEL = ("default", "kubernetes"), "kubernetes.io/service-name"
 
@@ -60,6 +62,11 @@ def networks_of(resource: str, object_: Object) -> list[IPNetwork]:
     return list(_networks(texts))
 
 
+def is_indexed_alike(resource: str, old: Object, new: Object) -> bool:
+    """Do two versions of an object say the same to indices? Most writes of a Node are heartbeats. Of Services and pools nobody looks."""
+    return resource in OBSTACLES and all(of(resource, old) == of(resource, new) for of in (machines_of, networks_of))
+
+
 def _addresses(texts: Iterable[str]) -> Iterator[IPAddress]:
     """Those that are addresses: names are none, and of what kubelets say nobody has looked whether it can be one."""
     for text in texts:
@@ -101,7 +108,7 @@ class LoadBalancers:
                 self._of_pools.update(pool_of("", object_["spec"]["addresses"]).ranges)
             else:
                 self._objects.pop(object_["metadata"]["name"], None)
-        elif resource in (NODES, SLICES, RANGES):
+        elif resource in OBSTACLES:
             change = self.allocated.add if add else self.allocated.remove
             for ip in machines_of(resource, object_):
                 change(ip, (resource, key_of(object_)))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, cast
 
-from podplane.controllers.load_balancers import LoadBalancers
+from podplane.controllers.load_balancers import LoadBalancers, is_indexed_alike
 from podplane.controllers.node_blocks import NodeBlocks
 from podplane.controllers.objects import Key, Object, key_of
 from podplane.controllers.parts import PARTS, Part, Seen
@@ -101,11 +101,12 @@ class Watched:
             self._change(resource, key, known, None)
 
     def _change(self, resource: str, key: Key, old: Object | None, new: Object | None) -> None:
-        for index in (self._load_balancers, self._node_blocks):
-            if old is not None:
-                index.observe(resource, old, add=False)
-            if new is not None:
-                index.observe(resource, new, add=True)
+        if old is None or new is None or not is_indexed_alike(resource, old, new):
+            for index in (self._load_balancers, self._node_blocks):
+                if old is not None:
+                    index.observe(resource, old, add=False)
+                if new is not None:
+                    index.observe(resource, new, add=True)
         if new is not None:
             self._objects[resource][key] = new
         elif old is not None:

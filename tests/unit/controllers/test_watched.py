@@ -7,8 +7,9 @@ import ipaddress
 from typing import Any
 
 from podplane.controllers import load_balancer
+from podplane.controllers.load_balancers import NODES
 from podplane.controllers.load_balancers import SERVICES as RESOURCE
-from podplane.controllers.node_blocks import NodeBlocks
+from podplane.controllers.node_blocks import BlockRange, NodeBlocks
 from podplane.controllers.watched import AHEAD_SECONDS, Watched
 from podplane.kubeapi.errors import ApiError
 from podplane.services.pools import CLASS
@@ -132,3 +133,31 @@ def test_of_an_object_only_what_is_read_is_kept() -> None:
     assert found is not None and "managedFields" not in found["metadata"]
     assert found["metadata"]["annotations"] == {"podplane.dev/load-balancer-ips": "1"}
     assert (found["apiVersion"], found["kind"]) == ("v1", "Service"), "lists of Kubernetes do not say"
+
+
+def a_node(version: int, *blocks: str, ip: str = "192.168.1.1", name: str = "a") -> Any:
+    """As a watch has it."""
+    return {
+        "metadata": {"name": name, "uid": name, "resourceVersion": str(version)},
+        "spec": {"podCIDRs": list(blocks)},
+        "status": {"addresses": [{"type": "InternalIP", "address": ip}]},
+    }
+
+
+def test_a_heartbeat_of_a_node_is_no_news_to_indices() -> None:
+    node_blocks = NodeBlocks((BlockRange(ipaddress.ip_network("10.244.0.0/24"), 24),))
+    watched = Watched(node_blocks)
+    searched: list[Any] = []
+    find = node_blocks.blocks.free
+    node_blocks.blocks.free = lambda *words: searched.append(words) or find(*words)  # type: ignore[method-assign,func-returns-value]
+    watched.take(NODES, a_node(1, "10.244.0.0/24"))
+    watched.take(NODES, a_node(2, name="b"))
+    for version in range(3, 8):
+        assert node_blocks.give(("", "b"))[0] == ()
+        watched.take(NODES, a_node(version, "10.244.0.0/24"))
+    found = watched.get(NODES, ("", "a"))
+    assert len(searched) == 1 and found is not None and found["metadata"]["resourceVersion"] == "7"
+    watched.take(NODES, a_node(8, ip="192.168.1.9"))
+    assert [str(block) for block in node_blocks.give(("", "b"))[0]] == ["10.244.0.0/24"], "what changes counts at once"
+    allocated = watched.load_balancers().allocated
+    assert [len(allocated.owners(ipaddress.ip_address(ip))) for ip in ("192.168.1.1", "192.168.1.9")] == [1, 1]
