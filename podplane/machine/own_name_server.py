@@ -19,7 +19,8 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from podplane.agent.caches import Caches
@@ -40,6 +41,7 @@ from podplane.model.service import Service
 from podplane.nameserver.control import MESSAGE_BYTES, Begin
 from podplane.nameserver.keeper import NameServer
 from podplane.pods.bridge import gateway_of
+from podplane.state.value import canonical
 
 log = logging.getLogger(__name__)
 AWAY_SECONDS = 2.0
@@ -75,7 +77,9 @@ class OwnNameServer:
         """`start` starts the process; `tell` is told why names are not answered here."""
         self._agent, self._access, self._caches, self._namespace, self._tell = agent, access, caches, namespace, tell
         self._dns = settings.dns
-        self._keeper = NameServer(self._begin(settings), self._answers, away_seconds=AWAY_SECONDS, start=start)
+        self._keeper = NameServer(
+            self._begin(settings), self._answers, away_seconds=AWAY_SECONDS, start=start, hosts=self._hosts
+        )
         self._concerned = caches.services.index(lambda one: (SERVICE,) if standing.concerns(one, self._dns) else ())
         self._opened: tuple[tuple[str, ...], tuple[str, ...]] | None = None
         """Addresses of the node where questions are answered, and where the server is told about."""
@@ -90,9 +94,12 @@ class OwnNameServer:
     def _begin(self, settings: Settings) -> Begin:
         network, dns = settings.network, settings.dns
         own = (*network.cluster_cidrs, *network.service_cidrs)
-        nodes = (ip for node in self._caches.nodes.objects.values() for ip in node.internal_ips)
-        clients = dict.fromkeys((*network.cluster_cidrs, *network.subnets, *dns.ips, *nodes))
+        clients = dict.fromkeys((*network.cluster_cidrs, *network.subnets, *dns.ips))
         return Begin(self._access, dns.domain, tuple(clients), own, ips=dns.ips, machine=_machine())
+
+    def _hosts(self) -> Iterator[str]:
+        """Where hosts of nodes may ask from."""
+        return (canonical(ip) for node in self._caches.nodes.objects.values() for ip in node.internal_ips)
 
     @property
     def problems(self) -> list[str]:
@@ -204,6 +211,11 @@ class OwnNameServer:
     def _node_changed(self, old: Node | None, new: Node | None) -> None:
         if any(one is not None and one.metadata.name == self._agent.name for one in (old, new)):
             self._wake.set()
+        ips = [one.internal_ips if one is not None else () for one in (old, new)]
+        if ips[0] != ips[1]:
+            told = set(map(canonical, chain(*ips)))
+            gone = {ip for ip in told if not self._caches.nodes_by_ip.get(ip)}
+            self._keeper.hosts_changed(told - gone, gone)
 
 
 def _refused(error: OSError) -> str:

@@ -19,7 +19,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from msgspec.structs import replace
@@ -33,6 +33,7 @@ from podplane.nameserver.query_log import QueryLog
 from podplane.nameserver.resolver import Client, Resolving
 from podplane.servers.dns_counts import Counts
 from podplane.servers.later import Later
+from podplane.state.value import IPAddress
 
 log = logging.getLogger(__name__)
 CLIENTS = 50_000
@@ -67,8 +68,9 @@ class Answers:
     """Answers questions; its methods run on one event loop.
 
     `pass_on` tells what other servers say to a query that is plainly for them, perhaps at once; False for any other query.
-    `networks` are CIDRs whose clients are answered, `identify` says who has an address of them; when that changes, `forget_client` is
-    to be called. `version` is what `version.bind` is answered with. `arrange` puts the addresses of an answer in order.
+    `networks` are CIDRs whose clients are answered, beside the hosts of `hosts_changed`; `identify` says who has an address, and when that
+    changes, `forget_client` is to be called. `version` is what `version.bind` is answered with. `arrange` puts the addresses of an answer
+    in order.
     """
 
     def __init__(
@@ -84,6 +86,8 @@ class Answers:
     ) -> None:
         self._resolver = resolver
         self._networks = [ipaddress.ip_network(cidr) for cidr in networks]
+        self._hosts: set[bytes] = set()
+        """Packed addresses of the cluster's nodes."""
         self._counts = counts
         self._version = version
         self._identify = identify
@@ -161,6 +165,13 @@ class Answers:
         self._clients.pop(str(address), None)
         self._watched.discard(str(address))
         self._senders.pop(address.packed, None)
+
+    def hosts_changed(self, come: Iterable[str], gone: Iterable[str]) -> None:
+        """Nodes have these addresses now, and are answered there; none has those any more."""
+        self._hosts.update(ipaddress.ip_address(ip).packed for ip in come)
+        for ip in gone:
+            self._hosts.discard(ipaddress.ip_address(ip).packed)
+            self.forget_client(ip)
 
     # One question.
 
@@ -363,7 +374,7 @@ class Answers:
     def _met(self, ip: str) -> tuple[Client, bytes] | None:
         """Who asks for the first time. Of outsiders nothing is kept, however many addresses they have."""
         address = ipaddress.ip_address(ip.partition("%")[0])
-        if not address.is_loopback and not any(address in network for network in self._networks):
+        if not self._is_inside(address):
             return None
         if len(self._clients) >= CLIENTS:
             self._clients.clear()
@@ -376,6 +387,11 @@ class Answers:
         else:
             self._senders[address.packed] = known[1]
         return known
+
+    def _is_inside(self, address: IPAddress) -> bool:
+        """Is it of the cluster?"""
+        is_host = address.is_loopback or address.packed in self._hosts
+        return is_host or any(address in network for network in self._networks)
 
     def _refuse(self, data: bytes) -> bytes | None:
         """What somebody outside of the cluster gets: no more bytes than it sent, and not always."""

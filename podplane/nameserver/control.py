@@ -1,6 +1,7 @@
 """What the process that starts a name server tells it, over a SEQPACKET socket: one message each, some with descriptors.
 
 Begin                            the API, the cluster's domain and networks
+Hosts                            addresses of the cluster's nodes that came or went since: there may be thousands
 Inside + a namespace             networks that are reached from there, and not from the process's own namespace
 Open + bound sockets             answer questions that come by these sockets of a node
 Close                            answer none of this node's any more
@@ -14,22 +15,32 @@ from __future__ import annotations
 
 import array
 import asyncio
+import errno
+import logging
+import os
 import socket
 from collections import deque
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from podplane.dns.resolv_conf import ResolvConf
 from podplane.kubeapi.access import Access
 
+log = logging.getLogger(__name__)
 MESSAGE_BYTES = 128 * 1024
+"""Of one message at most."""
+MAX_HOSTS = 1000
+"""Addresses of one message: some 42 KB."""
+GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
+"""What is said of an other end that is closed."""
 MAX_DESCRIPTORS = 253
 """Of one message (SCM_MAX_FD of Linux)."""
 UDP, TCP, HTTP = "udp", "tcp", "http"
 
 
 class Begin(msgspec.Struct, tag="begin", frozen=True):
-    """The first message. `networks` are CIDRs whose clients are answered: of pods and of nodes; `cluster` are those of pods and of
+    """The first message. `networks` are CIDRs whose clients are answered, beside `Hosts`; `cluster` are those of pods and of
     Services, whose addresses have no names but the cluster's. `restarts`: the process before ended so often. `ips` are the cluster IPs
     of the cluster's DNS, `machine` the resolv.conf of the nodes."""
 
@@ -40,6 +51,13 @@ class Begin(msgspec.Struct, tag="begin", frozen=True):
     restarts: int = 0
     ips: tuple[str, ...] = ()
     machine: ResolvConf = ResolvConf()
+
+
+class Hosts(msgspec.Struct, tag="hosts", frozen=True):
+    """Addresses of nodes: those that are answered from now on, and those that no longer are; at most MAX_HOSTS."""
+
+    come: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
 
 
 class Inside(msgspec.Struct, tag="inside", frozen=True):
@@ -79,15 +97,27 @@ class Pong(msgspec.Struct, tag="pong", frozen=True):
     """The answer to a Ping."""
 
 
-Order = Begin | Inside | Open | Close | Reach | Ping
+Order = Begin | Hosts | Inside | Open | Close | Reach | Ping
 News = Ready | Pong
 _orders = msgspec.json.Decoder(Order)
 _news = msgspec.json.Decoder(News)
 
 
+def hosts(come: Iterable[str] = (), gone: Iterable[str] = ()) -> Iterator[Hosts]:
+    """However many addresses, in messages."""
+    came, went = tuple(come), tuple(gone)
+    for begin in range(0, len(came), MAX_HOSTS):
+        yield Hosts(come=came[begin : begin + MAX_HOSTS])
+    for begin in range(0, len(went), MAX_HOSTS):
+        yield Hosts(gone=went[begin : begin + MAX_HOSTS])
+
+
 def send(connection: socket.socket, message: Order | News, *fds: int) -> None:
-    """Send one message. OSError when the other end is gone, BlockingIOError when it reads too slowly."""
-    socket.send_fds(connection, [msgspec.json.encode(message)], fds)
+    """Send one message. OSError when the other end is gone or the message too long, BlockingIOError when it reads too slowly."""
+    data = msgspec.json.encode(message)
+    if len(data) > MESSAGE_BYTES:  # the kernel may take it, and the other end would read a part
+        raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
+    socket.send_fds(connection, [data], fds)
 
 
 def receive(connection: socket.socket) -> tuple[Order | None, list[int]]:
@@ -136,8 +166,10 @@ class Sender:
             except BlockingIOError:
                 self._loop.add_writer(self._connection, self._flush)
                 return
-            except OSError:
-                self._waiting.clear()
-                break
+            except OSError as error:
+                if error.errno in GONE:
+                    self._waiting.clear()
+                    break
+                log.error("the name server is not told %s: %s", type(order).__name__, error)
             self._waiting.popleft()
         self._loop.remove_writer(self._connection)

@@ -65,6 +65,8 @@ class NameServer(msgspec.Struct, eq=False):
     """In the place of AWAY_SECONDS, where it is not 0: an agent has its own process, and other nodes have theirs."""
     start: Callable[[], Interpreter] = lambda: interpreter.follow(spawn())
     """Starts the process, which waits to be told what to do. OSError when there can be none."""
+    hosts: Callable[[], Iterable[str]] = lambda: ()
+    """Addresses of the cluster's nodes as they are now, whose hosts are answered; of those in networks of `begin` none is needed."""
     ready: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
     """The process serves."""
     _restarts: int = -1
@@ -114,6 +116,12 @@ class NameServer(msgspec.Struct, eq=False):
             self._gate = next(iter(self._places.values()), None)
             self._send_inside()
         self._send_reach()
+
+    def hosts_changed(self, come: Iterable[str], gone: Iterable[str]) -> None:
+        """Nodes have these addresses now, and none has those any more."""
+        if self._sender is not None:
+            for order in control.hosts(come, gone):
+                self._sender.send(order)
 
     async def stop(self, node: str) -> None:
         """Answer none of this node's questions; idempotent. What is asked meanwhile waits in its sockets.
@@ -174,6 +182,7 @@ class NameServer(msgspec.Struct, eq=False):
         loop = asyncio.get_running_loop()
         self._process, self._sender = process, control.Sender(process.connection)
         self._sender.send(msgspec.structs.replace(self.begin, restarts=self._restarts))
+        self.hosts_changed(self.hosts(), ())
         self._send_inside()
         self._send_reach()
         for node in self._sockets:

@@ -222,6 +222,8 @@ class NameServer:
                 self._close(node)
             case control.Ping():
                 control.send(self._connection, control.Pong())
+            case control.Hosts(come=come, gone=gone):
+                self._answers.hosts_changed(come, gone)
             case control.Inside(networks=networks):
                 self._forwarder.reach(networks, fds[0])
             case control.Reach(api=api):

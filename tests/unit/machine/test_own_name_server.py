@@ -162,7 +162,8 @@ async def test_pods_are_led_to_it_once_it_answers_and_it_ends_after_they_are_led
     assert rig.agent.told == ["answers False", "may answer True", "answers True"] and not rig.server.problems
     (begin,) = rig.heard(control.Begin)
     assert (begin.access.token_file, begin.ips, begin.domain) == ("/token", IPS, "cluster.local")
-    assert {*IPS, "127.0.0.3", *rig.settings.network.cluster_cidrs} <= {*begin.networks}
+    assert {*IPS, *rig.settings.network.cluster_cidrs} <= {*begin.networks}
+    assert rig.heard(control.Hosts) == [control.Hosts(come=("127.0.0.3",))]
     (opened,) = rig.heard(control.Open)
     assert opened.protocols == ("http", "udp", "tcp", "udp", "tcp"), "the node's address; that of the DNS, and the bridge's"
     rig.agent.is_name_server_offered = rig.agent.is_name_server_in_use = True
@@ -236,4 +237,32 @@ async def test_other_networks_are_told_to_a_new_process() -> None:
     rig.server.follow(msgspec.structs.replace(rig.settings, network=wider))
     await rig.until(lambda: len(rig.heard(control.Begin)) == 2)
     assert "10.0.0.0/8" in rig.heard(control.Begin)[1].networks and len(rig.ends) == 2
+    await rig.end()
+
+
+async def test_hosts_of_nodes_that_come_and_go_later_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    ips = {"node1": ("127.0.0.3",), "node2": ("192.0.2.2", "2001:DB8::2"), "node3": ("192.0.2.2",)}
+    monkeypatch.setattr("podplane.model.objects.Node.internal_ips", property(lambda one: ips[one.metadata.name]))
+    rig = Rig()
+    await serving(rig)
+    rig.heard(control.Hosts)
+    rig.orders.clear()
+    for number in (2, 3):
+        rig.caches.nodes.set(node(number, (4,)))
+    rig.caches.nodes.set(msgspec.structs.replace(node(3, (4,)), spec=node(4, (4,)).spec))
+    rig.caches.nodes.remove("node2")
+    told = [({*one.come}, {*one.gone}) for one in rig.heard(control.Hosts)]
+    both = {"192.0.2.2", "2001:db8::2"}
+    assert told == [(both, set()), ({"192.0.2.2"}, set()), ({"192.0.2.2"}, set()), (set(), {"2001:db8::2"})]
+    await rig.end()
+
+
+async def test_one_of_a_cluster_of_5000_nodes_is_told_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    ips = [f"{prefix}{number:x}" for prefix in ("2001:db8:1234:5678::1:", "2001:db8:1234:5679::1:") for number in range(5000)]
+    monkeypatch.setattr("podplane.model.objects.Node.internal_ips", property(lambda one: ("127.0.0.3", *ips)))
+    rig = Rig()
+    monkeypatch.setattr(rig.server, "_open", lambda: rig.server._keeper.add("node1", Here(), IPS, IPS) or "")  # type: ignore[func-returns-value,arg-type]
+    await serving(rig)
+    assert {ip for one in rig.heard(control.Hosts) for ip in one.come} == {"127.0.0.3", *ips}
+    assert len(rig.heard(control.Begin)) == 1
     await rig.end()

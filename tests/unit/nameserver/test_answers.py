@@ -283,6 +283,17 @@ def test_outsiders_are_refused_with_no_more_bytes_than_they_sent(rig: Rig) -> No
     assert not rig.source.asked and not rig.answers.senders
 
 
+@pytest.mark.parametrize(("host", "as_named"), [("192.0.2.7", "192.0.2.7"), ("2001:db8::7", "2001:DB8:0::7")])
+def test_hosts_of_nodes_are_answered_while_there_is_the_node(rig: Rig, host: str, as_named: str) -> None:
+    data = question("web.default.svc.cluster.local")
+    assert code(rig.ask(data, host)) == m.REFUSED
+    rig.answers.hosts_changed([as_named], [])
+    assert code(rig.ask(data, host)) == m.NOERROR and rig.answers.senders
+    assert code(rig.ask(data, OUTSIDER)) == m.REFUSED
+    rig.answers.hosts_changed([], [as_named])
+    assert code(rig.ask(data, host)) == m.REFUSED and not rig.answers.senders
+
+
 def test_refusals_are_bounded(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.time, "monotonic", lambda: 100.5)
     data = question("web.default.svc.cluster.local")

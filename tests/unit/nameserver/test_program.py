@@ -37,6 +37,16 @@ def made(failures: list[Exception]) -> tuple[NameServer, Listing]:
 
 
 @virtual
+async def test_hosts_that_it_is_told_of_may_ask() -> None:
+    server, _ = made([])
+    assert server._answers.client("192.0.2.7") is None
+    server._follow(control.Hosts(come=("192.0.2.7",)), [])
+    assert server._answers.client("192.0.2.7") is not None
+    server._follow(control.Hosts(gone=("192.0.2.7",)), [])
+    assert server._answers.client("192.0.2.7") is None
+
+
+@virtual
 async def test_while_the_api_is_away_objects_are_asked_for_again() -> None:
     away = ApiError(503, "ServiceUnavailable", "the API does not answer")
     server, listing = made([away, away, away])
