@@ -130,18 +130,18 @@ def _pools_with_it(view: Objects, service: Object) -> Iterable[Key]:
     return (("", pool.name) for pool in view.load_balancers().pools() if any(ip in pool for ip in ips_of(service)))
 
 
-def _every_pool(resource: str) -> Concerns:
-    """A network of Services or pods concerns every pool: it may have addresses of it."""
+def _pools_over(resource: str) -> Concerns:
+    """A network of Services or pods concerns the pools that have addresses of it."""
 
     def concerns(view: Objects, object_: Object) -> Iterable[Key]:
-        return map(key_of, view.all(POOLS)) if networks_of(resource, object_) else ()
+        return [("", name) for name in view.load_balancers().pools_over(networks_of(resource, object_))]
 
     return concerns
 
 
 POOL_CONTROLLER: ControllerOf[Objects] = ControllerOf(
     "load-balancer-pool-controller",
-    {POOLS: itself, SERVICES: _pools_with_it, NODES: _every_pool(NODES), RANGES: _every_pool(RANGES)},
+    {POOLS: itself, SERVICES: _pools_with_it, NODES: _pools_over(NODES), RANGES: _pools_over(RANGES)},
     _count,
     {
         SERVICES: lambda service: (is_own_load_balancer(service), ips_of(service)),

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 from podplane.controllers.objects import Key, Object, key_of, matches
 from podplane.services.pools import CLASS, POOLS, WANTED_IPS, AddressRequest, Pool, is_lacking, pool_of
-from podplane.services.ranges import Allocated, Range
+from podplane.services.ranges import Allocated, Range, of_network, overlap
 from podplane.state.value import IPAddress, IPNetwork
 
 SERVICES, NODES = "services", "nodes"
@@ -63,7 +63,10 @@ def networks_of(resource: str, object_: Object) -> list[IPNetwork]:
 
 
 def is_indexed_alike(resource: str, old: Object, new: Object) -> bool:
-    """Do two versions of an object say the same to indices? Most writes of a Node are heartbeats. Of Services and pools nobody looks."""
+    """Do two versions of an object say the same to indices? Most writes of a Node are heartbeats, those of a pool counts. Of
+    Services nobody looks."""
+    if resource == POOLS:
+        return bool(old["spec"] == new["spec"]) and all(one["metadata"].get("deletionTimestamp") is None for one in (old, new))
     return resource in OBSTACLES and all(of(resource, old) == of(resource, new) for of in (machines_of, networks_of))
 
 
@@ -94,6 +97,8 @@ class LoadBalancers:
         self._networks: dict[str, dict[Key, list[IPNetwork]]] = {}
         self._objects: dict[str, Object] = {}
         self._pools: dict[str, Pool] = {}
+        self._ranges: dict[str, tuple[Range, ...]] = {}
+        """What pools have, with what can't be allocated."""
         self._of_pools: set[Range] = set()
         """What pools have, or had since the start."""
 
@@ -102,17 +107,21 @@ class LoadBalancers:
         if resource == SERVICES:
             self._service(object_, add=add)
         elif resource == POOLS:
-            self._pools.clear()
-            if add:
-                self._objects[object_["metadata"]["name"]] = object_
-                self._of_pools.update(pool_of("", object_["spec"]["addresses"]).ranges)
-            else:
-                self._objects.pop(object_["metadata"]["name"], None)
+            self._pool(object_["metadata"]["name"], object_ if add else None)
         elif resource in OBSTACLES:
             change = self.allocated.add if add else self.allocated.remove
             for ip in machines_of(resource, object_):
                 change(ip, (resource, key_of(object_)))
             self._network(resource, object_, add=add)
+
+    def _pool(self, name: str, object_: Object | None) -> None:
+        self._pools.pop(name, None)
+        self._objects.pop(name, None)
+        self._ranges.pop(name, None)
+        if object_ is not None:
+            self._objects[name] = object_
+            self._ranges[name] = pool_of("", object_["spec"]["addresses"]).ranges
+            self._of_pools.update(self._ranges[name])
 
     def _service(self, service: Object, *, add: bool) -> None:
         key, ours = key_of(service), is_own_load_balancer(service)
@@ -128,12 +137,17 @@ class LoadBalancers:
     def _network(self, resource: str, object_: Object, *, add: bool) -> None:
         networks = networks_of(resource, object_)
         known, key = self._networks.setdefault(resource, {}), key_of(object_)
-        if networks:
-            self._pools.clear()
+        for name in self.pools_over(networks):
+            self._pools.pop(name, None)
         if add and networks:
             known[key] = networks
         else:
             known.pop(key, None)
+
+    def pools_over(self, networks: Iterable[IPNetwork]) -> list[str]:
+        """The pools that have addresses of these networks."""
+        others = [of_network(network) for network in networks]
+        return [name for name, own in self._ranges.items() if any(overlap(one, other) for one in own for other in others)]
 
     def is_of_others(self, service: Object) -> bool:
         """Has it addresses that no pool has, or had since the start? Others gave them, unless it asks for podplane's by its class."""

@@ -13,6 +13,7 @@ from podplane.controllers.node_blocks import BlockRange, NodeBlocks
 from podplane.controllers.watched import AHEAD_SECONDS, Watched
 from podplane.kubeapi.errors import ApiError
 from podplane.services.pools import CLASS
+from podplane.services.pools import POOLS as POOLED
 from tests.unit.controllers.cluster import POOLS, SERVICES, Watching, add_node, addresses_of, api_of, balance, said, service
 
 KEY = ("default", "web")
@@ -161,3 +162,27 @@ def test_a_heartbeat_of_a_node_is_no_news_to_indices() -> None:
     assert [str(block) for block in node_blocks.give(("", "b"))[0]] == ["10.244.0.0/24"], "what changes counts at once"
     allocated = watched.load_balancers().allocated
     assert [len(allocated.owners(ipaddress.ip_address(ip))) for ip in ("192.168.1.1", "192.168.1.9")] == [1, 1]
+
+
+def test_a_network_concerns_the_pools_that_have_addresses_of_it() -> None:
+    watched = Watched(NodeBlocks())
+    for name, addresses in (("apart", "192.0.2.0/24"), ("over", "10.244.1.8-10.244.1.9")):
+        pool: Any = {"metadata": {"name": name, "uid": name, "resourceVersion": "1"}, "spec": {"addresses": [addresses]}}
+        watched.take(POOLED, pool)
+    known = watched.load_balancers()
+    before = {pool.name: pool for pool in known.pools()}
+    node = a_node(2, "10.244.1.0/24")
+    watched.take(NODES, node)
+    concerns = load_balancer.POOL_CONTROLLER.watches[NODES]
+    assert list(concerns(watched, node)) == [("", "over")]
+    assert known.pool("apart") is before["apart"]
+    over = known.pool("over")
+    assert over is not None and over.size == 0 and "which are those of pods" in over.problems[0]
+    watched.take(NODES, a_node(3))
+    assert known.pool("over") == before["over"], "a node that goes gives them back"
+    watched.take(POOLED, pool | {"metadata": {**pool["metadata"], "resourceVersion": "4"}, "status": {"inUse": 1}})
+    assert known.pool("apart") is before["apart"]
+    watched.take(
+        POOLED, {**pool, "metadata": {**pool["metadata"], "resourceVersion": "5"}, "spec": {"addresses": ["192.0.2.7"]}}
+    )
+    assert [one.size for one in known.pools()] == [256, 1]
