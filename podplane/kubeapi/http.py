@@ -28,6 +28,8 @@ class HttpClient:
         self.access = access
         self.viewer = ""
         """A token for readers of nodes (`kubeapi.authorization`), which is shown to those that are asked."""
+        self.date = ""
+        """The API's clock, as the last answer said it (RFC 9110, 6.6.1), whole seconds; "" where it says none."""
         self._context = context or access.context()
         self._connection = http.client.HTTPSConnection(access.host, access.port, timeout=seconds, context=self._context)
 
@@ -57,6 +59,7 @@ class HttpClient:
             path = self.access.prefix + requests.target(request)
             self._connection.request(request.method, path, request.body or None, headers)
             answer = self._connection.getresponse()
+            self.date = answer.headers.get("Date") or ""
             return checked(Response(answer.status, answer.read(), answer.headers.get_content_type()))
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()

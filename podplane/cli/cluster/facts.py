@@ -111,6 +111,7 @@ class Facts:
 
     address: str
     now: datetime.datetime
+    """By the API's clock, if it says it: the times in its objects are of the cluster's clocks, not of the user's."""
     nodes: Mapping[str, ClusterNode]
     version: str = ""
     took: float = 0.0

@@ -6,7 +6,6 @@ Of a large cluster not all agents are asked: those of nodes that look wrong go f
 from __future__ import annotations
 
 import dataclasses
-import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -44,7 +43,7 @@ def facts(client: Any, *, everything: bool) -> Facts:
     cluster, service = parsed.networks_of(values)
     found = Facts(
         address=client.access.address,
-        now=datetime.datetime.now(datetime.UTC),
+        now=parsed.clock(one.date for one in (done["controllers"], *done.values())),
         nodes=nodes,
         version=values["version"] or "",
         took=done["nodes"].took,

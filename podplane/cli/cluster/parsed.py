@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import email.utils
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -74,6 +76,14 @@ def is_podplanes(slice_: Object) -> bool:
 
 def lease(found: Object | None) -> Lease | None:
     return None if found is None else msgspec.convert(found, Lease)
+
+
+def clock(dates: Iterable[str]) -> datetime.datetime:
+    """The first of the API's dates that can be read, else the clock of this machine, which may be another than the cluster's."""
+    for date in dates:
+        with contextlib.suppress(ValueError):
+            return email.utils.parsedate_to_datetime(date).astimezone(datetime.UTC)
+    return datetime.datetime.now(datetime.UTC)
 
 
 def warned(events: Iterable[Object]) -> Iterable[Warned]:

@@ -150,8 +150,8 @@ def _controllers(facts: Facts) -> Iterator[Problem]:
 
 
 def age_of(facts: Facts, time: str | None) -> float | None:
-    """Seconds since a time of the API's; None where it says none."""
-    return None if not time else (facts.now - datetime.datetime.fromisoformat(time)).total_seconds()
+    """Seconds since a time of the API's, 0 for one to come; None where it says none."""
+    return None if not time else max(0.0, (facts.now - datetime.datetime.fromisoformat(time)).total_seconds())
 
 
 CHECKS: tuple[Callable[[Facts], Iterable[Problem]], ...] = (

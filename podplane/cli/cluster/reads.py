@@ -49,10 +49,11 @@ class Read(NamedTuple):
 
 
 class Done(NamedTuple):
-    """What came of a question: a value or an error, after so many seconds."""
+    """What came of a question: a value or an error, after so many seconds, and the API's clock then ("": it did not say)."""
 
     value: Any
     took: float
+    date: str = ""
 
 
 def all_nodes(client: Client) -> list[ClusterNode]:
@@ -155,14 +156,14 @@ def read_all(client: Client, seconds: float) -> dict[str, Done]:
 
 
 def _read(client: Client, read: Read, seconds: float) -> Done:
-    began = time.monotonic()
+    began, date = time.monotonic(), ""
     try:
         with client.another(seconds) as own:
-            value = read.ask(own)
+            value, date = read.ask(own), own.date
     except NotFound as error:
         value = None if read.is_optional else error
     except ApiError as error:
         value = error
     except (KeyError, TypeError, msgspec.MsgspecError) as error:
         value = ApiError(502, "BadGateway", f"the answer is not the API's: {error}")
-    return Done(value, time.monotonic() - began)
+    return Done(value, time.monotonic() - began, date)

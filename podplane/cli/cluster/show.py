@@ -103,7 +103,7 @@ def _facts(facts: Facts) -> Iterator[tuple[str, str]]:
     slow = f": slow, {facts.took:.1f} s for the list of Nodes" if facts.took > SLOW_SECONDS else ""
     yield "API", f"https://{facts.address}, {facts.version or 'of an unknown version'}{slow}"
     for one in facts.warnings[:WARNINGS]:
-        when = lasting((facts.now - one.last).total_seconds())
+        when = lasting(max(0.0, (facts.now - one.last).total_seconds()))
         yield (
             "warned",
             f"{when} ago of {one.node}: {one.reason}: {one.message}" + (f" ({one.count} times)" if one.count > 1 else ""),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +15,7 @@ from podplane.apiserver.kinds.selectable import EVENTS
 from podplane.apiserver.selectors import Selection
 from podplane.cli.cluster import gather, parsed, reads
 from podplane.cli.cluster.facts import Facts
+from podplane.cli.cluster.problems import problems
 from podplane.dns.node import MANAGED_BY, PODPLANE
 from podplane.kubeapi.access import Access
 from podplane.kubeapi.errors import ApiError, NotFound
@@ -46,7 +48,7 @@ class Client:
     """An API in pages of two nodes; `errors` are those of resources, `silent` are resources and nodes that never answer."""
 
     def __init__(self, count: int = 3, silent: tuple[str, ...] = (), **errors: ApiError) -> None:
-        self.access, self.viewer = Access("192.168.1.1", 6443), ""
+        self.access, self.viewer, self.date = Access("192.168.1.1", 6443), "", ""
         self.nodes = [node_body(f"w{n}", n) for n in range(1, count + 1)]
         self.pods = [pod_body(f"agent-w{n}", f"w{n}") for n in range(1, count + 1)]
         self.objects_by_kind: dict[str, list[dict[str, Any]]] = {}
@@ -249,3 +251,23 @@ def test_every_question_has_its_right_in_words() -> None:
         "pods": "list pods in kube-system",
         "viewer": "create serviceaccounts/token of podplane-viewer in kube-system",
     }
+
+
+def test_ages_are_by_the_clock_of_the_api() -> None:
+    """A machine of a user may be ahead of the cluster, or behind."""
+    client = Client()
+    client.date = "Sun, 01 Mar 2020 12:00:00 GMT"
+    spec = {"holderIdentity": "w1", "renewTime": "2020-03-01T11:59:59.500000Z", "leaseDurationSeconds": 10}
+    client.found["podplane-controllers"] = {"metadata": {"name": "podplane-controllers"}, "spec": spec}
+    found = read(client)
+    assert found.now == datetime.datetime(2020, 3, 1, 12, tzinfo=datetime.UTC)
+    assert not [one.text for one in problems(found) if "has not said so" in one.text]
+    client.date = "Sun, 01 Mar 2020 12:00:40 GMT"
+    assert [one.text for one in problems(read(client)) if "has not said so for 40 s" in one.text]
+
+
+@pytest.mark.parametrize("said", ["", "yesterday"])
+def test_an_api_without_a_clock_leaves_that_of_the_machine(said: str) -> None:
+    client = Client()
+    client.date = said
+    assert abs((read(client).now - datetime.datetime.now(datetime.UTC)).total_seconds()) < 600

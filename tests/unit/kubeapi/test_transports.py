@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import datetime
+import http.client
+import io
 import json
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -365,6 +367,29 @@ async def test_the_path_of_a_server_goes_before_every_path() -> None:
         blocking.close()
         await transport.close()
     assert asked == ["/k8s/x/api/v1/pods"] * 2
+
+
+def test_a_client_knows_the_clock_of_the_api(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As kube-apiserver says it, with a refusal as well."""
+    blocking, answers = HttpClient(access_to(1)), [b"403 Forbidden\r\nDate: Sun, 01 Mar 2026 12:00:00 GMT", b"200 OK"]
+
+    class Sock:
+        def makefile(self, mode: str) -> io.BytesIO:
+            return io.BytesIO(b"HTTP/1.1 " + answers.pop(0) + b"\r\nContent-Length: 2\r\n\r\n{}")
+
+    def answer() -> http.client.HTTPResponse:
+        found = http.client.HTTPResponse(Sock())  # type: ignore[arg-type]
+        found.begin()
+        return found
+
+    monkeypatch.setattr(blocking._connection, "request", lambda *_: None)
+    monkeypatch.setattr(blocking._connection, "getresponse", answer)
+    assert blocking.date == ""
+    with pytest.raises(ApiError):
+        blocking.version()
+    assert blocking.date == "Sun, 01 Mar 2026 12:00:00 GMT"
+    blocking.version()
+    assert blocking.date == ""
 
 
 @pytest.mark.parametrize(("version", "kind"), [(b'{"gitVersion": "v1.36.3"}', NotFound), (b"<html>", ApiError)])
