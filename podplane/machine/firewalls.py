@@ -24,8 +24,8 @@ from podplane.trace.memory import Memory
 from podplane.trace.packet import Packet
 from podplane.trace.passing import Answer, Chains
 
-MOST_RULES = 5000
-"""So many rules are looked through for one answer; what a larger firewall does isn't said."""
+MOST_RULES, MOST_VISITS = 5000, 50_000
+"""So many rules are read for one look, and packets come to so many; what a larger firewall does isn't said."""
 SEEN_BY = {"inet": (4, 6), "ip": (4,), "ip6": (6,)}
 IPTABLES: Mapping[str, str] = {"ip": "iptables", "ip6": "ip6tables"}
 OUTER = {"vxlan": "udp", "gre": "gre", "ip6gre": "gre"}
@@ -52,6 +52,19 @@ class Suspect(NamedTuple):
 
 class TooManyError(Exception):
     """There are more rules than are looked through."""
+
+
+class Budget:
+    """So much may be done; TooManyError for more."""
+
+    def __init__(self, left: int) -> None:
+        self._left = left
+
+    def spend(self, count: int = 1) -> None:
+        """Do so much."""
+        self._left -= count
+        if self._left < 0:
+            raise TooManyError
 
 
 def ways(node: Node, peers: Sequence[Node], config: NetworkConfig) -> Iterator[Way]:
@@ -106,16 +119,15 @@ def _ip(node: Node, version: int) -> IPAddress | None:
 def suspects(tables: Tables, own: Collection[TableName], wanted: Collection[Way]) -> list[Suspect]:
     """The chains of others that drop, or may drop, some of these. TooManyError when there are too many rules."""
     found: list[Suspect] = []
-    read, left = dict[TableName, Chains](), [MOST_RULES]
+    read, rules, visits = dict[TableName, Chains](), Budget(MOST_RULES), Budget(MOST_VISITS)
     for chain in tables.chains():
         hook = chain.hook
         if hook is None or hook.type != "filter" or chain.family not in SEEN_BY or (chain.family, chain.table) in own:
             continue
         for way in wanted:
             if way.hook == hook.hook and way.packet.version in SEEN_BY[chain.family]:
-                table = read.setdefault(
-                    (chain.family, chain.table), Chains(chain.family, chain.table, _reader(tables, chain, left))
-                )
+                reader = _reader(tables, chain, rules)
+                table = read.setdefault((chain.family, chain.table), Chains(chain.family, chain.table, reader, visits.spend))
                 answer = table.judge(chain, _context(way))
                 is_by_default = hook.policy == "drop" and Answer.DROP in answer
                 if answer == Answer.DROP or is_by_default:
@@ -123,12 +135,10 @@ def suspects(tables: Tables, own: Collection[TableName], wanted: Collection[Way]
     return found
 
 
-def _reader(tables: Tables, chain: Chain, left: list[int]) -> Callable[[str], list[Rule]]:
+def _reader(tables: Tables, chain: Chain, budget: Budget) -> Callable[[str], list[Rule]]:
     def read(name: str) -> list[Rule]:
         rules = [one.rule for one in tables.rules(Place(chain.family, chain.table, name))]
-        left[0] -= len(rules)
-        if left[0] < 0:
-            raise TooManyError
+        budget.spend(len(rules))
         return rules
 
     return read

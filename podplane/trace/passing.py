@@ -12,6 +12,7 @@ from __future__ import annotations
 import enum
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from podplane.state.nft import (
     ACCEPT,
@@ -29,6 +30,8 @@ from podplane.state.nft import (
     Verdict,
 )
 from podplane.trace.expressions import Context, Scope, Undecided, compile_expression
+from podplane.trace.memory import Connection
+from podplane.trace.packet import Packet
 
 MAX_DEPTH = 16
 """NFT_JUMP_STACK_SIZE."""
@@ -50,16 +53,42 @@ class Answer(enum.Flag):
     GO_ON = enum.auto()
 
 
-class Chains:
-    """The chains of one table; `rules` gives those of a chain by its name, when they are asked for."""
+class State(NamedTuple):
+    """What rules change of a context that other rules ask for."""
 
-    def __init__(self, family: str, table: str, rules: Callable[[str], Sequence[Rule]]) -> None:
+    packet: Packet
+    connection: Connection | None
+
+    @classmethod
+    def of(cls, context: Context) -> State:
+        """As it is now."""
+        return cls(context.packet, None if context.track is None else context.track.connection)
+
+    def put(self, context: Context) -> None:
+        """Make a context be so."""
+        context.packet = self.packet
+        if context.track is not None:
+            context.track.connection = self.connection
+
+
+class Chains:
+    """The chains of one table; `rules` gives those of a chain by its name, when they are asked for. `visit` is called for each rule that a
+    packet comes to, and may raise.
+
+    A packet comes to a chain by any number of jumps, and through chains of chains by exponentially many: what becomes of it there is worked
+    out once for each state of it.
+    """
+
+    def __init__(self, family: str, table: str, rules: Callable[[str], Sequence[Rule]], visit: Callable[[], None]) -> None:
         self._scope = Scope("", family, table, {})
-        self._rules = rules
+        self._rules, self._visit = rules, visit
         self._known: dict[str, Sequence[Rule]] = {}
+        self._answers: dict[tuple[str, int, State], tuple[Answer, State]] = {}
+        """Of the packet that is judged: by chain, depth and state before, with the state after."""
 
     def judge(self, base: Chain, context: Context) -> Answer:
         """Of a new packet in a base chain: PASS, DROP, or both where it isn't known."""
+        self._answers.clear()
         found = self._chain(base.name, context, 0)
         if Answer.GO_ON in found:
             is_dropped = base.hook is not None and base.hook.policy == "drop"
@@ -69,10 +98,20 @@ class Chains:
     def _chain(self, name: str, context: Context, depth: int) -> Answer:
         if depth > MAX_DEPTH:
             return Answer.DROP
+        key = (name, depth, State.of(context))
+        if key not in self._answers:
+            found = self._through(name, context, depth)
+            self._answers[key] = found, State.of(context)
+        found, after = self._answers[key]
+        after.put(context)
+        return found
+
+    def _through(self, name: str, context: Context, depth: int) -> Answer:
         if name not in self._known:
             self._known[name] = self._rules(name)
         found = Answer(0)
         for rule in self._known[name]:
+            self._visit()
             applies = self._applies(rule, context)
             if applies is False:
                 continue

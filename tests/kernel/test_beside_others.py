@@ -126,6 +126,11 @@ def test_a_firewall_of_very_many_rules_is_given_up(monkeypatch: pytest.MonkeyPat
     assert said(rules) == []
     with pytest.raises(firewalls.TooManyError):
         said("nft add rule ip a f counter")
+    monkeypatch.setattr(firewalls, "MOST_RULES", 100)
+    assert said("") == []
+    monkeypatch.setattr(firewalls, "MOST_VISITS", 3)
+    with pytest.raises(firewalls.TooManyError):
+        said("")
 
 
 OF_OTHERS = """
