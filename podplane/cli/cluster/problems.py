@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 from podplane.cli.cluster.blocks import block_problems
 from podplane.cli.cluster.facts import ClusterNode, Facts
@@ -135,7 +136,7 @@ def _controllers(facts: Facts) -> Iterator[Problem]:
     """Are the replicas ready, and does one of them lead?"""
     lease, found = facts.controllers, facts.deployment
     if found is not None:
-        wanted, ready = (found.get("spec") or {}).get("replicas", 1), (found.get("status") or {}).get("readyReplicas", 0)
+        wanted, ready = _replicas(facts, found.get("spec") or {}), (found.get("status") or {}).get("readyReplicas", 0)
         if ready < wanted:
             yield Problem(
                 f"{ready} of {counted(wanted, 'replica')} of the controllers ready", todo=f"kubectl -n {SYSTEM} get pods"
@@ -147,6 +148,19 @@ def _controllers(facts: Facts) -> Iterator[Problem]:
         yield Problem(NO_LEADER)
     elif (age := age_of(facts, lease.spec.renew_time)) is not None and age > LEASE_SECONDS:
         yield Problem(f"{lease.holder} leads the controllers, and has not said so for {age:.0f} s")
+
+
+def _replicas(facts: Facts, spec: Mapping[str, Any]) -> int:
+    """As many as there can be: each has a node of its own, and where there is no other one, the next replica waits for it."""
+    pod = (spec.get("template") or {}).get("spec") or {}
+    labels = (pod.get("nodeSelector") or {}).items()
+    tolerated = {one.get("key", "") for one in pod.get("tolerations") or ()}
+    places = sum(
+        node.is_linux and labels <= node.metadata.labels.items() and not node.spec.taint_keys - tolerated
+        for node in facts.nodes.values()
+    )
+    wanted: int = spec.get("replicas", 1)
+    return min(wanted, max(places, 1))
 
 
 def age_of(facts: Facts, time: str | None) -> float | None:

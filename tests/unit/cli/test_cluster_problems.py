@@ -55,6 +55,15 @@ def lost(peer: str) -> dict[str, Any]:
     return made
 
 
+CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
+
+
+def deployment(ready: int) -> dict[str, Any]:
+    """Of two replicas, as the chart makes it."""
+    pod = {"tolerations": [{"key": CONTROL_PLANE, "operator": "Exists", "effect": "NoSchedule"}]}
+    return {"spec": {"replicas": 2, "template": {"spec": pod}}, "status": {"readyReplicas": ready}}
+
+
 LEASE = Lease(spec=LeaseSpec(holder_identity="one", renew_time="2026-03-01T11:59:58.000000Z"))
 REFUSED = {
     "object": "route 10.0.0.0/8",
@@ -207,6 +216,16 @@ REFUSED = {
             facts(deployment={"spec": {"replicas": 2}, "status": {"readyReplicas": 1}}, controllers=LEASE),
             [("", "1 of 2 replicas of the controllers ready")],
         ),
+        (facts(node("w1"), deployment=deployment(ready=1), controllers=LEASE), []),
+        (
+            facts(node("w1"), deployment=deployment(ready=0), controllers=LEASE),
+            [("", "0 of 1 replica of the controllers ready")],
+        ),
+        (
+            facts(node("w1"), node("w2", taints=[{"key": CONTROL_PLANE}]), deployment=deployment(ready=1), controllers=LEASE),
+            [("", "1 of 2 replicas of the controllers ready")],
+        ),
+        (facts(node("w1"), node("w2", taints=[{"key": "others"}]), deployment=deployment(ready=1), controllers=LEASE), []),
         (
             facts(deployment={"spec": {"replicas": 1}, "status": {"readyReplicas": 1}}),
             [("", "no replica of the controllers leads: nodes get no blocks of theirs, and load balancers no addresses")],
