@@ -155,12 +155,13 @@ def _replicas(facts: Facts, spec: Mapping[str, Any]) -> int:
     pod = (spec.get("template") or {}).get("spec") or {}
     labels = (pod.get("nodeSelector") or {}).items()
     tolerated = {one.get("key", "") for one in pod.get("tolerations") or ()}
-    places = sum(
-        node.is_linux and labels <= node.metadata.labels.items() and not node.spec.taint_keys - tolerated
-        for node in facts.nodes.values()
-    )
+    places = [
+        name
+        for name, node in facts.nodes.items()
+        if node.is_linux and labels <= node.metadata.labels.items() and not node.spec.taint_keys - tolerated
+    ]
     wanted: int = spec.get("replicas", 1)
-    return min(wanted, max(places, 1))
+    return min(wanted, max(len(places), 1))
 
 
 def age_of(facts: Facts, time: str | None) -> float | None:
