@@ -120,9 +120,10 @@ def suspects(tables: Tables, own: Collection[TableName], wanted: Collection[Way]
     """The chains of others that drop, or may drop, some of these. TooManyError when there are too many rules."""
     found: list[Suspect] = []
     read, rules, visits = dict[TableName, Chains](), Budget(MOST_RULES), Budget(MOST_VISITS)
+    passed_over = {*own, *tables.dormant()}
     for chain in tables.chains():
         hook = chain.hook
-        if hook is None or hook.type != "filter" or chain.family not in SEEN_BY or (chain.family, chain.table) in own:
+        if hook is None or hook.type != "filter" or chain.family not in SEEN_BY or (chain.family, chain.table) in passed_over:
             continue
         for way in wanted:
             if way.hook == hook.hook and way.packet.version in SEEN_BY[chain.family]:

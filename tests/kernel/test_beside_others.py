@@ -41,6 +41,7 @@ table inet firewalld {
 }
 END
 """
+FW = "nft add table inet fw; nft 'add chain inet fw f { type filter hook forward priority 0; policy drop; }'"
 UFW = """
 iptables-nft -P FORWARD DROP
 iptables-nft -N ufw-before-forward
@@ -80,6 +81,8 @@ def said(script: str, config: NetworkConfig = CONFIG) -> list[str]:
         pytest.param("iptables-nft -P INPUT DROP", "(UDP port 4789): let them in", marks=IPTABLES, id="tunnels"),
         pytest.param("ip6tables-nft -P FORWARD DROP", None, marks=IPTABLES, id="another IP version"),
         pytest.param(FIREWALLD, "chain filter_FORWARD of table inet firewalld (policy drop) may drop", marks=NFT),
+        pytest.param(FW + "; nft 'add table inet fw { flags dormant; }'", None, marks=NFT, id="dormant"),
+        pytest.param(FW, "chain f of table inet fw (policy drop) drops", marks=NFT, id="not dormant"),
         pytest.param(
             "nft add table inet podplane-policy; nft 'add chain inet podplane-policy f { type filter hook forward priority 0; "
             "policy drop; }'",

@@ -6,7 +6,7 @@ many chains there are, not on their rules.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from podplane.kernel.errors import from_errno
@@ -20,6 +20,8 @@ from podplane.state.nft import Chain, Rule
 NETLINK_NETFILTER, AF_UNSPEC = 12, 0
 HANDLE = 3
 """NFTA_RULE_HANDLE."""
+DORMANT = 1
+"""NFT_TABLE_F_DORMANT."""
 EVERYTHING = c.GENERIC.pack(AF_UNSPEC, 0, 0)
 TableName = tuple[str, str]
 
@@ -70,10 +72,18 @@ class Tables:
 
     def tables(self) -> frozenset[TableName]:
         """All of them."""
-        rows = (row for _, row in self._socket.dump(c.GETTABLE, EVERYTHING))
-        return frozenset(
-            (c.FAMILY_NAMES[row[0]], parse_attributes(row, c.GENERIC.size)[c.TABLE_NAME].rstrip(b"\0").decode()) for row in rows
-        )
+        return frozenset(name for name, _ in self._tables())
+
+    def dormant(self) -> frozenset[TableName]:
+        """Those whose base chains see no packet."""
+        return frozenset(name for name, flags in self._tables() if flags & DORMANT)
+
+    def _tables(self) -> Iterator[tuple[TableName, int]]:
+        """With their flags."""
+        for _, row in self._socket.dump(c.GETTABLE, EVERYTHING):
+            found = parse_attributes(row, c.GENERIC.size)
+            name = found[c.TABLE_NAME].rstrip(b"\0").decode()
+            yield (c.FAMILY_NAMES[row[0]], name), int.from_bytes(found.get(c.TABLE_FLAGS, b""), "big")
 
     def rules(self, place: Place) -> list[FoundRule]:
         """The rules of a chain, of those that the kernel has now."""
