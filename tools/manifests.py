@@ -1,7 +1,8 @@
-"""Writes what of the chart and of deploy/ is made of something else. By hand, after a change of podplane/machine/rbac.py or of the chart.
+"""Writes what of the chart and of deploy/ is made of something else. By hand, after a change of one of these or of the chart.
 
     podplane/machine/rbac.py ──► charts/podplane/templates/rbac.yaml, controllers-rbac.yaml ─┬─► the beginning of deploy/podplane.yaml
     podplane/services/pools.py ──► charts/podplane/crds/loadbalancerpools.yaml ──────────────┘
+    podplane/agent/settings.py ──► the definitions in charts/podplane/values.schema.json, of the chart's `config`
     charts/podplane ── helm template ──► the rest of it, deploy/podplane-uninstall.yaml, deploy/podplane-dns.yaml and …-dns-service.yaml
 
     .venv/bin/python -m tools.manifests        # helm 3 or later has to be on the PATH only if the chart changed otherwise
@@ -12,15 +13,19 @@ The files in deploy/ say of which chart they are made, by a digest: a test sees 
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import yaml
 
+from podplane.agent.settings import Settings
 from podplane.machine import rbac
+from podplane.machine.configuration import FOUND_OUT
 from podplane.services import pools
 
 TOP = Path(__file__).parents[1]
@@ -40,6 +45,10 @@ MADE = {
 """What is made of the chart, with which options of helm."""
 RULES, CONTROLLERS_RULES = CHART / "templates/rbac.yaml", CHART / "templates/controllers-rbac.yaml"
 DEFINITION = CHART / "crds/loadbalancerpools.yaml"
+SCHEMA, DEFINITIONS = CHART / "values.schema.json", '  "definitions": '
+"""The end of that file begins there."""
+OF_VALUES = {"network": ("agent_port", *FOUND_OUT), "services": ("enabled",)}
+"""Settings of agents that other values of the chart say, or that can't be chosen."""
 WITH_CONTROLLERS = "{{- if and .Values.controllers.enabled (not .Values.uninstall) }}\n"
 NAMESPACE, KUBERNETES = "kube-system", "1.36.0"
 HEADER = """# See docs/install.md. Made of charts/podplane, where changes belong.
@@ -63,10 +72,26 @@ def definition() -> str:
     return "# Made of podplane/services/pools.py.\n" + yaml.safe_dump(pools.definition(), sort_keys=False)
 
 
+def schema() -> str:
+    """That of the chart's values: as it is, and settings of agents as their classes have them."""
+    _, classes = msgspec.json.schema_components([Settings], ref_template="{name}")
+    written, parts = SCHEMA.read_text(), []
+    for feature, found in classes[Settings.__name__]["properties"].items():
+        if f'"#/definitions/{feature}"' not in written:
+            continue
+        fields = classes[found["$ref"]]["properties"]
+        kept = {name: {key: one[key] for key in ("type", "items") if key in one} for name, one in fields.items()}
+        rows = kept | dict.fromkeys(OF_VALUES.get(feature, ()), False)
+        lines = ",\n".join(f"        {json.dumps(name)}: {json.dumps(row)}" for name, row in rows.items())
+        head = f'    "{feature}": {{\n      "type": "object",\n      "additionalProperties": false,\n      "properties": {{\n'
+        parts.append(f"{head}{lines}\n      }}\n    }}")
+    return written[: written.index(DEFINITIONS)] + DEFINITIONS + "{\n" + ",\n".join(parts) + "\n  }\n}\n"
+
+
 def made() -> dict[Path, str]:
     """The files of the chart that are made of something else, and what they are to be."""
     of_controllers = f"{WITH_CONTROLLERS}{rules(rbac.CONTROLLERS)}{{{{- end }}}}\n"
-    return {RULES: rules(), CONTROLLERS_RULES: of_controllers, DEFINITION: definition()}
+    return {RULES: rules(), CONTROLLERS_RULES: of_controllers, DEFINITION: definition(), SCHEMA: schema()}
 
 
 def digest() -> str:

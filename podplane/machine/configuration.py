@@ -49,6 +49,8 @@ OWN = (
     *("cni_replace", "clean_kube_proxy", "allow_overlaps"),
 )
 PLUGIN_PATH = ("/opt/cni/bin", "/usr/lib/cni")
+FOUND_OUT = ("former_backends", "kernel", "uplink_driver", "former_bridge", "route_metric")
+"""Of `network`: what can't be chosen."""
 MTU = range(576, 65537)
 PORTS = range(1, 65536)
 RUN_DIR = "/run/podplane"
@@ -182,7 +184,7 @@ def _check(network: NetworkConfig) -> None:
         chosen(network.backend, network.cross_subnet)
     except ValueError as error:
         raise MachineError(f"settings of network.cross_subnet: {error}") from None
-    for name in ("former_backends", "kernel", "uplink_driver", "former_bridge", "route_metric"):
+    for name in FOUND_OUT:
         if getattr(network, name):
             raise MachineError(f"settings of network.{name}: that is found out, and can't be chosen")
 

@@ -17,7 +17,7 @@ from podplane.cni import install
 from podplane.dns import endpoints
 from podplane.dns.node import SERVICE
 from podplane.machine import capabilities, configuration, controllers_configuration, former, rbac
-from podplane.model.config import AGENT_PORT, BESIDE_PORT, NAME_SERVER_PORT, NetworkConfig
+from podplane.model.config import AGENT_PORT, BESIDE_PORT, NAME_SERVER_PORT, STATUS_PORT, NetworkConfig
 from podplane.routes import cluster_settings
 from podplane.routes.table import NAMES
 from podplane.services import pools
@@ -279,7 +279,6 @@ def test_the_service_of_the_dns_selects_nothing_and_has_the_address_that_is_answ
 def test_where_there_is_no_service_of_the_dns_the_chart_has_it_whether_or_not_it_is_to_take_over() -> None:
     """That of others is left alone, and its own kept, by `lookup`, for which there is a cluster in tests/cluster alone."""
     assert ("Service", "kube-dns") not in objects(manifests.rendered())
-    assert ("Service", "kube-dns") not in objects(manifests.rendered("--set=dns.takeOver=true"))
     found = objects(manifests.rendered("--set=dns.enabled=true", "--set=dns.takeOver=true", "--set=dns.ips={10.43.0.10}"))
     assert found["Service", "kube-dns"]["spec"]["clusterIP"] == "10.43.0.10"
     content = yaml.safe_load(found["ConfigMap", "podplane-agent"]["data"]["config"])
@@ -363,11 +362,46 @@ def test_the_chart_knows_all_settings_of_the_cluster() -> None:
         ("controllers.config.node_blocks=1", "node_blocks"),
         ("config.services.enabled=false", "enabled"),
         ("services.kubeProxy=false", "kubeProxy"),
+        ("config.network.agent_port=10256", "agent_port"),
+        ("config.network.nonsense=1", "nonsense"),
+        ("config.network.kernel=6.1", "kernel"),
+        ("config.network.mtu=large", "mtu"),
+        ("config.services.nonsense=1", "nonsense"),
+        ("config.hostports.x=1", "x"),
+        ("migrateFrom=..", "migrateFrom"),
+        ("nodeBlocks.cidrs={10.0.0.0/33}", "cidrs"),
+        ("nodeBlocks.cidrs={fd00::/129}", "cidrs"),
+        ("loadBalancer.pools.p.addresses={192.0.2.0/33}", "addresses"),
     ],
 )
 def test_a_value_that_can_t_be_is_refused(option: str, word: str) -> None:
     with pytest.raises(manifests.Refused, match=word):
         manifests.rendered("--set", option)
+
+
+POOL = "loadBalancer.pools.p.addresses={192.0.2.1}"
+BESIDE = "services.kubeProxyReplacement=false"
+
+
+@needs_helm
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("controllers.enabled=false", POOL), "loadBalancer.pools.* set controllers.enabled"),
+        (("loadBalancer.enabled=false", POOL), "loadBalancer.pools.* set loadBalancer.enabled"),
+        (("controllers.enabled=false", "nodeBlocks.enabled=true"), "nodeBlocks.* set controllers.enabled"),
+        (("dns.takeOver=true",), "dns.takeOver.* set dns.enabled"),
+        (("services.cleanKubeProxy=true", BESIDE), "services.cleanKubeProxy"),
+        ((f"agentPort={NAME_SERVER_PORT}",), f"{NAME_SERVER_PORT} is the name server's"),
+        ((f"agentPort={STATUS_PORT}",), f"{STATUS_PORT} is kube-proxy's"),
+        ((f"agentPort={AGENT_PORT}", BESIDE), f"{AGENT_PORT} is kube-proxy's"),
+        ((f"migrateFrom={NetworkConfig(()).bridge}",), "migrateFrom: cbr0"),
+        (("migrateFrom=br0", "config.network.bridge=br0"), "migrateFrom: br0"),
+    ],
+)
+def test_values_that_do_not_go_together_are_refused(options: tuple[str, ...], said: str) -> None:
+    with pytest.raises(manifests.Refused, match=said):
+        manifests.rendered(*(f"--set={one}" for one in options))
 
 
 @needs_helm
