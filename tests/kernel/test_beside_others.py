@@ -15,6 +15,7 @@ from podplane.kernel.nft.others import Tables
 from podplane.machine import firewalls, kube_proxy
 from podplane.model.config import NetworkConfig
 from podplane.routes.table import BY_NAME
+from tests.kernel.lives import until
 from tests.kernel.test_foreign import run
 from tests.plans import node
 
@@ -198,7 +199,9 @@ def test_a_kube_proxy_that_runs_is_seen(tmp_path: Path) -> None:
     program = tmp_path / "kube-proxy"
     shutil.copy(shutil.which("sleep") or "", program)
     running = subprocess.Popen([program, "60"])
+    comm = Path(f"/proc/{running.pid}/comm")
     try:
+        until(lambda: comm.read_text() == "kube-proxy\n", "it has its name a moment after it was started")
         assert kube_proxy.why_runs() == f"process {running.pid} is a kube-proxy"
     finally:
         running.kill()
