@@ -38,7 +38,9 @@ RESOLV_CONF = Path("/etc/resolv.conf")
 LEAST_BYTES = 1 << 20
 """Of free space in the run folder: the journal is written anew beside the former one."""
 ASK_SECONDS, ASK_AGAIN_SECONDS = 600.0, 30.0
-"""Between two questions for rights of which none was missing, or some."""
+"""Between two questions for rights of which none was missing, or some, or which the API did not answer."""
+ANSWER_SECONDS = 3.0
+"""The API's answer about rights is waited for as long."""
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,8 +152,10 @@ class Preflight:
     async def _missing_rights(self) -> list[str]:
         now = asyncio.get_running_loop().time()
         if now >= self._ask_at:
-            with contextlib.suppress(ApiError):  # an API that is away says nothing of rights
-                self._rights = await permitted.missing(self._client)
+            self._ask_at = now + ASK_AGAIN_SECONDS
+            with contextlib.suppress(ApiError, TimeoutError):  # an API that is away says nothing of rights, and nothing waits for it
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    self._rights = await permitted.missing(self._client)
                 self._ask_at = now + (ASK_AGAIN_SECONDS if self._rights else ASK_SECONDS)
         return self._rights
 

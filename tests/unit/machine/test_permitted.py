@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from podplane.kernel.namespace import CurrentNamespace
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import ApiError
-from podplane.machine import permitted, rbac
+from podplane.machine import permitted, preflight, rbac
+from podplane.machine.one_machine import OneMachine
 from podplane.machine.permitted import Given, lacks
+from podplane.machine.preflight import Preflight
+from tests.plans import agent_settings, node
 
 BASIC = {"verbs": ["create"], "apiGroups": ["authorization.k8s.io"], "resources": ["selfsubjectrulesreviews"]}
 
@@ -83,3 +89,23 @@ def test_a_rule_about_some_names_gives_no_right_to_others() -> None:
     rules = [rule for rule in rbac.RULES if rule.names]
     given = Given(("get",), ("",), ("configmaps",), ("another",))
     assert [right.name for right in lacks(rules, [given])] == ["kubeadm-config"]
+
+
+async def test_an_api_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Agents start again while the API is away."""
+
+    class Hanging(FakeApi):
+        async def create(self, resource: str, namespace: str, body: Mapping[str, Any]) -> dict[str, Any]:
+            self.asked.append(namespace)
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    monkeypatch.setattr(preflight, "ANSWER_SECONDS", 0.01)
+    api = Hanging({})
+    one = OneMachine(api, {}, "node1", "own")
+    looks = Preflight(CurrentNamespace(), api, one, str(tmp_path), "", "")
+    for _ in range(2):
+        async with asyncio.timeout(60):
+            facts = await looks.look(agent_settings((4,)).network, (), node(1, (4,)), (), ())
+        assert facts.missing_rights == ()
+    assert len(api.asked) == 1, "not each look waits anew"
