@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,6 @@ SAVED = ".podplane-saved"
 UNFINISHED = ".podplane-unfinished-"
 """The beginning of the names of files that are being written."""
 CAPABILITIES = ("portMappings", "bandwidth", "ips", "mac")
-FORMER: tuple[Mapping[str, Any], ...] = ()
-"""The entries of our plugin that versions before this one have written: one of them is brought up to date, another is somebody's own."""
 
 
 class InstallError(Exception):
@@ -41,14 +39,10 @@ def entry() -> dict[str, Any]:
     return {"type": NAME, "capabilities": dict.fromkeys(CAPABILITIES, True)}
 
 
-def configuration(plugins: Sequence[Any] = (), found: Mapping[str, Any] | None = None) -> bytes:
-    """The network as an engine is told of it. containerd 1.6 knows its version; newer engines take the newest that they know.
-
-    With others' `plugins` in the list, and all else as `found` has it, where there is such a file already.
-    """
+def configuration() -> bytes:
+    """The network as an engine is told of it. containerd 1.6 knows its version; newer engines take the newest that they know."""
     network = {"cniVersion": "1.0.0", "cniVersions": ["0.3.1", "0.4.0", "1.0.0", "1.1.0"], "name": "podplane"}
-    whole = {**(found or network), "plugins": list(plugins) or [entry()]}
-    return msgspec.json.format(msgspec.json.encode(whole), indent=2) + b"\n"
+    return msgspec.json.format(msgspec.json.encode({**network, "plugins": [entry()]}), indent=2) + b"\n"
 
 
 def configure(conf_dir: Path, *, replace: bool = False) -> list[str]:
@@ -62,20 +56,15 @@ def configure(conf_dir: Path, *, replace: bool = False) -> list[str]:
 
 
 def _configured(path: Path) -> str:
-    """Bring our entry up to date, and keep what others have chained to it."""
-    found = _network(path)
-    plugins = found.get("plugins", [])
+    """Write it, unless it has an entry of ours already: what others have chained to that stays."""
+    plugins = _network(path).get("plugins", [])
     own = [one for one in plugins if one["type"] == NAME]
-    if own and not all(one in (entry(), *FORMER) for one in own):
+    if any(one != entry() for one in own):
         return f"kept {path}: it is not as it would be written; remove it to have it written anew"
     others = [str(one["type"]) for one in plugins if one["type"] != NAME]
     if not own or not others:
         return written(path, configuration(), 0o644, "the network's configuration")
-    chained = f"with {', '.join(others)} beside {NAME}, which others have added"
-    if own == [entry()]:
-        return f"kept {path}: it is current, {chained}"
-    current = [entry() if one["type"] == NAME else one for one in plugins]
-    return written(path, configuration(current, found), 0o644, f"the network's configuration, {chained}")
+    return f"kept {path}: it is current, with {', '.join(others)} beside {NAME}, which others have added"
 
 
 def check_free(conf_dir: Path, *, replace: bool) -> None:

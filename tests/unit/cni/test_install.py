@@ -244,21 +244,19 @@ def test_a_network_that_comes_back_is_moved_aside_again_unless_it_is_another_one
     assert networks.put_back(conf_dir)[0].startswith("kept") and files(conf_dir) == before
 
 
-def test_plugins_that_others_chain_stay_when_ours_is_brought_up_to_date(
-    places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_plugins_that_others_chain_stay(places: tuple[Path, Path]) -> None:
     _, conf_dir = places
     conf_dir.mkdir(parents=True)
-    former = {"type": "podplane-cni", "capabilities": {"portMappings": True}}
     mesh = {"type": "istio-cni", "kubernetes": {"cni_bin_dir": "/opt/cni/bin"}}
-    chained = msgspec.json.decode(networks.configuration()) | {"plugins": [former, mesh], "disableCheck": True}
-    (conf_dir / CONFLIST).write_bytes(msgspec.json.encode(chained))
-    assert "remove it to have it written anew" in configure(conf_dir)[0], "an entry that nobody of us wrote is somebody's own"
-    monkeypatch.setattr(networks, "FORMER", (former,))
-    assert configure(conf_dir)[0].endswith("with istio-cni beside podplane-cni, which others have added")
-    found = msgspec.json.decode((conf_dir / CONFLIST).read_bytes())
-    assert found == chained | {"plugins": [networks.entry(), mesh]}
-    assert configure(conf_dir)[0].startswith(f"kept {conf_dir / CONFLIST}: it is current, with istio-cni")
+    for own, line in (
+        (networks.entry(), "it is current, with istio-cni beside podplane-cni, which others have added"),
+        ({"type": "podplane-cni", "capabilities": {"portMappings": True}}, "remove it to have it written anew"),
+    ):
+        chained = msgspec.json.decode(networks.configuration()) | {"plugins": [own, mesh], "disableCheck": True}
+        (conf_dir / CONFLIST).write_bytes(msgspec.json.encode(chained))
+        (said,) = configure(conf_dir)
+        assert said.startswith(f"kept {conf_dir / CONFLIST}: ") and said.endswith(line)
+        assert msgspec.json.decode((conf_dir / CONFLIST).read_bytes()) == chained
 
 
 def test_the_command_moves_aside_when_told(places: tuple[Path, Path]) -> None:
