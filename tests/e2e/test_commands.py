@@ -203,8 +203,10 @@ def test_a_lab_is_a_cluster_for_those_who_have_its_kubeconfig(lab: Podplane) -> 
     }
     screen = lab("cluster", "status", "--kubeconfig", file).stdout
     assert screen.startswith("3 nodes, 3 of them ready: all is well\n") and screen.count("10.244.") == 3
-    for words in (("status", "--node", "node2"), ("routes",), ("services", "-A"), ("policy", "list", "-A")):
-        assert lab(*words, "--kubeconfig", file).stdout == lab(*words).stdout or words[0] == "status"
+    for words in (("routes",), ("services", "-A"), ("policy", "list", "-A")):
+        assert lab(*words, "--kubeconfig", file).stdout == lab(*words).stdout
+    of_node = [lab("status", "--node", "node2", *words).stdout for words in ((), ("--kubeconfig", file))]
+    assert {one.partition("\n")[0] for one in of_node} == {"Node node2: everything is as wanted"}, of_node
     refused = lab("status", "--kubeconfig", file, code=2).stderr
     assert refused == (
         f"podplane: say which node, or all, by --node; of the whole cluster: `podplane cluster status --kubeconfig {file}`\n"
