@@ -140,19 +140,20 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
         migrated = msgspec.structs.replace(found.network, route_metric=METRIC, former_bridge=former)
         return msgspec.structs.replace(found, network=migrated)
 
-    def warnings(self, uplink: Uplink, blocks: Iterable[str]) -> list[str]:
-        """What it says that does not fit this uplink, and a Node with these blocks."""
-        found = []
-        if (mtu := self._network.get("mtu", 0)) > uplink.mtu:
-            found.append(
-                f"network.mtu is {mtu}, and the uplink {uplink.name} carries no more than {uplink.mtu}: {uplink.mtu} is taken"
-            )
-        if self.names_cluster:
-            named = tuple(map(network_of, self._network["cluster_cidrs"]))
-            outside = [one for one in map(network_of, networks(blocks)) if not any(holds(cidr, one) for cidr in named)]
-            cidrs = ", ".join(map(str, named))
-            found += [f"the block {one} of this node is not within network.cluster_cidrs ({cidrs})" for one in outside]
-        return found
+    def warnings(self, uplink: Uplink) -> list[str]:
+        """What it says that does not fit this uplink."""
+        if (mtu := self._network.get("mtu", 0)) <= uplink.mtu:
+            return []
+        return [f"network.mtu is {mtu}, and the uplink {uplink.name} carries no more than {uplink.mtu}: {uplink.mtu} is taken"]
+
+    def outside(self, blocks: Iterable[str]) -> list[str]:
+        """A line for each of the own Node's blocks that the networks it names do not hold: pods there would be taken for strangers."""
+        if not self.names_cluster:
+            return []
+        named = tuple(map(network_of, self._network["cluster_cidrs"]))
+        wrong = [one for one in map(network_of, networks(blocks)) if not any(holds(cidr, one) for cidr in named)]
+        cidrs = ", ".join(map(str, named))
+        return [f"the block {one} of this node is not within network.cluster_cidrs ({cidrs}): correct these" for one in wrong]
 
     @property
     def has_name_server(self) -> bool:

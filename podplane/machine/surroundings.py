@@ -123,21 +123,22 @@ class Surroundings:
         if self._preflight is not None and (why := await self._preflight.one.problem(node, values)):
             raise MachineError(why)
         made = self._made(await self._uplink(node, values), node)
-        found, is_in_place = await self._look_around(made, node, values)
-        if is_in_place:
+        found, may_begin = await self._look_around(made, node, values)
+        if may_begin:
             self._tell_in_the_way(found)
             return made, ()
         return made, found
 
     async def _look_around(self, made: Settings, node: Node, values: Iterable[Value]) -> tuple[list[str], bool]:
-        """What is in the way, and whether the network of the node is in place."""
+        """What is in the way, and whether the agent may begin all the same: the network of the node is in place, and fits its blocks."""
+        outside = self._configuration.outside(node.spec.pod_cidrs)
         if self._preflight is None:
-            return [], True
+            return outside, not outside
         pods = tuple(self._pods(made))
         former = pods if self._configuration.migrate_from else ()  # its links and routes are of the same addresses
         facts = await self._preflight.look(made.network, pods, node, values, (*self._configuration.allow_overlaps, *former))
         return await asyncio.to_thread(
-            lambda: (problems(facts), facts.is_in_place)
+            lambda: ([*outside, *problems(facts)], facts.is_in_place and not outside)
         )  # of thousands of blocks it is long for a turn
 
     def _pods(self, made: Settings) -> Iterable[str]:
@@ -197,7 +198,7 @@ class Surroundings:
             self._kept.save(found)
 
     def _made(self, found: Uplink, node: Node) -> Settings:
-        warnings = self._configuration.warnings(found, node.spec.pod_cidrs)
+        warnings = self._configuration.warnings(found)
         for warning in (one for one in warnings if one not in self._warned):
             log.warning("%s", warning)
             self._tell(warning)

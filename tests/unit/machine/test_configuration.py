@@ -131,19 +131,18 @@ def test_an_mtu_that_the_uplink_does_not_carry_is_told() -> None:
     found = configuration.parsed({"network": NETWORK | {"mtu": 9000}})
     small, large = Uplink("ens3", 1500), Uplink("ens3", 9000)
     assert found.settings(small).network.mtu == 9000, "the uplink may come to carry it"
-    assert found.warnings(small, ()) == ["network.mtu is 9000, and the uplink ens3 carries no more than 1500: 1500 is taken"]
-    assert (found.settings(large).network.mtu, found.warnings(large, ())) == (9000, [])
+    assert found.warnings(small) == ["network.mtu is 9000, and the uplink ens3 carries no more than 1500: 1500 is taken"]
+    assert (found.settings(large).network.mtu, found.warnings(large)) == (9000, [])
 
 
 def test_a_block_outside_the_networks_that_are_named_is_told() -> None:
-    uplink = Uplink("ens3", 1500)
     found = configuration.parsed({"network": NETWORK | {"cluster_cidrs": ["10.244.0.0/16", "fd00::/56"]}})
-    assert found.warnings(uplink, ("10.244.3.0/24", "fd00::300:0/120", "no network")) == []
-    assert found.warnings(uplink, ("10.9.0.0/24", "fd00::/64")) == [
-        "the block 10.9.0.0/24 of this node is not within network.cluster_cidrs (10.244.0.0/16, fd00::/56)"
+    assert found.outside(("10.244.3.0/24", "fd00::300:0/120", "no network")) == []
+    assert found.outside(("10.9.0.0/24", "fd00::/64")) == [
+        "the block 10.9.0.0/24 of this node is not within network.cluster_cidrs (10.244.0.0/16, fd00::/56): correct these"
     ]
-    assert found.warnings(uplink, ("10.0.0.0/8",)), "it holds the network, and is not within it"
-    assert configuration.parsed({}).warnings(uplink, ("10.9.0.0/24",)) == [], "the network is made of blocks"
+    assert found.outside(("10.0.0.0/8",)), "it holds the network, and is not within it"
+    assert configuration.parsed({}).outside(("10.9.0.0/24",)) == [], "the network is made of blocks"
 
 
 @pytest.mark.parametrize(("text", "why"), [("{", "no YAML"), ("\0", "no YAML"), ("network: &a [*a]", "")])

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import msgspec
 import pytest
 
+from podplane.agent.ownership import ownership
 from podplane.agent.settings import Settings
 from podplane.kubeapi.errors import ApiError
 from podplane.machine import configuration, surroundings
@@ -17,7 +20,10 @@ from podplane.machine.cidrs import FILE, Cidrs, KeptCidrs
 from podplane.machine.cluster import Cluster, Waiting
 from podplane.machine.former import Former
 from podplane.machine.known import Whose
+from podplane.machine.overlaps import Surrounding
+from podplane.machine.preflight import Facts
 from podplane.machine.surroundings import Surroundings
+from podplane.model.config import NetworkConfig
 from podplane.model.objects import Node, NodeAddress
 from podplane.state.network import Address, Link
 from podplane.state.value import Value, address_of
@@ -37,6 +43,16 @@ class FakeCluster(Cluster):
 
     async def node(self) -> Node:
         return self.caches.nodes.objects["node1"]
+
+
+class InPlace:
+    """Finds nothing in the way, and a link of podplane's there."""
+
+    one = SimpleNamespace(problem=AsyncMock(return_value=""))
+
+    async def look(self, network: NetworkConfig, pods: Any, node: Node, values: Any, allowed: Any) -> Facts:
+        own = Link(name=network.bridge)
+        return Facts(around=Surrounding(values=(own,), own=ownership(network)))
 
 
 class Rig:
@@ -138,12 +154,30 @@ async def test_what_does_not_fit_the_machine_or_its_node_is_told_once(tmp_path: 
         msgspec.structs.replace(own, spec=msgspec.structs.replace(own.spec, pod_cidrs=("10.9.0.0/24",)))
     )
     await until(lambda: len(rig.told) == 2)
-    outside = "the block 10.9.0.0/24 of this node is not within network.cluster_cidrs (10.244.0.0/16)"
+    outside = "the block 10.9.0.0/24 of this node is not within network.cluster_cidrs (10.244.0.0/16): correct these"
     rig.tested.changed()
     await asyncio.sleep(0.01)
     assert rig.told == [mtu, outside] and not rig.restarts
     assert mtu in caplog.text and outside in caplog.text
+    assert rig.tested.without == [outside], "it is not ready"
     following.cancel()
+
+
+@pytest.mark.parametrize("preflight", [None, InPlace()], ids=["a lab's", "a network in place"])
+async def test_networks_without_the_nodes_block_keep_the_agent_from_beginning(tmp_path: Path, preflight: Any) -> None:
+    """Else one wrong value would reach the node's pods, and after this node the next one."""
+    rig = Rig(tmp_path, FakeApi(AWAY, AWAY), {"network": {"cluster_cidrs": ["10.99.0.0/16"], "service_cidrs": []}})
+    rig.tested._preflight = preflight
+    beginning = asyncio.create_task(rig.tested.settings())
+    await until(lambda: bool(rig.waited))
+    assert (
+        rig.waited[0]
+        == "the block 10.244.1.0/24 of this node is not within network.cluster_cidrs (10.99.0.0/16): correct these"
+    )
+    own = node(1, V4)
+    fits = msgspec.structs.replace(own.spec, pod_cidrs=("10.99.1.0/24",))
+    rig.cluster.caches.nodes.set(msgspec.structs.replace(own, spec=fits))
+    assert (await beginning).network.cluster_cidrs == ("10.99.0.0/16",)
 
 
 async def test_nothing_is_started_anew_while_nothing_differs(tmp_path: Path) -> None:
