@@ -18,6 +18,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -26,6 +27,7 @@ from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import ApiError
 from podplane.model.config import AGENT_PORT, MACHINE
 from podplane.model.objects import Node
+from podplane.servers.http import SERVER
 from podplane.state.network import Address
 from podplane.state.value import Value, address_of
 
@@ -35,7 +37,8 @@ NAMESPACE = "/proc/thread-self/ns/net"
 ANSWER_SECONDS, LOOK_SECONDS = 2.0, 60.0
 """As long as an answer is waited for; between two looks while another machine has the Node."""
 QUESTION = b"GET /livez HTTP/1.0\r\n\r\n"
-HTTP = b"HTTP/1."
+HEAD_BYTES = 8 * 1024
+"""Of an answer as much is read at most until its header ends."""
 
 
 class Machine(msgspec.Struct, frozen=True):
@@ -44,7 +47,7 @@ class Machine(msgspec.Struct, frozen=True):
     id: str
     ip: str
     host: str
-    port: int = AGENT_PORT
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = AGENT_PORT
 
     def __str__(self) -> str:
         return f"{self.host} ({self.ip}, {self.id})"
@@ -61,25 +64,33 @@ def machine_of(node: Node) -> Machine | None:
     """The machine that a Node's annotation names; None without one that makes sense."""
     try:
         found = msgspec.json.decode(node.metadata.annotations.get(MACHINE, ""), type=Machine)
-        address_of(found.ip)
-    except (msgspec.MsgspecError, ValueError):
+        ip = address_of(found.ip)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
-    return found
+    return None if ip.is_loopback or ip.is_unspecified or ip.is_multicast else found
 
 
 async def answers(ip: str, port: int, seconds: float = ANSWER_SECONDS) -> bool:
-    """Does an agent answer there?"""
+    """Does an agent of podplane answer there? Other programs answer by HTTP, too: an API server at its port, say."""
     writer = None
-    with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
+    with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
         async with asyncio.timeout(seconds):
-            reader, writer = await asyncio.open_connection(ip, port)
+            reader, writer = await asyncio.open_connection(ip, port, limit=HEAD_BYTES)
             writer.write(QUESTION)
-            begin = await reader.readexactly(len(HTTP))
+            head = await reader.readuntil(b"\r\n\r\n")
             writer.close()
-            return begin == HTTP
+            return _is_podplanes(head)
     if writer is not None:
         writer.close()
     return False
+
+
+def _is_podplanes(head: bytes) -> bool:
+    """Does the header of an answer say that podplane sends it?"""
+    status, *lines = head.split(b"\r\n")
+    said = (line.partition(b":") for line in lines)
+    servers = [value.strip() for name, _, value in said if name.lower() == b"server"]
+    return status.startswith(b"HTTP/1.") and servers == [SERVER.encode()]
 
 
 class OneMachine:

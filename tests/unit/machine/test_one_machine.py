@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from podplane.machine import one_machine
 from podplane.machine.one_machine import Machine, OneMachine, answers, machine_of, own_id
 from podplane.model.config import MACHINE
 from podplane.model.objects import Node
+from podplane.servers.http import Call, HttpServer, Reply
 from podplane.state.network import Address
 from podplane.state.value import address_of
 from tests.plans import node
@@ -71,7 +73,10 @@ async def test_a_machine_that_is_gone_or_the_same_gives_way() -> None:
     other = node(2, V4)
     moved = msgspec.structs.replace(other, status=first.status)
     assert await second(first, moved).problem(first, ADDRESSES) == "", "another Node has that address by now"
-    for text in ("", "{", '{"id": "aaaa"}', '{"id": "a", "ip": "nonsense", "host": "h"}'):
+    ports = (f'{{"id": "a", "ip": "192.168.1.10", "host": "h", "port": {port}}}' for port in (0, -1, 65536, 99999999))
+    places = (f'{{"id": "a", "ip": "{ip}", "host": "h"}}' for ip in ("nonsense", "127.0.0.1", "::", "ff02::1"))
+    deep = '{"x": ' + "[" * 100_000
+    for text in ("", "{", '{"id": "aaaa"}', deep, *ports, *places):
         assert machine_of(said(text)) is None and await second(said(text)).problem(said(text), ADDRESSES) == ""
 
 
@@ -106,22 +111,39 @@ async def until(condition: Any) -> None:
     raise AssertionError("it did not happen")
 
 
-async def test_who_answers_by_http_is_there_and_nobody_else() -> None:
-    async def http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 503 Service Unavailable\r\n\r\n")
-        writer.close()
+async def test_an_agent_that_answers_is_there_and_no_other_program() -> None:
+    async def answered(text: bytes) -> bool:
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(text)
+            writer.close()
 
-    async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-        writer.close()
+        server = await asyncio.start_server(handle, "127.0.0.1", 0)
+        try:
+            return await answers("127.0.0.1", server.sockets[0].getsockname()[1], 0.5)
+        finally:
+            server.close()
 
-    for handler, there in ((http, True), (mute, False)):
-        server = await asyncio.start_server(handler, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        assert await answers("127.0.0.1", port, 0.2) is there
-        server.close()
-    assert await answers("127.0.0.1", port, 0.2) is False
+    for begin in (b"HTTP/1.1 503 Service Unavailable\r\n", b"HTTP/1.0 200 OK\r\n"):
+        assert await answered(begin + b"server: podplane\r\n\r\n")
+        assert not await answered(begin + b"\r\n"), "an API server at its port, to a client without TLS"
+        assert not await answered(begin + b"server: nginx\r\nx: server: podplane\r\n\r\n")
+        assert not await answered(begin + b"x: " + b"y" * 100_000), "it ends"
+    assert not await answered(b"server: podplane\r\nserver: podplane\r\n\r\n")
+
+
+async def test_the_server_of_agents_is_known_and_who_is_silent_is_not_there() -> None:
+    async def ready(call: Call) -> Reply:
+        return Reply(503)
+
+    server, sockets = HttpServer(ready), [socket.create_server(("127.0.0.1", 0))]
+    port = sockets[0].getsockname()[1]
+    await server.listen(sockets)
+    assert await answers("127.0.0.1", port)
+    server.close()
+    assert not await answers("127.0.0.1", port, 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        assert not await answers("127.0.0.1", mute.getsockname()[1], 0.2)
 
 
 def test_a_machine_is_known_by_its_boot_and_its_network_namespace(tmp_path: Path) -> None:
