@@ -14,11 +14,12 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import msgspec
 
+from podplane.agent import refusals
 from podplane.agent.addresses import Elsewhere, nowhere
 from podplane.agent.attachments import AttachedPod, Attachments, NoRecord, Record
 from podplane.agent.caches import Caches
@@ -31,16 +32,13 @@ from podplane.agent.kernel import Kernel
 from podplane.agent.keys import (
     AdvertisementKey,
     AttachmentKey,
-    ClusterNetworkPolicyKey,
     Key,
     NameServerKey,
-    NetworkPolicyKey,
     NodeKey,
     PeerKey,
     PolicyNameServersKey,
     PolicyPodKey,
     ServiceKey,
-    of_policy,
 )
 from podplane.agent.own_node import OwnNode
 from podplane.agent.ownership import ownership
@@ -52,7 +50,7 @@ from podplane.agent.poller import Poller
 from podplane.agent.resets import Resets
 from podplane.agent.seen import Flows
 from podplane.agent.settings import Settings
-from podplane.agent.watcher import CONTRADICTIONS, Watcher
+from podplane.agent.watcher import Watcher
 from podplane.agent.writer import Writer
 from podplane.kernel.errors import KernelError
 from podplane.model.answers import PolicyCounts
@@ -87,8 +85,6 @@ ETHERNET_MTU = 1500
 ROUTE_FIELDS = ("backend", "former_backends", "mtu", "vxlan_vni", "vxlan_port", "tunnel_offload")
 """Fields of NetworkConfig that may change while an agent runs."""
 REPAIRS_KEPT = 10
-EVENTS_A_REPORT = 10
-"""Of so many keys events are written when the kernel refuses objects of theirs at once; the log says how many objects those were."""
 
 
 def _no_events(key: Key, message: str, reason: str = NOT_APPLIED) -> None:
@@ -524,39 +520,8 @@ class Agent:
         self.watcher.sent(report)
         if self._closing.concerns(report):
             self._wake.set()
-        refused: dict[Any, Exception] = {}
-        for key, error in self._refused_keys(report):
-            refused.setdefault(key, error)
-            if len(refused) >= EVENTS_A_REPORT:  # a whole table may be refused, with all Services in it
-                break
-        node = self.view.node_name
-        for key, error in refused.items():
-            if isinstance(key, PeerKey):
-                self._record_event(NodeKey(node), f"the kernel refuses what leads to {key.path}: {error}")
-            elif isinstance(key, NetworkPolicyKey | ClusterNetworkPolicyKey):
-                self._record_event(key, f"on {node}: the kernel refuses it: {error}")
-            else:
-                self._record_event(key, f"the kernel refuses it: {error}")
-
-    def _refused_keys(self, report: Report) -> Iterator[tuple[Any, Exception]]:
-        """The keys whose objects were refused for a reason that no reading explains, each with the error."""
-        for failure in report.failed:
-            identity = failure.operation.value.identity
-            refusal = self.ledger.refusal(identity)
-            if refusal is not None and (refusal.tries > 1 or not isinstance(failure.error, CONTRADICTIONS)):
-                owners = self.ledger.desired.owners(identity)
-                yield from ((one, failure.error) for key in owners for one in self._about(key, identity))
-
-    def _about(self, key: Any, identity: Identity) -> Iterator[Any]:
-        """Whose object is refused: of what policies say that they, or else what the key is about."""
-        policies = self.view.policies if isinstance(key, PolicyPodKey) else None
-        if policies is not None:
-            enforced = self.enforced.of(key)
-            names = {one.name for one in (enforced.programs if enforced else ()) if identity in one.fragment}
-            found = [of_policy(one) for one in policies.policies_of(key.path) if one.metadata.path in names]
-            yield from found or [key]
-        else:
-            yield key
+        for key, message in refusals.events(report, self.ledger, self.view, self.enforced):
+            self._record_event(key, message)
 
     def _notified(self) -> None:
         try:

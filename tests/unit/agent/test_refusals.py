@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 import pytest
 
-from podplane.agent.agent import EVENTS_A_REPORT
 from podplane.agent.auditor import Part
 from podplane.agent.keys import AdvertisementKey, NameServerKey, NodeKey, ServiceKey
+from podplane.agent.refusals import EVENTS_A_REPORT
 from podplane.kernel.door import Kernel
 from podplane.kernel.errors import NotFound, Retry
 from podplane.model.objects import Node
