@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from podplane.cli.cluster.facts import ClusterNode, Facts
 from podplane.cli.cluster.said import Problem
@@ -15,6 +15,8 @@ from podplane.state.value import IPNetwork, address_of, network_of
 NO_BLOCK = "has no block for pods (spec.podCIDRs)"
 ALLOCATE = "kube-controller-manager gives them with --allocate-node-cidrs and --cluster-cidr"
 EXHAUSTED = "its cluster CIDR may have none left, or it does not run"
+ANEW = "delete the Node, and start its kubelet anew"
+CORRECT = "correct config.network.cluster_cidrs (back to what it was: helm rollback podplane), and delete no Node"
 
 
 def block_problems(facts: Facts) -> Iterator[Problem]:
@@ -24,13 +26,14 @@ def block_problems(facts: Facts) -> Iterator[Problem]:
         claims.put(node.name, node)
     clusters, services = ([network_of(one) for one in found] for found in (facts.cluster_cidrs, facts.service_cidrs))
     usual = Counter(frozenset(network_of(block).version for block in node.spec.pod_cidrs) for node in nodes).most_common(1)
+    todo = _of_blocks(nodes, clusters)
     for node in nodes:
         if not node.internal_ips:
             yield Problem("has no InternalIP: no other node can reach it", (node.name,), "give its kubelet --node-ip")
         yield from _missing(node, usual[0][0], any(one.spec.pod_cidrs for one in nodes))
         for why in claims.lost(node.name).values():
             yield Problem(f"is left out in part: {why}", (node.name,), "kubectl delete node, of one whose machine is gone")
-        yield from _elsewhere(node, clusters, services)
+        yield from _elsewhere(node, services, clusters, todo)
 
 
 def _missing(node: ClusterNode, usual: frozenset[int], have_others: bool) -> Iterator[Problem]:
@@ -41,17 +44,23 @@ def _missing(node: ClusterNode, usual: frozenset[int], have_others: bool) -> Ite
         yield Problem(f"has no block of {listed([f'IPv{version}' for version in less])}, and most others have", (node.name,))
 
 
-def _elsewhere(node: ClusterNode, clusters: Iterable[IPNetwork], services: Iterable[IPNetwork]) -> Iterator[Problem]:
+def _of_blocks(nodes: Sequence[ClusterNode], clusters: Sequence[IPNetwork]) -> str:
+    """What to do about blocks outside of the networks of pods: if those of most nodes are, the networks are wrong, not the nodes."""
+    outside = sum(any(_is_outside(block, clusters) for block in map(network_of, node.spec.pod_cidrs)) for node in nodes)
+    return CORRECT if outside > len(nodes) / 2 else ANEW
+
+
+def _is_outside(block: IPNetwork, clusters: Iterable[IPNetwork]) -> bool:
+    same = [one for one in clusters if one.version == block.version]
+    return bool(same) and not any(holds(one, block) for one in same)
+
+
+def _elsewhere(node: ClusterNode, services: Iterable[IPNetwork], clusters: Sequence[IPNetwork], todo: str) -> Iterator[Problem]:
     """Blocks that are not of the network of pods, or of that of Services; addresses in one of them."""
-    known = {one.version for one in clusters}
     for block in map(network_of, node.spec.pod_cidrs):
-        if block.version in known and not any(holds(one, block) for one in clusters if one.version == block.version):
+        if _is_outside(block, clusters):
             names = listed([str(one) for one in clusters if one.version == block.version])
-            yield Problem(
-                f"the block {block} is outside of the network of pods {names}",
-                (node.name,),
-                "delete the Node, and start its kubelet anew",
-            )
+            yield Problem(f"the block {block} is outside of the network of pods {names}", (node.name,), todo)
         for one in services:
             if one.version == block.version and one.overlaps(block):
                 yield Problem(f"the block {block} overlaps the network of Services {one}", (node.name,))

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from podplane.cli.cluster import blocks
 from podplane.cli.cluster.facts import Facts, Unread
 from podplane.cli.cluster.problems import problems
 from podplane.kubeapi.errors import ApiError
@@ -310,3 +311,10 @@ def test_pods_of_a_node_are_looked_up() -> None:
     before = pods.gone_through
     assert [len(found.pods_of(name)) for name in ("w1", "w2", "w3")] == [1, 2, 0]
     assert pods.gone_through == before
+
+
+@pytest.mark.parametrize(("cidrs", "todo"), [("10.99.0.0/16", blocks.CORRECT), ("10.244.0.0/16", blocks.ANEW)])
+def test_where_most_blocks_are_outside_no_node_is_to_be_deleted(cidrs: str, todo: str) -> None:
+    nodes = (node("w1"), node("w2", cidrs=["10.1.0.0/24"]), node("w3"))
+    found = problems(facts(*nodes, cluster_cidrs=(cidrs,)))
+    assert {one.todo for one in found if "outside of the network of pods" in one.text} == {todo}
