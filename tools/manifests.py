@@ -49,6 +49,7 @@ SCHEMA, DEFINITIONS = CHART / "values.schema.json", '  "definitions": '
 """The end of that file begins there."""
 OF_VALUES = {"network": ("agent_port", *FOUND_OUT), "services": ("enabled",)}
 """Settings of agents that other values of the chart say, or that can't be chosen."""
+WITH_NODE_BLOCKS, END = "{{- if .Values.nodeBlocks.enabled }}\n", "{{- end }}\n"
 WITH_CONTROLLERS = "{{- if and .Values.controllers.enabled (not .Values.uninstall) }}\n"
 NAMESPACE, KUBERNETES = "kube-system", "1.36.0"
 HEADER = """# See docs/install.md. Made of charts/podplane, where changes belong.
@@ -65,6 +66,16 @@ class Refused(Exception):
 def rules(account: rbac.Account = rbac.AGENTS) -> str:
     """What agents, or controllers, may do in the API: it has nothing to fill in."""
     return "# Made of podplane/machine/rbac.py.\n" + yaml.safe_dump_all(rbac.manifests(account), sort_keys=False)
+
+
+def rules_of_controllers() -> str:
+    """As the chart has them: what node blocks alone need is there where these are given."""
+    text = rules(rbac.CONTROLLERS)
+    for one in rbac.CONTROLLERS.rules:
+        if one.of_node_blocks:
+            head, found, rest = text.partition(yaml.safe_dump([one.object], sort_keys=False))
+            text = f"{head}{WITH_NODE_BLOCKS}{found}{END}{rest}"
+    return f"{WITH_CONTROLLERS}{text}{END}"
 
 
 def definition() -> str:
@@ -90,8 +101,7 @@ def schema() -> str:
 
 def made() -> dict[Path, str]:
     """The files of the chart that are made of something else, and what they are to be."""
-    of_controllers = f"{WITH_CONTROLLERS}{rules(rbac.CONTROLLERS)}{{{{- end }}}}\n"
-    return {RULES: rules(), CONTROLLERS_RULES: of_controllers, DEFINITION: definition(), SCHEMA: schema()}
+    return {RULES: rules(), CONTROLLERS_RULES: rules_of_controllers(), DEFINITION: definition(), SCHEMA: schema()}
 
 
 def digest() -> str:
@@ -133,7 +143,7 @@ def deployed(target: Path) -> str:
         if not former.startswith(head):
             raise
         found = former[former.index(RENDERED) :]
-    first = (definition(), rules(), rules(rbac.CONTROLLERS)) if target == DEPLOY else ()
+    first = (definition(), rules(), rules(rbac.CONTROLLERS.without_node_blocks)) if target == DEPLOY else ()
     return head + "".join(f"---\n{text}" for text in first) + found
 
 

@@ -20,7 +20,8 @@ READ = ("list", "watch")
 
 
 class Rule(msgspec.Struct, frozen=True):
-    """Verbs on resources of an API group, and what for; in one namespace, or in all (""); of objects with these names, or of any."""
+    """Verbs on resources of an API group, and what for; in one namespace, or in all (""); of objects with these names, or of any;
+    `of_node_blocks`: needed by controllers that give blocks to nodes alone."""
 
     group: str
     resources: tuple[str, ...]
@@ -28,6 +29,13 @@ class Rule(msgspec.Struct, frozen=True):
     why: str
     namespace: str = ""
     names: tuple[str, ...] = ()
+    of_node_blocks: bool = False
+
+    @property
+    def object(self) -> dict[str, Any]:
+        """As a role has it."""
+        found: dict[str, Any] = {"apiGroups": [self.group], "resources": list(self.resources), "verbs": list(self.verbs)}
+        return found | ({"resourceNames": list(self.names)} if self.names else {})
 
 
 RULES: tuple[Rule, ...] = (
@@ -78,6 +86,11 @@ class Account(msgspec.Struct, frozen=True):
     name: str
     rules: tuple[Rule, ...]
 
+    @property
+    def without_node_blocks(self) -> Account:
+        """Where nodes have their blocks of somebody else."""
+        return msgspec.structs.replace(self, rules=tuple(rule for rule in self.rules if not rule.of_node_blocks))
+
 
 AGENTS = Account(ACCOUNT, RULES)
 CONTROLLERS = Account(
@@ -89,9 +102,19 @@ CONTROLLERS = Account(
         Rule("discovery.k8s.io", ("endpointslices",), READ, "addresses of the API server are nobody else's", "default"),
         Rule("", ("services/status",), ("patch",), "a load balancer is told its addresses"),
         Rule("podplane.dev", ("loadbalancerpools/status",), ("patch",), "a pool says how much of it is in use"),
-        Rule("", ("nodes",), ("patch",), "a node gets blocks"),
-        Rule("", ("nodes/status",), ("patch",), "a node whose block is another one's, too, gets no new pods"),
-        Rule("", ("configmaps",), ("get",), "whether kube-controller-manager gives blocks", NAMESPACE, (KUBEADM,)),
+        Rule("", ("nodes",), ("patch",), "a node gets blocks", of_node_blocks=True),
+        Rule(
+            "", ("nodes/status",), ("patch",), "a node whose block is another one's, too, gets no new pods", of_node_blocks=True
+        ),
+        Rule(
+            "",
+            ("configmaps",),
+            ("get",),
+            "whether kube-controller-manager gives blocks",
+            NAMESPACE,
+            (KUBEADM,),
+            of_node_blocks=True,
+        ),
         Rule("", ("events",), ("create", "get", "patch"), "what can't be done is told to users"),
         Rule("coordination.k8s.io", ("leases",), ("create",), "which of the processes leads", NAMESPACE),
         Rule("coordination.k8s.io", ("leases",), ("get", "patch"), "likewise", NAMESPACE, (LEASE,)),
@@ -122,12 +145,7 @@ def manifests(of: Account = AGENTS) -> list[dict[str, Any]]:
     for namespace in dict.fromkeys(rule.namespace for rule in of.rules):
         kind = "Role" if namespace else "ClusterRole"
         metadata = {"name": of.name} | ({"namespace": namespace} if namespace else {})
-        rules = [
-            {"apiGroups": [rule.group], "resources": list(rule.resources), "verbs": list(rule.verbs)}
-            | ({"resourceNames": list(rule.names)} if rule.names else {})
-            for rule in of.rules
-            if rule.namespace == namespace
-        ]
+        rules = [rule.object for rule in of.rules if rule.namespace == namespace]
         version = "rbac.authorization.k8s.io/v1"
         reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": of.name}
         found += [

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from podplane.controllers.leadership import NAME
+from podplane.machine import rbac
 from tests.cluster.podplane import CONTROLLERS, PORT, Installed
 from tests.cluster.rig import HUB, PODS
 
@@ -100,6 +101,7 @@ def test_a_node_that_comes_gets_a_block_that_nobody_has(served: Installed) -> No
     former = blocks(served)
     configured = rig.get(OWN, "configmap", "podplane-controllers")["data"]["config"]
     rig.restart("kube-controller-manager", "--allocate-node-cidrs=false")
+    permit(served, rbac.CONTROLLERS)
     configure(served, json.dumps({"node_blocks": {"cidrs": [PODS]}}))
     served.add_node("w3", 3)
     try:
@@ -115,6 +117,7 @@ def test_a_node_that_comes_gets_a_block_that_nobody_has(served: Installed) -> No
     finally:
         served.remove_node("w3")
         configure(served, configured)
+        permit(served, rbac.CONTROLLERS.without_node_blocks)
         rig.restart("kube-controller-manager")
         served.rolled_out(CONTROLLERS)
 
@@ -134,6 +137,11 @@ def twin_gets_no_pods(cluster: Installed, block: str) -> None:
 
 def blocks(cluster: Installed) -> dict[str, Any]:
     return {one["metadata"]["name"]: one["spec"].get("podCIDR") for one in cluster.rig.get("nodes")["items"]}
+
+
+def permit(cluster: Installed, account: rbac.Account) -> None:
+    """What controllers may do, as `podplane controllers rbac` prints it for node blocks."""
+    cluster.apply({"apiVersion": "v1", "kind": "List", "items": rbac.manifests(account)})
 
 
 def configure(cluster: Installed, content: str) -> None:

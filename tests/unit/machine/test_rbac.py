@@ -8,6 +8,7 @@ import pytest
 
 from podplane.agent import peer_condition
 from podplane.machine import rbac
+from podplane.machine.rbac import NAMESPACE
 from podplane.model.config import BACKENDS, MACHINE, UNDERLAY_MTU
 
 PAGE = Path(__file__).parents[3] / "docs/agent.md"
@@ -49,6 +50,18 @@ def test_what_is_allowed_in_one_namespace_is_not_in_others() -> None:
     assert rbac.allows("discovery.k8s.io", "endpointslices", "list", "")
     assert rbac.allows("coordination.k8s.io", "leases", "patch", "default")
     assert rbac.allows("", "secrets", "get", "default") is None
+
+
+def test_controllers_change_no_node_where_others_give_blocks() -> None:
+    fewer = rbac.CONTROLLERS.without_node_blocks
+    for group, resource, verb, namespace in (
+        ("", "nodes", "patch", ""),
+        ("", "nodes/status", "patch", ""),
+        ("", "configmaps", "get", NAMESPACE),
+    ):
+        assert rbac.allows(group, resource, verb, namespace, rbac.CONTROLLERS)
+        assert rbac.allows(group, resource, verb, namespace, fewer) is None
+    assert {rule for rule in rbac.CONTROLLERS.rules if not rule.of_node_blocks} == set(fewer.rules)
 
 
 @each

@@ -140,7 +140,8 @@ def test_controllers_have_the_rules_that_they_need_and_no_rights_on_the_machine(
     pod, container = controllers(deployed)
     assert pod["serviceAccountName"] == rbac.CONTROLLERS.name
     everything = [one for one in yaml.safe_load_all(manifests.DEPLOY.read_text()) if one]
-    assert all(one in everything for one in rbac.manifests(rbac.CONTROLLERS)) and pools.definition() in everything
+    assert all(one in everything for one in rbac.manifests(rbac.CONTROLLERS.without_node_blocks))
+    assert pools.definition() in everything
     assert container["securityContext"] == {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,
@@ -170,6 +171,15 @@ def test_controllers_read_their_settings_and_are_asked_where_they_answer(deploye
     assert container["args"] == ["controllers", f"--config={mount['mountPath']}/config"]
     asked = [container[f"{probe}Probe"]["httpGet"] for probe in ("startup", "readiness", "liveness")]
     assert {(one["host"], one["port"]) for one in asked} == {("127.0.0.1", found.health_port)}
+
+
+@needs_helm
+@pytest.mark.parametrize("is_on", [True, False])
+def test_the_chart_gives_rights_for_node_blocks_where_these_are_on(is_on: bool) -> None:
+    options = ("--set=nodeBlocks.enabled=true", "--set=nodeBlocks.cidrs={10.244.0.0/16}") if is_on else ()
+    made = [one for one in yaml.safe_load_all(manifests.rendered(*options)) if one]
+    wanted = rbac.CONTROLLERS if is_on else rbac.CONTROLLERS.without_node_blocks
+    assert all(one in made for one in rbac.manifests(wanted))
 
 
 @needs_helm
