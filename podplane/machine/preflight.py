@@ -153,7 +153,7 @@ class Preflight:
         now = asyncio.get_running_loop().time()
         if now >= self._ask_at:
             self._ask_at = now + ASK_AGAIN_SECONDS
-            with contextlib.suppress(ApiError, TimeoutError):  # an API that is away says nothing of rights, and nothing waits for it
+            with contextlib.suppress(ApiError, TimeoutError):  # an API that is away says nothing of rights, and nobody waits
                 async with asyncio.timeout(ANSWER_SECONDS):
                     self._rights = await permitted.missing(self._client)
                 self._ask_at = now + (ASK_AGAIN_SECONDS if self._rights else ASK_SECONDS)
