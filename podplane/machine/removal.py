@@ -34,7 +34,9 @@ POD_FIELDS = (
 CONTAINER_FIELDS = ("name", "image", "imagePullPolicy", "terminationMessagePolicy", "securityContext", "volumeMounts")
 ANNOTATIONS = (BACKENDS, UNDERLAY_MTU, UNDERLAY_MAC, MACHINE, AGENT_PORT_SAID)
 ENDED = ("Succeeded", "Failed")
-RELEASE = "meta.helm.sh/release-name"
+RELEASE, RELEASED_IN = "meta.helm.sh/release-name", "meta.helm.sh/release-namespace"
+WAITS = "podplane.dev/uninstall-waits"
+"""A label that no node has: a DaemonSet whose nodeSelector wants it cleans none yet, as there are agents."""
 NAMED = 5
 
 
@@ -49,6 +51,24 @@ def _container(spec: Mapping[str, Any], kind: str, name: str) -> Object:
 
 def _missing(name: str) -> Object:
     raise KeyError(f"the DaemonSet {AGENT} has no container {name}")
+
+
+def waiting(agent: Mapping[str, Any], *, detach: bool) -> Object:
+    """The same for no node yet, with all that is to be known when there are no agents any more. KeyError as there."""
+    made = daemonset(agent, detach=detach)
+    made["metadata"]["annotations"] = _fields(agent.get("metadata", {}).get("annotations") or {}, (RELEASE, RELEASED_IN))
+    pod = made["spec"]["template"]["spec"]
+    pod["nodeSelector"] = {**(pod.get("nodeSelector") or {}), WAITS: ""}
+    return made
+
+
+BEGINS: Object = {"spec": {"template": {"spec": {"nodeSelector": {WAITS: None}}}}}
+"""The merge patch by which it cleans nodes."""
+
+
+def is_waiting(cleans: Mapping[str, Any]) -> bool:
+    """Is this the DaemonSet of an uninstallation that has not come to the nodes yet?"""
+    return WAITS in (cleans["spec"].get("template", {}).get("spec", {}).get("nodeSelector") or {})
 
 
 def daemonset(agent: Mapping[str, Any], *, detach: bool) -> Object:

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from podplane.cli.cluster.facts import ClusterNode
 from podplane.cli.cluster.many import each
 from podplane.cli.cluster.reads import all_nodes, paged
 from podplane.kubeapi.errors import ApiError, NotFound
@@ -21,6 +22,9 @@ SETS = "daemonsets.apps"
 SELECTED = ",".join(f"{name}={value}" for name, value in removal.LABELS.items())
 AGENTS = f"{removal.NAME_LABEL}=podplane,{removal.COMPONENT_LABEL}=agent"
 POLL_SECONDS = 1.0
+NOT_SEEN = (
+    f"not each node has a pod yet that cleans it: kubectl -n {NAMESPACE} describe daemonset {UNINSTALL}; then call this again"
+)
 
 
 class Node(msgspec.Struct, frozen=True):
@@ -68,33 +72,44 @@ class Cleaning:
             return None
         return found
 
-    def begin(self, agents: Object, *, detach: bool, seconds: float) -> None:
-        """Replace agents by what cleans their nodes. LabError when these are no agents, or do not end in time."""
+    def begin(self, agents: Object, *, detach: bool) -> None:
+        """Replace agents by what is to clean their nodes. LabError when these are no agents. What cleans is there before they go, and
+        waits: whenever this is interrupted, a later call knows how to go on."""
         try:
-            cleans = removal.daemonset(agents, detach=detach)
+            cleans = removal.waiting(agents, detach=detach)
         except KeyError as error:
             raise LabError(f"{error.args[0]}: what is that? Remove it as docs/install.md says") from None
-        for name in (AGENT, UNINSTALL):  # one that is there already may be for some nodes alone
-            with contextlib.suppress(NotFound):
-                self._client.delete(SETS, NAMESPACE, name, policy="Background")
-        end = self._clock() + seconds
-        while any(map(self._set, (AGENT, UNINSTALL))) or self._runs():
-            if self._clock() > end:
-                raise LabError(f"the agents' pods do not end within {seconds:g} s: kubectl -n {NAMESPACE} get pods -l {AGENTS}")
-            self._sleep(POLL_SECONDS)
+        self._delete(UNINSTALL)  # one that is there already may be for some nodes alone
         self._client.create(SETS, NAMESPACE, cleans)
+        self._delete(AGENT)
+
+    def _delete(self, name: str) -> None:
+        with contextlib.suppress(NotFound):
+            self._client.delete(SETS, NAMESPACE, name, policy="Background")
+
+    def clean(self, seconds: float) -> None:
+        """Let what waits begin, once the agents have ended. LabError when they do not in time."""
+        cleans, end = self._set(UNINSTALL), self._clock() + seconds
+        if cleans is None or not removal.is_waiting(cleans):
+            return
+        while self._set(AGENT) or self._runs():
+            if self._clock() > end:
+                look = f"kubectl -n {NAMESPACE} get pods -l {AGENTS}"
+                raise LabError(f"the agents' pods do not end within {seconds:g} s: {look}; then call this again")
+            self._sleep(POLL_SECONDS)
+        self._client.patch(SETS, NAMESPACE, UNINSTALL, removal.BEGINS)
 
     def _runs(self) -> bool:
         """Is there a pod on a node that is not away? Of one that is away nobody knows, and it will be told to end when it is back."""
-        on = {one["spec"].get("nodeName") for labels in (AGENTS, SELECTED) for one in self._pods(labels)}
-        return bool(on) and not on <= self.away()
+        on = {one["spec"].get("nodeName") or _wanted(one) for labels in (AGENTS, SELECTED) for one in self._pods(labels)}
+        return bool(on) and bool(on & {one.name for one in all_nodes(self._client) if not _is_away(one)})
 
     def _pods(self, labels: str) -> list[Object]:
         return paged(self._client, "pods", NAMESPACE, labelSelector=labels)
 
     def away(self) -> set[str]:
         """Nodes whose kubelet says nothing."""
-        return {one.name for one in all_nodes(self._client) if one.condition("Ready").status in ("", "Unknown")}
+        return {one.name for one in all_nodes(self._client) if _is_away(one)}
 
     def _look(self) -> tuple[list[Node], dict[str, Object]]:
         """The nodes that are done, and of the others the pods that clean them. A log is read when its node gets done, and never again."""
@@ -113,8 +128,15 @@ class Cleaning:
         why = each(self._client, asked, lambda client, name: Node(name, lines=(_why(client, pods[name]),)))
         return [*why, *(Node(name, lines=silent) for name in pods if name in away)]
 
+    def _wanted(self) -> int | None:
+        """How many nodes are to be cleaned; None while the controller of DaemonSets has not seen the latest change."""
+        cleans = self._set(UNINSTALL) or {}
+        status = cleans.get("status", {})
+        is_seen = status.get("observedGeneration", 0) >= cleans.get("metadata", {}).get("generation", 1)
+        return int(status.get("desiredNumberScheduled", 0)) if is_seen else None
+
     def wait(self, seconds: float, tell: Callable[[Node], None]) -> list[Node]:
-        """Until all nodes are clean, or so long; `tell` each that is done."""
+        """Until all nodes are clean, or so long; `tell` each that is done. LabError when it is not known by then which nodes there are."""
         end, told = self._clock() + seconds, set[str]()
         while True:
             done, left = self._look()
@@ -122,14 +144,18 @@ class Cleaning:
                 if one.name not in told:
                     told.add(one.name)
                     tell(one)
-            cleans = self._set(UNINSTALL)
-            wanted = (cleans or {}).get("status", {}).get("desiredNumberScheduled", 0)
-            seen = (cleans or {}).get("status", {}).get("observedGeneration", 0)
-            is_all = seen and not left and len(done) >= wanted
+            wanted = self._wanted()
+            is_all = wanted is not None and not left and len(done) >= wanted
             away = self.away() if left else set[str]()
-            if is_all or self._clock() > end or (seen and left and left.keys() <= away):
+            if is_all or self._clock() > end or (wanted is not None and left and left.keys() <= away):
+                if not is_all and not left:
+                    raise LabError(NOT_SEEN)
                 return sorted((*done, *self._left(left, away)), key=lambda one: one.name)
             self._sleep(POLL_SECONDS)
+
+
+def _is_away(node: ClusterNode) -> bool:
+    return node.condition("Ready").status in ("", "Unknown")
 
 
 def _states(pod: Object) -> dict[str, Object]:

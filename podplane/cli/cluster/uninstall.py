@@ -22,6 +22,7 @@ from podplane.machine.removal import NAMESPACE, UNINSTALL
 from podplane.model.words import counted
 
 NOT_DONE = 1
+UNSEEN = "No node was looked at, and what agents made may still be there: install podplane again, and call this again."
 RELEASES = "owner=helm,name="
 """Labels of the Secrets in which helm keeps what it knows of a release."""
 
@@ -45,9 +46,10 @@ def uninstall(where: OfKubeconfig, prove: bool, detach: bool, seconds: float) ->
     if agents is not None:
         for resource, namespace, name in removal.CONTROLLERS:
             _delete(client, resource, namespace, name)
-        cleaning.begin(agents, detach=detach, seconds=seconds)
+        cleaning.begin(agents, detach=detach)
     elif cleans is None:
         click.echo(f"no agents: there is no DaemonSet {NAMESPACE}/{removal.AGENT}")
+    cleaning.clean(seconds)
     nodes = cleaning.wait(seconds, lambda one: _tell(one, prove)) if agents or cleans else []
     if left := [one for one in nodes if not one.is_done]:
         for one in left:
@@ -59,7 +61,9 @@ def uninstall(where: OfKubeconfig, prove: bool, detach: bool, seconds: float) ->
     if nodes:
         same = sum(one.is_same for one in nodes)
         click.echo(f"{same} of {counted(len(nodes), 'node')} as before the first start of an agent.")
-    if prove and not all(one.is_same for one in nodes):
+    elif gone:
+        click.echo(UNSEEN)
+    if prove and not (all(one.is_same for one in nodes) and (nodes or not gone)):
         sys.exit(NOT_DONE)
 
 

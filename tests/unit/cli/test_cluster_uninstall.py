@@ -31,6 +31,19 @@ def node(name: str, ready: str = "True") -> dict[str, Any]:
     return {"metadata": {"name": name, "annotations": {MACHINE: "{}"}}, "spec": {}, "status": {"conditions": conditions}}
 
 
+def merged(there: Any, patch: Any) -> Any:
+    """RFC 7396."""
+    if not isinstance(patch, Mapping):
+        return copy.deepcopy(patch)
+    changed = dict(there) if isinstance(there, Mapping) else {}
+    for name, value in patch.items():
+        if value is None:
+            changed.pop(name, None)
+        else:
+            changed[name] = merged(changed.get(name), value)
+    return changed
+
+
 class FakeApi:
     """Objects by (resource, namespace, name); a DaemonSet has a pod on each node, and those that clean say this of it."""
 
@@ -50,10 +63,11 @@ class FakeApi:
         return self.there[resource, namespace, name]
 
     def create(self, resource: str, namespace: str, body: dict[str, Any]) -> None:
-        assert (*SETS, removal.AGENT) not in self.there, "agents are still there"
         assert (resource, namespace, body["metadata"]["name"]) not in self.there
-        status = {"desiredNumberScheduled": len(self.nodes), "observedGeneration": 1}
-        self.there[resource, namespace, body["metadata"]["name"]] = {**body, "status": status}
+        assert removal.is_waiting(body), "agents are still there"
+        made = {**copy.deepcopy(body), "status": {"desiredNumberScheduled": 0, "observedGeneration": 1}}
+        made["metadata"]["generation"] = 1
+        self.there[resource, namespace, body["metadata"]["name"]] = made
 
     def delete(self, resource: str, namespace: str, name: str, *, policy: str = "") -> None:
         self.get(resource, namespace, name)
@@ -80,8 +94,10 @@ class FakeApi:
             return []
         if not labelSelector:
             return self.others
-        if labelSelector != cleaning.SELECTED or (*SETS, removal.UNINSTALL) not in self.there:
+        cleans = self.there.get((*SETS, removal.UNINSTALL))
+        if labelSelector != cleaning.SELECTED or cleans is None or removal.is_waiting(cleans):
             return []
+        cleans["status"] = {"desiredNumberScheduled": len(self.nodes), "observedGeneration": cleans["metadata"]["generation"]}
         return [self._cleaner(one["metadata"]["name"]) for one in self.nodes]
 
     def _cleaner(self, name: str) -> dict[str, Any]:
@@ -99,6 +115,11 @@ class FakeApi:
         return f"removed from the kernel: 1 x Link\n{text}\n" if container == "agent" and text else ""
 
     def patch(self, resource: str, namespace: str, name: str, body: Any) -> None:
+        if (resource, namespace) == SETS:
+            assert (*SETS, removal.AGENT) not in self.there, "agents are still there"
+            self.there[resource, namespace, name] = merged(self.there[resource, namespace, name], body)
+            self.there[resource, namespace, name]["metadata"]["generation"] += 1
+            return
         self.patched.append((name, body))
 
 
@@ -120,7 +141,7 @@ def test_all_goes_and_each_node_is_compared(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_what_cleans_some_nodes_gives_way_to_what_cleans_all(monkeypatch: pytest.MonkeyPatch) -> None:
     api = FakeApi([node("w1"), node("w2")], {"w1": SAME, "w2": SAME})
-    api.there[(*SETS, removal.UNINSTALL)] = {"spec": {"for": "w1 alone"}, "status": {"observedGeneration": 1}}
+    api.there[(*SETS, removal.UNINSTALL)] = {"metadata": {"generation": 1}, "spec": {"for": "w1 alone"}, "status": {}}
     done = run(api, monkeypatch)
     assert done.exit_code == 0 and "2 of 2 nodes" in done.output and not api.there
     assert api.deleted.count(removal.UNINSTALL) == 2
@@ -208,5 +229,69 @@ def test_agents_of_nodes_that_are_away_are_not_waited_for_and_nodes_are_read_onc
         "objects",
         lambda resource, *a, **k: agents if k.get("labelSelector") == cleaning.AGENTS else pods(resource, *a, **k),
     )
-    cleaning.Cleaning(api).begin(AGENTS, detach=False, seconds=0)
-    assert (*SETS, removal.UNINSTALL) in api.there and api.asked["nodes"] == 1
+    cleaner = cleaning.Cleaning(api)
+    cleaner.begin(AGENTS, detach=False)
+    cleaner.clean(0)
+    assert not removal.is_waiting(api.there[(*SETS, removal.UNINSTALL)]) and api.asked["nodes"] == 1
+
+
+class Killed(BaseException):
+    """What a signal does to the command."""
+
+
+@pytest.mark.parametrize("place", range(1, 16))
+def test_what_is_interrupted_anywhere_goes_on_and_cleans_each_node(place: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    api, count = FakeApi([node("w1"), node("w2")], {"w1": SAME, "w2": SAME}), Counter[str]()
+    api.there[(*SETS, removal.AGENT)]["metadata"]["annotations"] = {removal.RELEASE: "network"}
+
+    def or_killed(do: Any) -> Any:
+        def call(*words: Any, **named: Any) -> Any:
+            count["calls"] += 1
+            if count["calls"] == place:
+                raise Killed
+            return do(*words, **named)
+
+        return call
+
+    with monkeypatch.context() as patched:
+        for name in ("get", "create", "delete", "patch"):
+            patched.setattr(api, name, or_killed(getattr(api, name)))
+        with pytest.raises(Killed):
+            run(api, monkeypatch)
+    sets = [api.there.get((*SETS, name)) for name in (removal.AGENT, removal.UNINSTALL)]
+    kept = next(one for one in sets if one)
+    assert kept["metadata"]["annotations"][removal.RELEASE] == "network", "it is still known what made it"
+    done = run(api, monkeypatch, "--prove")
+    assert done.exit_code == 0 and "2 of 2 nodes as before" in done.output and not api.there
+
+
+def test_no_time_is_no_proof_and_what_cleans_nodes_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    api = FakeApi([node("w1")], {"w1": SAME})
+    nodes, api.nodes = api.nodes, []
+    monkeypatch.setattr(api, "objects", lambda *_, **__: [])
+    done = run(api, monkeypatch, "--wait", "0")
+    assert isinstance(done.exception, LabError) and cleaning.NOT_SEEN in str(done.exception)
+    assert (*SETS, removal.UNINSTALL) in api.there
+    monkeypatch.undo()
+    api.nodes = nodes
+    done = run(api, monkeypatch, "--prove")
+    assert done.exit_code == 0 and "1 of 1 node as before" in done.output and not api.there
+
+
+def test_where_no_node_was_looked_at_nothing_is_proved(monkeypatch: pytest.MonkeyPatch) -> None:
+    for words, code in ((("--prove",), 1), ((), 0)):
+        api = FakeApi([node("w1")], {})
+        del api.there[(*SETS, removal.AGENT)]
+        done = run(api, monkeypatch, *words)
+        assert done.exit_code == code and module.UNSEEN in done.output
+
+
+def test_a_stray_pod_on_what_is_no_node_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    api = FakeApi([node("w1")], {"w1": SAME})
+    pods, stray = api.objects, {"metadata": {"name": "stray"}, "spec": {"nodeName": "nowhere"}}
+    monkeypatch.setattr(
+        api,
+        "objects",
+        lambda resource, *a, **k: [stray] if k.get("labelSelector") == cleaning.AGENTS else pods(resource, *a, **k),
+    )
+    assert run(api, monkeypatch).exit_code == 0 and not api.there
