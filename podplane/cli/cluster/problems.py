@@ -75,12 +75,22 @@ def _settings(facts: Facts) -> Iterator[Problem]:
         )
         return
     if facts.network and "backend" in facts.network:
-        late = [name for name, node in facts.nodes.items() if config.backend not in (ways.reached_by(node) or {config.backend})]
+        late = [
+            name
+            for name in _with_agent(facts)
+            if config.backend not in (ways.reached_by(facts.nodes[name]) or {config.backend})
+        ]
         if late:
             yield Problem(
                 f"can't be reached by the backend {config.backend}, which the cluster wants: the former one goes on",
                 tuple(late),
             )
+
+
+def _with_agent(facts: Facts) -> Iterator[str]:
+    """Nodes that can follow: where no agent is ready, that is told instead. (Whose pods are not known counts.)"""
+    told, ready = facts.told(), {pod.node for pod in facts.pods if pod.is_ready}
+    return (name for name in facts.nodes if not facts.pods or name in ready or name in told)
 
 
 def _taints(facts: Facts) -> Iterator[Problem]:

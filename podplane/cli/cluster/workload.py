@@ -12,6 +12,8 @@ from podplane.model.words import counted, lasting
 
 LATELY = 600.0
 """A container that ended within so many seconds is told of; who looks at a cluster that is well does not want to hear of last month."""
+NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull")
+IMAGE = "load the image on that node (docs/install.md#the-image)"
 ROLLOUT = f"kubectl -n {SYSTEM} rollout status daemonset/{AGENTS}"
 
 
@@ -63,7 +65,8 @@ def _are_hidden(facts: Facts) -> bool:
 def _of_pod(facts: Facts, pod: AgentPod) -> Iterator[Problem]:
     if not pod.is_ready:
         why = facts.not_ready.get(pod.node) or pod.why or "it does not say why"
-        yield Problem(f"its agent is not ready: {why}", (pod.node,), f"kubectl -n {SYSTEM} logs {POD}")
+        todo = IMAGE if pod.why.startswith(NO_IMAGE) else f"kubectl -n {SYSTEM} logs {POD}"
+        yield Problem(f"its agent is not ready: {why}", (pod.node,), todo)
     elif pod.restarted is not None and (facts.now - pod.restarted).total_seconds() < LATELY:
         text = f"its agent was started again in the last {lasting(LATELY)}"
         yield Problem(text, (pod.node,), f"kubectl -n {SYSTEM} logs --previous {POD}")

@@ -12,6 +12,7 @@ import pytest
 from podplane.cli.cluster import blocks
 from podplane.cli.cluster.facts import Facts, Unread
 from podplane.cli.cluster.problems import problems
+from podplane.cli.cluster.said import Problem
 from podplane.kubeapi.errors import ApiError
 from podplane.model.answers import PeerProblem
 from podplane.model.config import BACKENDS
@@ -318,3 +319,17 @@ def test_where_most_blocks_are_outside_no_node_is_to_be_deleted(cidrs: str, todo
     nodes = (node("w1"), node("w2", cidrs=["10.1.0.0/24"]), node("w3"))
     found = problems(facts(*nodes, cluster_cidrs=(cidrs,)))
     assert {one.todo for one in found if "outside of the network of pods" in one.text} == {todo}
+
+
+def test_a_node_without_the_image_is_to_get_it_and_is_told_of_once() -> None:
+    """That it does not follow to another backend is no trouble of its own."""
+    nodes = (node("w1"), node("w2", annotations={BACKENDS: "host-gw"}))
+    pods = (pod("w1"), pod("w2", is_ready=False, why="ErrImageNeverPull: Container image is not present"))
+    found = problems(facts(*nodes, pods=pods, network={"backend": "vxlan"}, answers={"w1": answer("w1"), "w2": SILENT}))
+    assert found == [
+        Problem(
+            "its agent is not ready: ErrImageNeverPull: Container image is not present",
+            ("w2",),
+            "load the image on that node (docs/install.md#the-image)",
+        )
+    ]
