@@ -42,7 +42,15 @@ def _why(pod: Object) -> str:
     if tables.is_ready(pod):
         return ""
     state = tables.pod_state(pod)
-    return ": ".join(filter(None, ("" if state in ("Running", "Pending") else state, tables.trouble(pod))))
+    why = (state == "Running" and _last_words(pod)) or tables.trouble(pod)
+    return ": ".join(filter(None, ("" if state in ("Running", "Pending") else state, why)))
+
+
+def _last_words(pod: Object) -> str:
+    """The last line of what its container said when it ended; "" when it has not."""
+    status = (pod.get("status", {}).get("containerStatuses") or [{}])[0]
+    message = str(status.get("lastState", {}).get("terminated", {}).get("message") or "")
+    return message.strip().rpartition("\n")[2]
 
 
 def networks_of(values: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -8,12 +8,17 @@ from collections.abc import Iterator
 from podplane.cli.cluster.facts import AgentPod, Facts
 from podplane.cli.cluster.reads import AGENTS, SYSTEM
 from podplane.cli.cluster.said import POD, Problem
+from podplane.machine.node_events import REASON
 from podplane.model.words import counted, lasting
 
 LATELY = 600.0
 """A container that ended within so many seconds is told of; who looks at a cluster that is well does not want to hear of last month."""
 NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull")
 IMAGE = "load the image on that node (docs/install.md#the-image)"
+UNANSWERED = "error trying to reach service"
+"""So kube-apiserver says that nobody listens there."""
+UNREADY = "containers with unready status"
+"""So a kubelet says of a pod whose container runs, and no more."""
 ROLLOUT = f"kubectl -n {SYSTEM} rollout status daemonset/{AGENTS}"
 
 
@@ -64,12 +69,23 @@ def _are_hidden(facts: Facts) -> bool:
 
 def _of_pod(facts: Facts, pod: AgentPod) -> Iterator[Problem]:
     if not pod.is_ready:
-        why = facts.not_ready.get(pod.node) or pod.why or "it does not say why"
+        why = _why(facts, pod)
         todo = IMAGE if pod.why.startswith(NO_IMAGE) else f"kubectl -n {SYSTEM} logs {POD}"
         yield Problem(f"its agent is not ready: {why}", (pod.node,), todo)
     elif pod.restarted is not None and (facts.now - pod.restarted).total_seconds() < LATELY:
         text = f"its agent was started again in the last {lasting(LATELY)}"
         yield Problem(text, (pod.node,), f"kubectl -n {SYSTEM} logs --previous {POD}")
+
+
+def _why(facts: Facts, pod: AgentPod) -> str:
+    """What the agent says. Of one that does not listen: what is wrong with its pod, else its latest event."""
+    said = facts.not_ready.get(pod.node, "")
+    if said and UNANSWERED not in said:
+        return said
+    state = "" if pod.why.startswith(UNREADY) else pod.why
+    events = (one for one in facts.warnings if (one.node, one.reason) == (pod.node, REASON))
+    lately = (one.message for one in events if (facts.now - one.last).total_seconds() < LATELY)
+    return state or next(lately, "") or said or pod.why or "it does not say why"
 
 
 def _images(facts: Facts) -> Iterator[Problem]:

@@ -271,3 +271,13 @@ def test_an_api_without_a_clock_leaves_that_of_the_machine(said: str) -> None:
     client = Client()
     client.date = said
     assert abs((read(client).now - datetime.datetime.now(datetime.UTC)).total_seconds()) < 600
+
+
+def test_why_a_container_ended_last_is_told_of_a_pod_that_is_not_ready() -> None:
+    unready = {"type": "Ready", "status": "False", "message": "containers with unready status: [agent]"}
+    ended = {"terminated": {"finishedAt": "2026-03-01T11:59:00Z", "message": "begins\nError: node_name: 'A' is no name\n"}}
+    running = {"name": "agent", "state": {"running": {}}, "lastState": ended}
+    body = pod_body("a", "w1", phase="Running", conditions=[unready], containerStatuses=[running])
+    assert parsed.agent_pod(body).why == "Error: node_name: 'A' is no name"
+    running["lastState"] = {}
+    assert parsed.agent_pod(body).why == unready["message"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +11,7 @@ import msgspec
 import pytest
 
 from podplane.cli.cluster import blocks
-from podplane.cli.cluster.facts import Facts, Unread
+from podplane.cli.cluster.facts import Facts, Unread, Warned
 from podplane.cli.cluster.problems import problems
 from podplane.cli.cluster.said import Problem
 from podplane.kubeapi.errors import ApiError
@@ -333,3 +334,25 @@ def test_a_node_without_the_image_is_to_get_it_and_is_told_of_once() -> None:
             "load the image on that node (docs/install.md#the-image)",
         )
     ]
+
+
+PROXIED = "error trying to reach service: dial tcp 192.168.1.12:10256: connect: connection refused"
+UNREADY = "containers with unready status: [agent]"
+EVENT = Warned("w2", "NetworkNotReady", "the kernel lacks nf_tables", NOW - datetime.timedelta(seconds=60))
+
+
+@pytest.mark.parametrize(
+    ("said", "why", "events", "told"),
+    [
+        ("its Node has no block", UNREADY, (EVENT,), "its Node has no block"),
+        (PROXIED, "Error: no such setting", (EVENT,), "Error: no such setting"),
+        (PROXIED, UNREADY, (EVENT,), EVENT.message),
+        (PROXIED, UNREADY, (dataclasses.replace(EVENT, node="w1"),), PROXIED),
+        (PROXIED, UNREADY, (dataclasses.replace(EVENT, last=NOW - datetime.timedelta(hours=1)),), PROXIED),
+        ("", UNREADY, (), UNREADY),
+    ],
+)
+def test_an_agent_that_does_not_listen_has_said_why_before(said: str, why: str, events: Any, told: str) -> None:
+    pods = with_pods(w2=pod("w2", is_ready=False, why=why))
+    found = of(facts(pods=pods, warnings=events, not_ready={"w2": said} if said else {}))
+    assert ("w2", f"its agent is not ready: {told}") in found
