@@ -20,7 +20,7 @@ Named = Callable[[str, str], bool]
 """(address, uid of a pod): does the API name the address as that of another pod, which has not ended?"""
 
 
-Elsewhere = Callable[[str], bool]
+IsElsewhere = Callable[[str], bool]
 """(address): has another network of this machine given it to a container?"""
 
 
@@ -29,7 +29,7 @@ def by_nobody(ip: str, pod_uid: str) -> bool:
     return False
 
 
-def nowhere(ip: str) -> bool:
+def not_elsewhere(ip: str) -> bool:
     """There is no other network."""
     return False
 
@@ -52,7 +52,7 @@ class NodeAddresses:
         name_of: Callable[[Owner], str] = container_of,
         network: str = "",
         named: Named = by_nobody,
-        elsewhere: Elsewhere = nowhere,
+        elsewhere: IsElsewhere = not_elsewhere,
     ) -> None:
         """`name_of` says who an owner is: `pod namespace/name`. `network` is the name of a further one, whose subnets these are. What is
         `named` for somebody else, or in use `elsewhere`, is not given out, though it is free."""

@@ -20,8 +20,7 @@ from typing import Any
 import msgspec
 
 from podplane.agent import refusals
-from podplane.agent.addresses import Elsewhere, nowhere
-from podplane.agent.attachments import AttachedPod, Attachments, NoRecord, Record
+from podplane.agent.attachments import AttachedPod, Attachments, Elsewhere, NoRecord, Record, nowhere
 from podplane.agent.caches import Caches
 from podplane.agent.closing import Closing
 from podplane.agent.denied import DeniedLog, can_log

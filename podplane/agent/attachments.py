@@ -9,12 +9,12 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Container, Iterable, Iterator, Mapping
 from typing import Protocol
 
 import msgspec
 
-from podplane.agent.addresses import Elsewhere, Named, NodeAddresses, Unavailable, container_of, nowhere
+from podplane.agent.addresses import Named, NodeAddresses, Unavailable, container_of
 from podplane.agent.features import attachment_key
 from podplane.agent.kernel import Kernel
 from podplane.agent.keys import Key, NodeKey, PodKey, PolicyNameServersKey, PolicyPeersKey, PolicySetKey
@@ -52,6 +52,15 @@ LOOKED_AT = "looked-at"
 """The namespace of an attachment that is not admitted yet."""
 AttachedPod = tuple[Attachment, tuple[str, ...]]
 """An attachment and its addresses."""
+
+
+Elsewhere = Callable[[], Awaitable[Container[str]]]
+"""Addresses that another network of this machine has given to containers, and that are still theirs."""
+
+
+async def nowhere() -> Container[str]:
+    """There is no other network."""
+    return ()
 
 
 class Record(Protocol):
@@ -94,7 +103,7 @@ class Attachments:
     ) -> None:
         """`wake`: what is dirty is to be planned soon; `forgotten` waits until tracked connections of addresses are; `emptied` is called
         when the last pod has gone; `record` is told of what comes before the kernel is, and of what went after it; `named` knows which
-        addresses the API has for pods, and `elsewhere` those that another network of the machine has given out."""
+        addresses the API has for pods, and `elsewhere` those that another network of the machine has given out, asked at each pod."""
         self._view = view
         self._kernel = kernel
         self._ledger = ledger
@@ -105,7 +114,9 @@ class Attachments:
         self._forgotten = forgotten
         self._emptied = emptied
         self._record = record
-        self._is_named, self._is_elsewhere = named, elsewhere
+        self._is_named, self._elsewhere = named, elsewhere
+        self._given: Container[str] = ()
+        """What `elsewhere` said last."""
         self._sandboxes: dict[tuple[str, str], Sandbox] = {}
         self._attached: dict[tuple[str, str], AttachedPod] = {}
         self._resumed: set[tuple[str, str]] = set()
@@ -116,7 +127,7 @@ class Attachments:
         """Who has which MAC on which bridge."""
         self._leaving: dict[tuple[str, str], asyncio.Task[None]] = {}
         """What was detached, and still has its addresses."""
-        self._addresses = NodeAddresses((), named=named, elsewhere=elsewhere)
+        self._addresses = NodeAddresses((), named=named, elsewhere=self._is_elsewhere)
         self._further: dict[BridgeNetwork, NodeAddresses] = {}
         """The addresses of further networks in which there is a pod."""
         view.sandboxes, view.interfaces, view.pods = self._sandboxes, self._interfaces, self._pods
@@ -217,6 +228,8 @@ class Attachments:
         if request.id not in self._sandboxes:  # a link of this name that goes has its far end in another namespace
             with contextlib.suppress(Interrupted):
                 await self._writer.settled([Link(name=veth_name(request.container_id, request.ifname)).identity])
+        if request.further is None:
+            self._given = await self._elsewhere()
         if why := self._view.why_no_pods:
             raise TryAgainError(why)
         pod = request.who
@@ -247,6 +260,9 @@ class Attachments:
         if self._sandboxes.get(request.id) is not sandbox:
             raise NetworkError(f"{pod} was detached, or attached once more, while it was attached")
         return self._described(request, ips)
+
+    def _is_elsewhere(self, ip: str) -> bool:
+        return ip in self._given
 
     def _unmet(self, sandbox: Sandbox) -> str:
         """Why a container that is no pod does not get all that it asks for: events tell that of pods, and nobody else is told of it."""

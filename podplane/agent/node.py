@@ -23,9 +23,8 @@ import msgspec
 
 from podplane.agent import pod_gate
 from podplane.agent.additional import FurtherInterfaces, further_of
-from podplane.agent.addresses import Elsewhere, nowhere
 from podplane.agent.agent import Agent
-from podplane.agent.attachments import Attachments
+from podplane.agent.attachments import Attachments, Elsewhere, nowhere
 from podplane.agent.backends import NodeBackends
 from podplane.agent.caches import Caches
 from podplane.agent.delegation import Plugins

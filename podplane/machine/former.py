@@ -11,9 +11,11 @@ Sources: plugins/ipam/host-local/backend/disk of containernetworking/plugins, li
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,8 @@ class Former:
         self.bridge = bridge
         self.ports: int | None = None
         self._folder = folder
+        self._namespaces: Mapping[str, str] = {}
+        """Where namespaces are, by the file of an address, as it was written then."""
 
     def look(self, values: Iterable[Value]) -> None:
         """At what the kernel has."""
@@ -46,23 +50,38 @@ class Former:
         is_there = any(one.name == self.bridge and one.kind == "bridge" for one in links)
         self.ports = sum(one.master == self.bridge for one in links) if is_there else None
 
-    def has(self, ip: str) -> bool:
-        """Has a container this address that is still there? A few looks at files."""
-        if not self.bridge:
-            return False
-        try:
-            networks = [one.name for one in os.scandir(self._folder / NETWORKS) if one.is_dir()]
-        except OSError:  # there never was one, or it is not to be seen from here
-            return False
-        return any(self._has(network, ip) for network in networks)
+    async def given(self) -> frozenset[str]:
+        """The addresses of containers that are still there. Files are read in a thread: hundreds, where there are as many pods."""
+        return await asyncio.to_thread(self.addresses) if self.bridge else frozenset()
 
-    def _has(self, network: str, ip: str) -> bool:
-        try:
-            container, _, interface = (self._folder / NETWORKS / network / ip).read_text().partition("\n")
-        except (OSError, ValueError):
-            return False
-        path = self._namespace(f"{network}-{container.strip()}-{interface.strip() or 'eth0'}")
-        return os.path.exists(path) if path else bool(self.ports)
+    def addresses(self) -> frozenset[str]:
+        """The same, here. What the files say of namespaces is read once for each file of an address."""
+        before, now, found = self._namespaces, dict[str, str](), set[str]()
+        for network, one in self._files():
+            try:
+                written = one.stat()
+                key = f"{one.path} {written.st_ino} {written.st_mtime_ns}"
+                path = before.get(key) or self._namespace_of(network, Path(one.path))
+            except (OSError, ValueError):  # it is gone, or none of host-local's
+                continue
+            if path:  # libcni may still be about to write where it is
+                now[key] = path
+            if os.path.exists(path) if path else self.ports:
+                found.add(one.name)
+        self._namespaces = now
+        return frozenset(found)
+
+    def _files(self) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        """Of addresses, each with its network; none where there never was one, or it is not to be seen from here."""
+        with contextlib.suppress(OSError):
+            for network in os.scandir(self._folder / NETWORKS):
+                with contextlib.suppress(OSError):
+                    yield from ((network.name, one) for one in os.scandir(network))
+
+    def _namespace_of(self, network: str, file: Path) -> str:
+        """Of the container that has the address of this file. OSError, ValueError where that is none."""
+        container, _, interface = file.read_text().partition("\n")
+        return self._namespace(f"{network}-{container.strip()}-{interface.strip() or 'eth0'}")
 
     def _namespace(self, result: str) -> str:
         """Where the network namespace is that an ADD was for; "" where nothing says so."""

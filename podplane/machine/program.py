@@ -252,7 +252,7 @@ class Program:
             now,
             supervisor=supervisor,
             plugins=Plugins(self._folder, self._configuration.plugin_path, may_enter=self._workers.may_enter),
-            elsewhere=former.has,
+            elsewhere=former.given,
         )
         beside = self._beside(host, agent, cluster, lambda why: events(own, why), serves=settings.services.enabled)
         names = self._own_name_server(agent, settings, cluster.caches, host.namespace, lambda why: events(own, why))

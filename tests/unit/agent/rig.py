@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from podplane.agent.agent import Agent
-from podplane.agent.attachments import AttachedPod, NoRecord, Record
+from podplane.agent.attachments import AttachedPod, Elsewhere, NoRecord, Record, nowhere
 from podplane.agent.caches import Caches
 from podplane.agent.keys import Key
 from podplane.agent.planner import NOT_APPLIED
@@ -64,7 +64,7 @@ class Rig:
         self.events: list[tuple[str, str, str]] = []
         self.record: Record = NoRecord()
         """Of the next agent."""
-        self.elsewhere: Callable[[str], bool] = lambda ip: False
+        self.elsewhere: Elsewhere = nowhere
         """Of the next agent."""
         self.subscribed: Agent | None = None
         self.caches.subscribe(lambda kind, old, new: self.subscribed.changed(kind, old, new) if self.subscribed else None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Container
 from typing import Any
 
 import msgspec
@@ -201,7 +202,11 @@ async def test_a_block_whose_last_addresses_pods_have_left_without_an_end_says_s
 async def test_an_address_that_another_network_has_given_out_is_not_and_is_counted_when_the_block_is_full() -> None:
     rig = Rig()
     theirs = {"10.244.1.2", "10.244.1.4", "10.244.1.5"}
-    rig.elsewhere = theirs.__contains__
+
+    async def elsewhere() -> Container[str]:
+        return frozenset(theirs)
+
+    rig.elsewhere = elsewhere
     rig.new_agent()
     await rig.start(msgspec.structs.replace(node(1, DUAL), spec=NodeSpec(pod_cidrs=("10.244.1.0/29", "fd00:10:244:1::/64"))))
     network = rig.agent.network

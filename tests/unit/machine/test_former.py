@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -45,17 +47,19 @@ def test_an_address_is_had_as_long_as_the_network_namespace_of_its_container_is_
     netns.touch()
     result = {"netns": str(netns), "result": {"interfaces": []}} if is_newer else {"result": interfaces(netns)}
     former = seen(given(tmp_path, **result), BRIDGE)
-    assert former.has("10.244.1.5") and not former.has("10.244.1.6"), "nothing else is, whatever else is there"
+    assert "10.244.1.5" in former.addresses() and "10.244.1.6" not in former.addresses(), (
+        "nothing else is, whatever else is there"
+    )
     netns.unlink()
-    assert not seen(former, BRIDGE, PORT).has("10.244.1.5"), "host-local keeps its file for ever"
+    assert "10.244.1.5" not in seen(former, BRIDGE, PORT).addresses(), "host-local keeps its file for ever"
 
 
 @pytest.mark.parametrize("content", ["c1\r\neth0", "c1", "c1\neth0", ""])
 def test_where_nothing_tells_of_the_namespace_it_is_had_while_anything_is_on_the_bridge(tmp_path: Path, content: str) -> None:
     former = seen(given(tmp_path, content=content), BRIDGE, PORT)
-    assert former.has("10.244.1.5")
-    assert not seen(former, BRIDGE).has("10.244.1.5")
-    assert not seen(former).has("10.244.1.5"), "the bridge is gone"
+    assert "10.244.1.5" in former.addresses()
+    assert "10.244.1.5" not in seen(former, BRIDGE).addresses()
+    assert "10.244.1.5" not in seen(former).addresses(), "the bridge is gone"
 
 
 @pytest.mark.parametrize(
@@ -64,22 +68,47 @@ def test_where_nothing_tells_of_the_namespace_it_is_had_while_anything_is_on_the
 def test_a_file_of_libcni_that_makes_no_sense_is_as_none(tmp_path: Path, text: str) -> None:
     former = seen(given(tmp_path), BRIDGE, PORT)
     (tmp_path / "results/cbr0-c1-eth0").write_text(text)
-    assert former.has("10.244.1.5")
+    assert "10.244.1.5" in former.addresses()
 
 
 def test_an_address_of_ipv6_and_one_of_several_networks_are_found(tmp_path: Path) -> None:
     former = seen(given(tmp_path, "fd00::5"), BRIDGE, PORT)
     (tmp_path / "networks/other").mkdir()
     (tmp_path / "networks/other/10.9.0.2").write_bytes(b"\xff")
-    assert former.has("fd00::5") and not former.has("10.9.0.2") and not former.has("lock")
+    assert "fd00::5" in former.addresses() and "10.9.0.2" not in former.addresses() and "lock" not in former.addresses()
 
 
-def test_a_machine_without_such_files_or_that_is_not_migrated_has_none(tmp_path: Path) -> None:
-    assert not Former("cni0", tmp_path / "none").has("10.244.1.5")
-    given(tmp_path)
+async def test_a_machine_without_such_files_or_that_is_not_migrated_has_none(tmp_path: Path) -> None:
+    assert "10.244.1.5" not in Former("cni0", tmp_path / "none").addresses()
+    given(tmp_path, netns=str(tmp_path), result={"interfaces": []})
     unconcerned = Former("", tmp_path)
     unconcerned.look([BRIDGE, PORT])
-    assert not unconcerned.has("10.244.1.5") and unconcerned.report([], "node1", lambda uid: False) is None
+    assert not await unconcerned.given() and unconcerned.report([], "node1", lambda uid: False) is None
+
+
+async def test_files_are_read_beside_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+    monkeypatch.setattr(Former, "addresses", lambda former: threads.append(threading.get_ident()) or frozenset({"10.244.1.5"}))
+    assert await Former("cni0", tmp_path).given() == {"10.244.1.5"}
+    assert len(threads) == 1 and threads[0] != threading.get_ident()
+
+
+def test_what_a_file_says_is_read_once_and_anew_when_another_container_has_the_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netns = tmp_path / "cni-1"
+    netns.touch()
+    former = seen(given(tmp_path, netns=str(netns), result={"interfaces": []}), BRIDGE, PORT)
+    assert former.addresses() == {"10.244.1.5"}
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_text", lambda path: pytest.fail(f"{path} is read once more"))
+        assert former.addresses() == {"10.244.1.5"}
+        netns.unlink()
+        assert former.addresses() == frozenset()
+    file = tmp_path / "networks/cbr0/10.244.1.5"
+    file.write_text("c2\r\neth0")
+    os.utime(file, ns=(1, 1))
+    assert former.addresses() == {"10.244.1.5"}, "nothing tells where its namespace is, and there is something on the bridge"
 
 
 def pod(name: str, **more: Any) -> PodInfo:
