@@ -1,7 +1,7 @@
 """Who may read what a node says of itself: a bearer token that the API confirms, of a user who has the right, as for a kubelet's port.
 
     token → TokenReview → user → SubjectAccessReview (get nodes/metrics or nodes/proxy of this node) → allowed
-    token for readers → TokenReview for their audience → the account of readers → allowed
+    token for readers → says itself that it is one → TokenReview for their audience → the account of readers → allowed
 
 kube-apiserver passes on nobody's credentials to what it proxies to, and users with certificates have no token. So who may create tokens of
 the ServiceAccount kube-system/podplane-viewer shows one. It goes to the node as plain HTTP: the account has no right at all, and no
@@ -16,6 +16,7 @@ Sources: k8s.io/kubernetes, pkg/kubelet/server/auth.go; k8s.io/apiserver, endpoi
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import time
 from collections import OrderedDict
@@ -47,6 +48,20 @@ class Refusal(msgspec.Struct, frozen=True):
     why: str
 
 
+def _not_for_readers(token: str) -> Refusal | None:
+    """Why this can't be a token for readers, by what it says of itself, so that the API is not asked about just anything; None where the
+    API is to say whether that is so. Tokens of ServiceAccounts are JWTs (RFC 7519)."""
+    try:
+        payload = token.split(".")[1]
+        claims = msgspec.json.decode(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        audiences, account = claims["aud"], str(claims["sub"])
+    except (LookupError, TypeError, ValueError, RecursionError):
+        return Refusal(401, "this is no token for readers of nodes")
+    if VIEWER_AUDIENCE not in (audiences if isinstance(audiences, list) else [audiences]):
+        return Refusal(401, "this token is not for readers of nodes")
+    return None if account == VIEWER_USER else Refusal(403, f"this token is not of {VIEWER_USER}")
+
+
 class Authorizer:
     """Decides for one node; its methods run on one event loop. `clock` gives seconds of a monotonic clock."""
 
@@ -60,6 +75,8 @@ class Authorizer:
     async def refusal(self, token: str, subresource: str, viewer: str = "") -> Refusal | None:
         """Why the owner of this token, or of one for readers, may not read that of the node; None when it may."""
         if viewer:
+            if (refusal := _not_for_readers(viewer)) is not None:
+                return refusal
             token, subresource = viewer, ""
         if not token:
             return Refusal(401, "a bearer token is needed")

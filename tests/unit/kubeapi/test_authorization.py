@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 from collections.abc import Iterator
 from typing import Any
@@ -190,6 +191,30 @@ async def test_a_token_of_somebody_else_or_for_another_audience_is_none_for_read
     at = Reviewed()
     refusal = await at.authorizer.refusal("scraper", PROXY, await viewer_token(at, account, *audiences))
     assert refusal is not None and refusal.status == status
+    assert at.asked == [], "it says so itself"
+
+
+def jwt(payload: bytes) -> str:
+    return f"e30.{base64.urlsafe_b64encode(payload).decode().rstrip('=')}.c2ln"
+
+
+OF_READERS = jwt(f'{{"aud":["{VIEWER_AUDIENCE}"],"sub":"{VIEWER_USER}"}}'.encode())
+
+
+@pytest.mark.parametrize(
+    "token",
+    ["token", "a.b.c", "..", "a.\xff.c", *map(jwt, (b"", b"[]", b"7", b'{"aud":[]}', b'{"aud":7,"sub":[]}', b"[" * 9000))],
+)
+async def test_what_is_no_token_for_readers_is_refused_without_a_question(token: str) -> None:
+    at = Reviewed()
+    refusal = await at.authorizer.refusal("", PROXY, token)
+    assert refusal is not None and refusal.status == 401 and at.asked == []
+
+
+async def test_one_that_only_says_that_it_is_for_readers_is_asked_about_and_refused() -> None:
+    at = Reviewed()
+    refusal = await at.authorizer.refusal("", PROXY, OF_READERS)
+    assert refusal is not None and refusal.status == 401 and at.asked == ["tokenreviews"]
 
 
 async def test_a_server_that_does_not_say_for_whom_a_token_is_confirms_no_reader(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,5 +224,5 @@ async def test_a_server_that_does_not_say_for_whom_a_token_is_confirms_no_reader
         return {"status": {"authenticated": True, "user": {"username": VIEWER_USER}}}
 
     monkeypatch.setattr(at.authorizer._client, "create", create)
-    refusal = await at.authorizer.refusal("", PROXY, "token")
+    refusal = await at.authorizer.refusal("", PROXY, await viewer_token(at, VIEWER, VIEWER_AUDIENCE))
     assert refusal is not None and refusal.status == 401
