@@ -38,6 +38,7 @@ RELEASE, RELEASED_IN = "meta.helm.sh/release-name", "meta.helm.sh/release-namesp
 WAITS = "podplane.dev/uninstall-waits"
 """A label that no node has: a DaemonSet whose nodeSelector wants it cleans none yet, as there are agents."""
 NAMED = 5
+DETACH = "--detach"
 
 
 def _fields(one: Mapping[str, Any], names: Iterable[str]) -> Object:
@@ -77,7 +78,7 @@ def daemonset(agent: Mapping[str, Any], *, detach: bool) -> Object:
     main, plugin = _container(spec, "containers", CLEANS), _container(spec, "initContainers", PLUGIN)
     config = [word for word in main["args"] if word.startswith("--config=")]
     folder = [word for word in plugin["args"] if word.startswith("--bin-dir=")]
-    first = {**_fields(main, CONTAINER_FIELDS), "args": ["agent", *config, "uninstall", *(["--detach"] if detach else [])]}
+    first = {**_fields(main, CONTAINER_FIELDS), "args": ["agent", *config, "uninstall", *([DETACH] if detach else [])]}
     second = {**_fields(plugin, CONTAINER_FIELDS), "args": ["cni", "uninstall", *folder]}
     last = _fields(plugin, ("image", "imagePullPolicy", "securityContext"))
     last |= {"name": DONE, "command": ["/opt/podplane/bin/python", "-c", WAIT]}
@@ -102,25 +103,47 @@ def daemonset(agent: Mapping[str, Any], *, detach: bool) -> Object:
 
 
 def on_the_network(pods: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The pods that have their network from podplane: `namespace/name`."""
-    return [
-        f"{one['metadata']['namespace']}/{one['metadata']['name']}"
-        for one in pods
-        if one["spec"].get("nodeName")
-        and not one["spec"].get("hostNetwork")
-        and not one["metadata"].get("deletionTimestamp")
-        and one.get("status", {}).get("phase") not in ENDED
-        and one.get("status", {}).get("podIP")
-    ]
+    """The pods that have their network from podplane, or are about to: `namespace/name`."""
+    return [pod for found in by_node(pods).values() for pod in found]
+
+
+def by_node(pods: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """The same by node. Without an agent those that start wait for good, and those that end, too."""
+    found: dict[str, list[str]] = {}
+    for one in pods:
+        node, has_ended = one["spec"].get("nodeName"), one.get("status", {}).get("phase") in ENDED
+        if node and not one["spec"].get("hostNetwork") and not has_ended:
+            found.setdefault(node, []).append(f"{one['metadata']['namespace']}/{one['metadata']['name']}")
+    return found
+
+
+def detaching(cleans: Mapping[str, Any]) -> Object:
+    """The merge patch by which it cleans nodes although they have pods; {} when it does so. Pods of nodes that are clean stay: what they
+    proved can't be proved again."""
+    firsts = copy.deepcopy(cleans["spec"]["template"]["spec"]["initContainers"])
+    if DETACH in firsts[0]["args"]:
+        return {}
+    firsts[0]["args"].append(DETACH)
+    pods = {"template": {"spec": {"initContainers": firsts}}}
+    return {"spec": {**pods, "updateStrategy": {"type": "OnDelete", "rollingUpdate": None}}}
+
+
+def detaches(pod: Mapping[str, Any]) -> bool:
+    """Does this pod clean its node although there are pods?"""
+    return any(DETACH in (one.get("args") or ()) for one in pod["spec"].get("initContainers") or ())
 
 
 def refusal(pods: list[str]) -> str:
     """Why nothing is removed while these are there."""
-    more = f" and {len(pods) - NAMED} more" if len(pods) > NAMED else ""
     return (
-        f"{counted(len(pods), 'pod')} would lose the network: {', '.join(pods[:NAMED])}{more}: delete these, or drain the nodes, "
-        "or give --detach"
+        f"{counted(len(pods), 'pod')} would lose the network: {some(pods)}: delete these, or drain the nodes, or give --detach"
     )
+
+
+def some(pods: list[str]) -> str:
+    """The first of them."""
+    more = f" and {len(pods) - NAMED} more" if len(pods) > NAMED else ""
+    return ", ".join(pods[:NAMED]) + more
 
 
 def without_annotations(node: Mapping[str, Any]) -> Object:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -60,6 +60,7 @@ class Cleaning:
         self._client, self._clock, self._sleep = client, clock, sleep
         self._done = dict[str, Node]()
         """By the pod that cleaned it: what it wrote is read once."""
+        self._detaches = False
 
     def installed(self) -> tuple[Object | None, Object | None]:
         """The DaemonSets: of agents, and what cleans nodes."""
@@ -98,6 +99,19 @@ class Cleaning:
                 raise LabError(f"the agents' pods do not end within {seconds:g} s: {look}; then call this again")
             self._sleep(POLL_SECONDS)
         self._client.patch(SETS, NAMESPACE, UNINSTALL, removal.BEGINS)
+
+    def detach(self) -> None:
+        """What cleans nodes is to do so although they have pods. Pods that do not know of it yet are replaced while they are waited for."""
+        cleans = self._set(UNINSTALL)
+        if cleans is not None and (body := removal.detaching(cleans)):
+            self._client.patch(SETS, NAMESPACE, UNINSTALL, body)
+        self._detaches = True
+
+    def _renew(self, pods: Iterable[Object]) -> None:
+        for pod in pods:
+            if not removal.detaches(pod) and not pod["metadata"].get("deletionTimestamp"):
+                with contextlib.suppress(NotFound):
+                    self._client.delete("pods", NAMESPACE, pod["metadata"]["name"])
 
     def _runs(self) -> bool:
         """Is there a pod on a node that is not away? Of one that is away nobody knows, and it will be told to end when it is back."""
@@ -144,6 +158,8 @@ class Cleaning:
                 if one.name not in told:
                     told.add(one.name)
                     tell(one)
+            if self._detaches:
+                self._renew(left.values())
             wanted = self._wanted()
             is_all = wanted is not None and not left and len(done) >= wanted
             away = self.away() if left else set[str]()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import click
@@ -23,6 +23,7 @@ from podplane.model.words import counted
 
 NOT_DONE = 1
 UNSEEN = "No node was looked at, and what agents made may still be there: install podplane again, and call this again."
+STUCK = "Pods do not end without an agent: give --detach, or bring agents back (docs/install.md#removal)."
 RELEASES = "owner=helm,name="
 """Labels of the Secrets in which helm keeps what it knows of a release."""
 
@@ -49,11 +50,12 @@ def uninstall(where: OfKubeconfig, prove: bool, detach: bool, seconds: float) ->
         cleaning.begin(agents, detach=detach)
     elif cleans is None:
         click.echo(f"no agents: there is no DaemonSet {NAMESPACE}/{removal.AGENT}")
+    elif detach:
+        cleaning.detach()
     cleaning.clean(seconds)
     nodes = cleaning.wait(seconds, lambda one: _tell(one, prove)) if agents or cleans else []
     if left := [one for one in nodes if not one.is_done]:
-        for one in left:
-            click.echo(f"{one.name}: not clean: {'; '.join(one.lines)}")
+        _tell_left(left, removal.by_node(paged(client, "pods")))
         click.echo(f"The DaemonSet {NAMESPACE}/{UNINSTALL} stays, and cleans what comes back: then call this again.")
         sys.exit(NOT_DONE)
     gone = list(_clean_api(client, release))
@@ -71,6 +73,18 @@ def _check_pods(client: Any, detach: bool) -> None:
     pods = removal.on_the_network(paged(client, "pods"))
     if pods and not detach:
         raise LabError(removal.refusal(pods))
+
+
+def _tell_left(nodes: Iterable[Node], pods: Mapping[str, list[str]]) -> None:
+    """Those that are not clean, with the pods that are there: without an agent these do not end."""
+    has_pods = False
+    for one in nodes:
+        there, has_pods = pods.get(one.name) or [], has_pods or one.name in pods
+        click.echo(
+            f"{one.name}: not clean: {'; '.join((*one.lines, *([f'its pods: {removal.some(there)}'] if there else ())))}"
+        )
+    if has_pods:
+        click.echo(STUCK)
 
 
 def _tell(node: Node, prove: bool) -> None:

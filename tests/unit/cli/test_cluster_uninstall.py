@@ -53,6 +53,8 @@ class FakeApi:
         for resource, namespace, name in (*removal.objects(), *removal.CONTROLLERS):
             if resource != "daemonsets.apps":
                 self.there[resource, namespace, name] = {"metadata": {"name": name, "namespace": namespace}}
+        self.specs = dict[str, dict[str, Any]]()
+        """Of pods that clean, as the DaemonSet had it when they were made."""
         self.deleted: list[str] = []
         self.asked = Counter[str]()
         self.patched: list[Any] = []
@@ -70,8 +72,11 @@ class FakeApi:
         self.there[resource, namespace, body["metadata"]["name"]] = made
 
     def delete(self, resource: str, namespace: str, name: str, *, policy: str = "") -> None:
-        self.get(resource, namespace, name)
-        del self.there[resource, namespace, name]
+        if resource == "pods":
+            del self.specs[name]
+        else:
+            self.get(resource, namespace, name)
+            del self.there[resource, namespace, name]
         self.deleted.append(name)
 
     @contextlib.contextmanager
@@ -98,16 +103,19 @@ class FakeApi:
         if labelSelector != cleaning.SELECTED or cleans is None or removal.is_waiting(cleans):
             return []
         cleans["status"] = {"desiredNumberScheduled": len(self.nodes), "observedGeneration": cleans["metadata"]["generation"]}
-        return [self._cleaner(one["metadata"]["name"]) for one in self.nodes]
+        return [self._cleaner(one["metadata"]["name"], cleans) for one in self.nodes]
 
-    def _cleaner(self, name: str) -> dict[str, Any]:
+    def _cleaner(self, name: str, cleans: dict[str, Any]) -> dict[str, Any]:
+        spec = self.specs.setdefault(f"u-{name}", copy.deepcopy(cleans["spec"]["template"]["spec"]))
+        if removal.DETACH in spec["initContainers"][0]["args"]:
+            self.said = {**self.said, name: SAME}
         if name not in self.said:
             status: dict[str, Any] = {}
         else:
             is_done = self.said[name].startswith("the network") or "by others" in self.said[name]
             state = {"terminated": {"exitCode": 0}} if is_done else {"waiting": {"reason": "CrashLoopBackOff"}}
             status = {"initContainerStatuses": [{"name": one, "state": state} for one in ("agent", "plugin")]}
-        return {"metadata": {"name": f"u-{name}"}, "spec": {"nodeName": name}, "status": status}
+        return {"metadata": {"name": f"u-{name}"}, "spec": {**spec, "nodeName": name}, "status": status}
 
     def logs(self, namespace: str, pod: str, container: str) -> str:
         self.asked["logs"] += 1
@@ -233,6 +241,18 @@ def test_agents_of_nodes_that_are_away_are_not_waited_for_and_nodes_are_read_onc
     cleaner.begin(AGENTS, detach=False)
     cleaner.clean(0)
     assert not removal.is_waiting(api.there[(*SETS, removal.UNINSTALL)]) and api.asked["nodes"] == 1
+
+
+def test_pods_that_hold_a_node_up_are_named_and_cut_off_if_told_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    api = FakeApi([node("w1"), node("w2")], {"w1": SAME, "w2": "1 interface of pods would lose the network: drain"})
+    assert run(api, monkeypatch).exit_code == 1
+    api.others = [pod("late", nodeName="w2", ip="")]
+    done = run(api, monkeypatch)
+    assert "its pods: default/late\n" in done.output and module.STUCK in done.output
+    assert done.exit_code == 1 and (*SETS, removal.UNINSTALL) in api.there
+    done = run(api, monkeypatch, "--detach", "--prove")
+    assert done.exit_code == 0 and "2 of 2 nodes as before" in done.output and not api.there
+    assert "u-w2" in api.deleted and "u-w1" not in api.deleted, "what w1 has proved stays"
 
 
 class Killed(BaseException):

@@ -65,9 +65,11 @@ def test_pods_that_would_lose_the_network_are_named_and_others_are_not() -> None
         pod("host", hostNetwork=True),
         pod("done", phase="Succeeded"),
         pod("new", nodeName=""),
-        pod("early", ip=""),
+        pod("early", ip="", phase="Pending"),
     ]
-    assert removal.on_the_network(pods) == ["default/a"]
+    ends = pod("ends")
+    ends["metadata"]["deletionTimestamp"] = "2026-11-28T00:00:00Z"
+    assert removal.on_the_network([*pods, ends]) == ["default/a", "default/early", "default/ends"]
     assert removal.refusal(["default/a"]).startswith("1 pod would lose the network: default/a: delete these")
     many = removal.refusal([f"default/{n}" for n in range(9)])
     assert "9 pods would lose the network: default/0, default/1, default/2, default/3, default/4 and 4 more:" in many
