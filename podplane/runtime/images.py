@@ -54,6 +54,7 @@ AGNHOST = Image(
         ("/localhost.key", KEY_FILE),
     ),
 )
+WEB = msgspec.structs.replace(AGNHOST, default=("netexec", "--http-port=80"))
 PAUSE = Image(CLIENT_IMAGE, "/pause", commands=("/pause", "pause"), files=(("/pause", PAUSE_FILE),))
 IMAGES = {
     ECHO_IMAGE: ECHO,
@@ -64,10 +65,15 @@ IMAGES = {
     "k8s.gcr.io/e2e-test-images/agnhost": AGNHOST,
     "gcr.io/kubernetes-e2e-test-images/agnhost": AGNHOST,
     "registry.k8s.io/e2e-test-images/jessie-dnsutils": CLIENT,
+    "registry.k8s.io/e2e-test-images/glibc-dns-testing": CLIENT,
+    "registry.k8s.io/e2e-test-images/busybox": CLIENT,
+    "registry.k8s.io/build-image/distroless-iptables": CLIENT,
+    "registry.k8s.io/e2e-test-images/nginx": WEB,
     "registry.k8s.io/pause": PAUSE,
     "k8s.gcr.io/pause": PAUSE,
 }
-"""By name without tag and digest; the last ones are published names: of agnhost, of an image with dig and other tools, of pause."""
+"""By name without tag and digest; the last ones are published names: of agnhost, of images with dig and
+other tools, of a web server on port 80, of pause."""
 TAG = re.compile(r"(@[\w.+-]+:[0-9a-fA-F]+|:[\w][\w.-]{0,127}(@[\w.+-]+:[0-9a-fA-F]+)?)$")
 
 

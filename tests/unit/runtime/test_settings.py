@@ -304,6 +304,8 @@ def test_a_name_that_overrides_has_no_domain() -> None:
         ("registry.k8s.io/e2e-test-images/agnhost:2.53", (), (), ["/agnhost", "pause"]),
         ("registry.k8s.io/e2e-test-images/agnhost:2.53", (), ("netexec",), ["/agnhost", "netexec"]),
         ("registry.k8s.io/e2e-test-images/jessie-dnsutils:1.7", ("sh", "-c", "dig x"), (), ["sh", "-c", "dig x"]),
+        ("registry.k8s.io/e2e-test-images/glibc-dns-testing:2.0.0", ("dig", "x"), (), ["dig", "x"]),
+        ("registry.k8s.io/e2e-test-images/nginx:1.27-0", (), (), ["/agnhost", "netexec", "--http-port=80"]),
         ("podplane/agnhost", ("/agnhost", "porter"), ("--x",), ["/agnhost", "porter", "--x"]),
         ("podplane/agnhost", ("/agnhost-2",), ("override",), ["/agnhost-2", "override"]),
         ("registry.k8s.io/pause:3.10", (), (), ["/pause"]),
