@@ -69,7 +69,7 @@ class Reports:
 
     async def _refused(self, call: Call) -> Reply | None:
         subresource = METRICS if call.path.strip("/") == "metrics" else PROXY
-        refusal = await self._authorizer.refusal(call.bearer, subresource, call.viewer)
+        refusal = await self._authorizer.refusal(call.bearer, subresource, call.viewer, call.client)
         if refusal is None:
             return None
         headers = (("www-authenticate", "Bearer"),) if refusal.status == 401 else ()

@@ -8,8 +8,9 @@ the ServiceAccount kube-system/podplane-viewer shows one. It goes to the node as
 API takes a token of this audience, so whoever sees it can read nodes until it ends, and do nothing else.
 
 Answers are kept for some seconds, by a hash of the token, so that a scraper costs the API two requests in that time. An API that does not
-answer is a refusal with 503 and is not remembered. The agent's own user must be allowed to create both reviews: nodes are
-(system:node), ServiceAccounts are by the ClusterRole system:auth-delegator.
+answer is a refusal with 503 and is not remembered. A client whose tokens the API does not confirm is soon not asked about any more for
+some seconds (429), so that it neither floods the API nor keeps others out. The agent's own user must be allowed to create both reviews:
+nodes are (system:node), ServiceAccounts are by the ClusterRole system:auth-delegator.
 Sources: k8s.io/kubernetes, pkg/kubelet/server/auth.go; k8s.io/apiserver, endpoints/filters/authentication.go; KEP-1205 (audiences).
 """
 
@@ -36,6 +37,8 @@ KEPT_SECONDS, KEPT = 10.0, 256
 """An answer is good for so long; so many are kept."""
 REVIEWS, REVIEW_SECONDS = 8, 5.0
 """So many tokens are asked about at once; the API has so long to answer."""
+OF_CLIENT = 6
+"""So many questions to the API may come of one client's address in `KEPT_SECONDS`, but for those that ended well."""
 TOKEN_REVIEWS, ACCESS_REVIEWS = "tokenreviews.authentication.k8s.io", "subjectaccessreviews.authorization.k8s.io"
 Decision = tuple[bytes, str]
 """What a decision is about: the hash of a token, and a subresource ("": it is a token for readers, who may read all)."""
@@ -46,6 +49,9 @@ class Refusal(msgspec.Struct, frozen=True):
 
     status: int
     why: str
+
+
+TOO_MANY = Refusal(429, "too many tokens to ask the API about: try again later")
 
 
 def _not_for_readers(token: str) -> Refusal | None:
@@ -71,9 +77,12 @@ class Authorizer:
         self._clock = clock
         self._known: OrderedDict[Decision, tuple[float, Refusal | None]] = OrderedDict()
         self._reviews: dict[Decision, asyncio.Task[Refusal | None]] = {}
+        self._charges: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        """Of clients: until when, and how many questions of theirs did not end well; the latest clients."""
 
-    async def refusal(self, token: str, subresource: str, viewer: str = "") -> Refusal | None:
-        """Why the owner of this token, or of one for readers, may not read that of the node; None when it may."""
+    async def refusal(self, token: str, subresource: str, viewer: str = "", client: str = "") -> Refusal | None:
+        """Why the owner of this token, or of one for readers, may not read that of the node; None when it may. `client` is the address
+        that it came from, "" for one that is not limited."""
         if viewer:
             if (refusal := _not_for_readers(viewer)) is not None:
                 return refusal
@@ -86,11 +95,36 @@ class Authorizer:
             return refusal
         review = self._reviews.get(decision)
         if review is None:
-            if len(self._reviews) >= REVIEWS:
-                return Refusal(429, "too many tokens to ask the API about: try again later")
+            if len(self._reviews) >= REVIEWS or not self._charge(client):
+                return TOO_MANY
             review = self._reviews[decision] = asyncio.get_running_loop().create_task(self._review(decision, token))
-            review.add_done_callback(lambda _: self._reviews.pop(decision, None))
+            review.add_done_callback(lambda done: self._reviewed_now(decision, client, done))
         return await asyncio.shield(review)  # a client that goes does not end the review for others
+
+    def _charge(self, client: str) -> bool:
+        """May the API be asked about one more token that this client shows?"""
+        until, count = self._charges.get(client, (0.0, 0))
+        if self._clock() >= until:
+            until, count = self._clock() + KEPT_SECONDS, 0
+        if client and count >= OF_CLIENT:
+            return False
+        self._charges[client] = (until, count + 1)
+        self._charges.move_to_end(client)
+        if len(self._charges) > KEPT:
+            self._charges.popitem(last=False)
+        return True
+
+    def _reviewed_now(self, decision: Decision, client: str, done: asyncio.Task[Refusal | None]) -> None:
+        """Forget the review; one that ended well, or that the API did not answer, is not held against the client."""
+        self._reviews.pop(decision, None)
+        if (
+            done.cancelled()
+            or done.exception() is not None
+            or ((refusal := done.result()) is not None and refusal.status != 503)
+        ):
+            return
+        if (charged := self._charges.get(client)) is not None:
+            self._charges[client] = (charged[0], max(0, charged[1] - 1))
 
     async def _review(self, decision: Decision, token: str) -> Refusal | None:
         try:

@@ -71,7 +71,7 @@ class Reports:
             return BUSY
 
     async def _refused(self, call: Call) -> Reply | None:
-        refusal = await self._authorizer.refusal(call.bearer, PROXY, call.viewer)
+        refusal = await self._authorizer.refusal(call.bearer, PROXY, call.viewer, call.client)
         if refusal is None:
             return None
         headers: Mapping[str, str] = {"www-authenticate": "Bearer"} if refusal.status == 401 else {}

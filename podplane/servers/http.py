@@ -40,11 +40,13 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 class Call(msgspec.Struct, frozen=True):
-    """A request: the path without its query, the bearer token that came with it, and the token for readers ("" for none)."""
+    """A request: the path without its query, the bearer token that came with it, the token for readers ("" for none), and the client's
+    address."""
 
     path: str
     bearer: str = ""
     viewer: str = ""
+    client: str = ""
 
 
 Handler = Callable[[Call], Awaitable[Reply]]
@@ -80,20 +82,20 @@ class HttpServer:
         self._connections[client] += 1
         try:
             with contextlib.closing(writer), contextlib.suppress(OSError, TimeoutError):
-                await self._converse(reader, writer)
+                await self._converse(reader, writer, client)
         finally:
             self._connections[client] -= 1
             if not self._connections[client]:
                 del self._connections[client]
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, client: str) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
         async with asyncio.timeout(PATIENCE_SECONDS):
             found = await _read(connection, reader)
         if found is None:
             return
         is_head = isinstance(found, h11.Request) and found.method == b"HEAD"
-        reply = found if isinstance(found, Reply) else await self._handle(_call(found))
+        reply = found if isinstance(found, Reply) else await self._handle(_call(found, client))
         writer.write(_written(connection, reply, is_head=is_head))
         async with asyncio.timeout(PATIENCE_SECONDS):
             await writer.drain()
@@ -123,11 +125,12 @@ async def _read(connection: h11.Connection, reader: asyncio.StreamReader) -> h11
     return event
 
 
-def _call(request: h11.Request) -> Call:
+def _call(request: h11.Request, client: str) -> Call:
     headers = {name.decode(): value.decode("latin-1") for name, value in reversed(request.headers)}
     scheme, _, token = headers.get("authorization", "").partition(" ")
     path = request.target.decode("ascii").partition("?")[0]
-    return Call(path, token.strip() if scheme.lower() == "bearer" else "", headers.get(VIEWER_HEADER, "").strip())
+    bearer = token.strip() if scheme.lower() == "bearer" else ""
+    return Call(path, bearer, headers.get(VIEWER_HEADER, "").strip(), client)
 
 
 def _written(connection: h11.Connection, reply: Reply, *, is_head: bool = False) -> bytes:

@@ -16,7 +16,8 @@ from podplane.model.words import counted
 PEERS = "PeersUnreachable"
 LISTED = 3
 """So many of one sort are told of a node; `podplane status --node` has all of them."""
-UNKNOWN, FORBIDDEN = 401, 403
+UNKNOWN, FORBIDDEN, TOO_MANY = 401, 403, 429
+LATER = "ask again after 10 s; if it stays so, something asks it all the time"
 
 
 def agent_problems(facts: Facts) -> Iterator[Problem]:
@@ -45,6 +46,8 @@ def _silent(facts: Facts) -> Iterator[Problem]:
             yield Problem("what agents say of themselves is not known: get nodes/proxy: this right is missing", (node,))
         elif answer.code == UNKNOWN:
             yield Problem(_not_taken(), (node,), "install or upgrade podplane with all of its manifests")
+        elif answer.code == TOO_MANY:
+            yield Problem(f"its agent is asked by too many, and has not said how it is: {answer}", (node,), LATER)
         elif node not in unready | absent and facts.nodes[node].condition("Ready").status != "Unknown":
             yield Problem(
                 f"its agent does not answer: {answer}",

@@ -93,6 +93,10 @@ REFUSED = {
         ),
         (facts(answers=with_answers(w2=SILENT)), [("w2", "its agent does not answer: no answer within 3 s")]),
         (
+            facts(answers=with_answers(w2=ApiError(429, "TooManyRequests", "try again later"))),
+            [("w2", "its agent is asked by too many, and has not said how it is: try again later")],
+        ),
+        (
             facts(answers=with_answers(w2=ApiError(401, "Unauthorized", "a bearer token is needed"))),
             [
                 (

@@ -153,6 +153,52 @@ async def test_of_many_tokens_only_so_many_are_asked_about_at_once() -> None:
     assert await at.status("scraper") == 200
 
 
+async def test_a_client_whose_tokens_are_not_confirmed_is_not_asked_about_for_long() -> None:
+    at = Reviewed()
+
+    async def status(token: str, client: str) -> int:
+        refusal = await at.authorizer.refusal(token, PROXY, "", client)
+        return 200 if refusal is None else refusal.status
+
+    assert await status("scraper", "10.244.1.5") == 200, "that is not held against it"
+    found = [await status(f"token-{n}", "10.244.1.5") for n in range(50)]
+    assert found == [401] * authorization.OF_CLIENT + [429] * (50 - authorization.OF_CLIENT)
+    assert at.asked.count("tokenreviews") == authorization.OF_CLIENT + 1
+    assert await status("scraper", "10.244.1.5") == 200, "known is known"
+    assert [await status("stranger", "192.168.1.1"), await status("other", "")] == [403, 401], "others are asked about"
+    at.now = authorization.KEPT_SECONDS
+    assert await status("token-50", "10.244.1.5") == 401
+
+
+async def test_one_client_leaves_room_for_the_questions_of_others() -> None:
+    at = Reviewed()
+    at.gate.clear()
+    tasks = [asyncio.ensure_future(at.authorizer.refusal(f"token-{n}", PROXY, "", "10.244.1.5")) for n in range(40)]
+    other = asyncio.ensure_future(at.authorizer.refusal("scraper", PROXY, "", "192.168.1.1"))
+    await turns()
+    assert not other.done()
+    at.gate.set()
+    assert await other is None
+    assert [getattr(await one, "status", 200) for one in tasks].count(401) == authorization.OF_CLIENT
+
+
+async def test_an_api_that_is_away_is_not_held_against_a_client() -> None:
+    at = Reviewed()
+    at.error = ApiError(503, "ServiceUnavailable", "the API does not answer")
+    for _ in range(2 * authorization.OF_CLIENT):
+        refusal = await at.authorizer.refusal("scraper", PROXY, "", "192.168.1.1")
+        assert refusal is not None and refusal.status == 503
+
+
+async def test_only_so_many_clients_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(authorization, "KEPT", 3)
+    at = Reviewed()
+    for number in range(10):
+        await at.authorizer.refusal("nobody", PROXY, "", f"10.244.1.{number}")
+        at.now += authorization.KEPT_SECONDS
+    assert len(at.authorizer._charges) == 3
+
+
 @pytest.mark.parametrize("answer", [{}, {"status": None}, {"status": {"authenticated": "true"}}, {"status": []}])
 async def test_what_is_no_answer_confirms_nobody(answer: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     at = Reviewed()
