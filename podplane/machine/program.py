@@ -266,28 +266,35 @@ class Program:
             *(names.problems if names is not None else ()),
         ]
         agent.machine_unready = lambda: next(iter(surroundings.in_the_way), one.found)
-        cluster.caches.subscribe(lambda kind, old, new: _told(agent, kind, old, new))
-        cluster.caches.pods.subscribe(lambda old, new: _pod_went(agent, old, new))
+        _subscribe(agent, cluster.caches)
         if names is not None:
             await names.begin(supervisor)
         started = await self._first_start(agent)
         host.present, host.links_changed = lambda: agent.agent.network.attached, surroundings.changed
         supervisor.add("surroundings", lambda: surroundings.follow(partial(_restart, agent, names)))
         supervisor.add("beside", beside.run)
-        file: NetworkFile | None = None
-        if folder := self._configuration.cni_conf_dir:
-            replace = self._configuration.cni_replace
-            file = NetworkFile(Path(folder), agent.unready, lambda why: events(own, why), replace=replace)
-            supervisor.add("network file", file.run)
-        is_ready = lambda: agent.unready() is None and not agent.machine_unready() and (file is None or file.is_there)  # noqa: E731  # one line
+        is_ready = self._announced(agent, supervisor, lambda why: events(own, why))
         supervisor.add("taint", ReadyTaint(client, cluster.caches.nodes, self._node_name, is_ready).run)
         supervisor.add("claim of the Node", lambda: one.keep(cluster.caches.nodes, host.values, self._waiting.tell))
         if settings.dns.ips and names is None:
             watch = NameServerWatch(lambda: agent.agent.view, lambda answers: agent.name_server_changed(answers=answers))
             supervisor.add("name server", watch.run)
+        self._reserve(agent, cluster.caches.pods.objects.values())
+        await self._ready(started, names)
+        return agent
+
+    def _announced(self, agent: NodeAgent, supervisor: Supervisor, tell: Callable[[str], None]) -> Callable[[], bool]:
+        """Engines are told of the network, where there is a folder for that. Is it there for pods?"""
+        file: NetworkFile | None = None
+        if folder := self._configuration.cni_conf_dir:
+            file = NetworkFile(Path(folder), agent.unready, tell, replace=self._configuration.cni_replace)
+            supervisor.add("network file", file.run)
+        return lambda: agent.unready() is None and not agent.machine_unready() and (file is None or file.is_there)
+
+    async def _ready(self, started: Started, names: OwnNameServer | None) -> None:
+        """Say so, once the node's name server answers, where it has one."""
         for refused in started.refused:
             log.warning("start node=%s refused=%s", self._node_name, refused)
-        self._reserve(agent, cluster.caches.pods.objects.values())
         gc.collect()
         pauses.shorten()
         if names is not None:
@@ -295,7 +302,6 @@ class Program:
             await names.settled()
         self._notifier.ready(**{STARTED: msgspec.json.encode(started).decode()})
         say_ready(self._notifier, self._node_name, started)
-        return agent
 
     def _own_name_server(
         self, agent: NodeAgent, settings: Settings, caches: Caches, namespace: Namespace, tell: Callable[[str], None]
@@ -365,6 +371,11 @@ def say_ready(notifier: Notifier, node_name: str, started: Started) -> None:
 def _attached_uids(agent: NodeAgent) -> set[str]:
     """Those of the pods that are attached."""
     return {request.pod_uid for request, _ in agent.agent.network.attached}
+
+
+def _subscribe(agent: NodeAgent, caches: Caches) -> None:
+    caches.subscribe(lambda kind, old, new: _told(agent, kind, old, new))
+    caches.pods.subscribe(lambda old, new: _pod_went(agent, old, new))
 
 
 def _told(agent: NodeAgent, kind: Kind, old: Any, new: Any) -> None:
