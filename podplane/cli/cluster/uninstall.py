@@ -9,12 +9,13 @@ from typing import Any
 
 import click
 
+from podplane.cli.cluster import helm
 from podplane.cli.cluster.cleaning import Cleaning, Node
 from podplane.cli.cluster.many import each
 from podplane.cli.cluster.reads import paged
 from podplane.cli.options import connect_only, kubeconfig
 from podplane.cli.where import OfKubeconfig
-from podplane.kubeapi.errors import ApiError, NotFound
+from podplane.kubeapi.errors import NotFound
 from podplane.kubeapi.messages import JSON_PATCH, STRATEGIC_PATCH
 from podplane.lab.errors import LabError
 from podplane.machine import removal
@@ -24,8 +25,6 @@ from podplane.model.words import counted
 NOT_DONE = 1
 UNSEEN = "No node was looked at, and what agents made may still be there: install podplane again, and call this again."
 STUCK = "Pods do not end without an agent: give --detach, or bring agents back (docs/install.md#removal)."
-RELEASES = "owner=helm,name="
-"""Labels of the Secrets in which helm keeps what it knows of a release."""
 
 
 @click.command()
@@ -43,7 +42,7 @@ def uninstall(where: OfKubeconfig, prove: bool, detach: bool, seconds: float) ->
     agents, cleans = cleaning.installed()
     if agents is not None:
         _check_pods(client, detach)
-    release = _release(agents or cleans)
+    release = helm.release(agents or cleans)
     if agents is not None:
         for resource, namespace, name in removal.CONTROLLERS:
             _delete(client, resource, namespace, name)
@@ -98,12 +97,6 @@ def _tell(node: Node, prove: bool) -> None:
         click.echo(f"  {line}")
 
 
-def _release(daemonset: dict[str, Any] | None) -> str:
-    """The release of helm that this is of; "" for none."""
-    found = ((daemonset or {}).get("metadata", {}).get("annotations") or {}).get(removal.RELEASE, "")
-    return str(found)
-
-
 def _delete(client: Any, resource: str, namespace: str, name: str) -> bool:
     """False when it is not there. The API's refusal ends the command: it is told which right is missing."""
     try:
@@ -113,7 +106,7 @@ def _delete(client: Any, resource: str, namespace: str, name: str) -> bool:
     return True
 
 
-def _clean_api(client: Any, release: str) -> Iterator[str]:
+def _clean_api(client: Any, release: helm.Release | None) -> Iterator[str]:
     """What goes, in words."""
     yield from _clean_nodes(client)
     for resource, labels in removal.LABELLED:
@@ -121,7 +114,7 @@ def _clean_api(client: Any, release: str) -> Iterator[str]:
     for resource, namespace, name in (*removal.CONTROLLERS, *removal.objects()):
         if _delete(client, resource, namespace, name):
             yield f"{resource.partition('.')[0]} {name}"
-    yield from _of_helm(client, release)
+    yield from helm.remove(client, release, lambda line: click.echo(line, err=True))
 
 
 def _clean_nodes(client: Any) -> Iterator[str]:
@@ -150,24 +143,3 @@ def _selected(client: Any, resource: str, labels: str) -> Iterator[str]:
     gone = sum(each(client, names, lambda own, one: _delete(own, resource, one["namespace"], one["name"])))
     if gone:
         yield counted(gone, resource.partition(".")[0].removesuffix("s"))
-
-
-def _of_helm(client: Any, release: str) -> Iterator[str]:
-    """The Service of names that helm made, and what it knows of the release."""
-    if not release:
-        return
-    with contextlib.suppress(NotFound):
-        if _release(client.get("services", NAMESPACE, "kube-dns")) == release and _delete(
-            client, "services", NAMESPACE, "kube-dns"
-        ):
-            yield "service kube-dns"
-    try:
-        found = client.objects("secrets", NAMESPACE, labelSelector=f"{RELEASES}{release}")
-    except ApiError as error:
-        click.echo(
-            f"helm still knows the release {release} ({error}): helm uninstall {release} --namespace {NAMESPACE}", err=True
-        )
-        return
-    gone = sum(_delete(client, "secrets", NAMESPACE, one["metadata"]["name"]) for one in found)
-    if gone:
-        yield f"release {release} of helm"
