@@ -117,6 +117,8 @@ class Facts:
     took: float = 0.0
     """Seconds for the list of Nodes."""
     daemon_set: Object | None = None
+    removal: Object | None = None
+    """The DaemonSet that cleans nodes, of all of them or of some."""
     pods: tuple[AgentPod, ...] = ()
     network: Mapping[str, str] | None = None
     """The ConfigMap podplane-network."""

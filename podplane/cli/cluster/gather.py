@@ -48,6 +48,7 @@ def facts(client: Any, *, everything: bool) -> Facts:
         version=values["version"] or "",
         took=done["nodes"].took,
         daemon_set=values["daemon_set"],
+        removal=values["removal"],
         pods=pods,
         network=(values["network"] or {}).get("data") or {},
         cluster_cidrs=cluster,

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from podplane.cli.cluster.blocks import block_problems
-from podplane.cli.cluster.facts import ClusterNode, Facts
-from podplane.cli.cluster.reads import AGENTS, DNS, NETWORK, SYSTEM
+from podplane.cli.cluster.facts import ClusterNode, Facts, Object
+from podplane.cli.cluster.reads import AGENTS, DNS, NETWORK, SYSTEM, UNINSTALL
 from podplane.cli.cluster.said import NODE, POD, Problem
 from podplane.cli.cluster.saying import agent_problems
 from podplane.cli.cluster.workload import pod_problems, rollout_problems
@@ -22,6 +22,7 @@ from podplane.model.words import counted
 from podplane.routes import ways
 from podplane.routes.cluster_settings import ClusterSettingsError, applied
 
+REMOVE = "podplane cluster uninstall, which says why nodes are not clean and ends it; or agents again: docs/install.md#removal"
 INSTALL = "install it as docs/install.md says"
 NO_LEADER = "no replica of the controllers leads: nodes get no blocks of theirs, and load balancers no addresses"
 TAINT = "node.podplane.io/not-ready"
@@ -31,6 +32,8 @@ LEASE_SECONDS = 30.0
 
 def problems(facts: Facts) -> list[Problem]:
     """All of them, those that concern the whole cluster first; equal ones of several nodes are one."""
+    if is_being_removed(facts):
+        return [Problem(f"podplane is being removed: {_cleaned(facts.removal or {})}", todo=REMOVE)]
     if not is_installed(facts):
         return [Problem(_not_installed(facts), todo=INSTALL)]
     together: dict[tuple[str, str], list[str]] = {}
@@ -51,6 +54,17 @@ def is_installed(facts: Facts) -> bool:
     """Is there anything of podplane's, as far as can be seen?"""
     hidden = any(AGENTS in one.what or "daemonsets" in one.what for one in facts.unread)
     return hidden or facts.daemon_set is not None or bool(facts.pods) or bool(facts.told())
+
+
+def is_being_removed(facts: Facts) -> bool:
+    """Has what cleans nodes taken the agents' place? Where there are agents, too, it is for some nodes alone."""
+    return facts.removal is not None and facts.daemon_set is None
+
+
+def _cleaned(removal: Object) -> str:
+    status = removal.get("status") or {}
+    clean, wanted = status.get("numberReady", 0), status.get("desiredNumberScheduled", 0)
+    return f"{clean:,} of {counted(wanted, 'node')} are clean by the DaemonSet {SYSTEM}/{UNINSTALL}"
 
 
 def _not_installed(facts: Facts) -> str:

@@ -21,6 +21,7 @@ from podplane.model.config import VIEWER
 
 SYSTEM, EVENTS_IN = "kube-system", "default"
 AGENTS, NETWORK, CONFIG, KUBEADM = "podplane-agent", "podplane-network", "podplane-agent", "kubeadm-config"
+UNINSTALL = "podplane-uninstall"
 CONTROLLERS, DNS = "podplane-controllers", "kube-dns"
 NODES, PATIENT_TIMES = "nodes", 3
 PAGE = "500"
@@ -98,6 +99,7 @@ READS: Mapping[str, Read] = {
     "nodes": Read("list", "nodes", "", all_nodes, "", is_optional=False),
     "version": Read("get", "/version", "", lambda client: client.version(), "the version of the API server"),
     "daemon_set": Read("get", "daemonsets.apps", SYSTEM, _get("daemonsets.apps", AGENTS), "whether a rollout is under way"),
+    "removal": Read("get", "daemonsets.apps", SYSTEM, _get("daemonsets.apps", UNINSTALL), "whether podplane is being removed"),
     "pods": Read("list", "pods", SYSTEM, _pods, "which nodes have an agent, and how it is"),
     "network": Read("get", "configmaps", SYSTEM, _get("configmaps", NETWORK), "which backend the cluster wants"),
     "config": Read("get", "configmaps", SYSTEM, _get("configmaps", CONFIG), "which networks agents are told of"),

@@ -287,6 +287,14 @@ def test_each_kind_of_trouble_is_told_once(found: Facts, told: list[tuple[str, s
     assert all(text.startswith(wanted) for (_, text), (_, wanted) in zip(said, told, strict=True)), said
 
 
+def test_a_cluster_that_podplane_is_taken_from_is_not_told_to_install_it() -> None:
+    cleans = {"status": {"numberReady": 1, "desiredNumberScheduled": 3}}
+    (one,) = problems(facts(daemon_set=None, pods=(), answers={}, removal=cleans))
+    assert one.text == "podplane is being removed: 1 of 3 nodes are clean by the DaemonSet kube-system/podplane-uninstall"
+    assert one.todo.startswith("podplane cluster uninstall")
+    assert not any("removed" in one.text for one in problems(facts(removal=cleans))), "of some nodes alone"
+
+
 def test_equal_troubles_of_several_nodes_are_one() -> None:
     found = facts(node("w1", cidrs=[]), node("w2", cidrs=[]))
     (one,) = problems(found)
