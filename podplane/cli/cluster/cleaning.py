@@ -22,6 +22,8 @@ SETS = "daemonsets.apps"
 SELECTED = ",".join(f"{name}={value}" for name, value in removal.LABELS.items())
 AGENTS = f"{removal.NAME_LABEL}=podplane,{removal.COMPONENT_LABEL}=agent"
 POLL_SECONDS = 1.0
+TELL_SECONDS, TELL_NODES = 10.0, 10
+"""So often, and of so many nodes, it is asked why they wait."""
 NOT_SEEN = (
     f"not each node has a pod yet that cleans it: kubectl -n {NAMESPACE} describe daemonset {UNINSTALL}; then call this again"
 )
@@ -149,9 +151,20 @@ class Cleaning:
         is_seen = status.get("observedGeneration", 0) >= cleans.get("metadata", {}).get("generation", 1)
         return int(status.get("desiredNumberScheduled", 0)) if is_seen else None
 
-    def wait(self, seconds: float, tell: Callable[[Node], None]) -> list[Node]:
-        """Until all nodes are clean, or so long; `tell` each that is done. LabError when it is not known by then which nodes there are."""
+    def _waits(self, left: Mapping[str, Object], why: Callable[[Node], None], told: dict[str, Node]) -> None:
+        """Tell of some nodes why they are not done, where it is something else than before."""
+        some = {name: left[name] for name in sorted(left)[:TELL_NODES]}
+        for one in self._left(some, self.away()):
+            if told.get(one.name) != one:
+                told[one.name] = one
+                why(one)
+
+    def wait(self, seconds: float, tell: Callable[[Node], None], why: Callable[[Node], None] = lambda _: None) -> list[Node]:
+        """Until all nodes are clean, or so long; `tell` each that is done, and `why` others are not.
+
+        LabError when it is not known by then which nodes there are."""
         end, told = self._clock() + seconds, set[str]()
+        next_why, reasons = self._clock() + TELL_SECONDS, dict[str, Node]()
         while True:
             done, left = self._look()
             for one in done:
@@ -167,6 +180,9 @@ class Cleaning:
                 if not is_all and not left:
                     raise LabError(NOT_SEEN)
                 return sorted((*done, *self._left(left, away)), key=lambda one: one.name)
+            if left and self._clock() >= next_why:
+                self._waits(left, why, reasons)
+                next_why = self._clock() + TELL_SECONDS
             self._sleep(POLL_SECONDS)
 
 

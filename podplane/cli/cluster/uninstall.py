@@ -52,7 +52,7 @@ def uninstall(where: OfKubeconfig, prove: bool, detach: bool, seconds: float) ->
     elif detach:
         cleaning.detach()
     cleaning.clean(seconds)
-    nodes = cleaning.wait(seconds, lambda one: _tell(one, prove)) if agents or cleans else []
+    nodes = cleaning.wait(seconds, lambda one: _tell(one, prove), _tell_why) if agents or cleans else []
     if left := [one for one in nodes if not one.is_done]:
         _tell_left(left, removal.by_node(paged(client, "pods")))
         click.echo(f"The DaemonSet {NAMESPACE}/{UNINSTALL} stays, and cleans what comes back: then call this again.")
@@ -72,6 +72,10 @@ def _check_pods(client: Any, detach: bool) -> None:
     pods = removal.on_the_network(paged(client, "pods"))
     if pods and not detach:
         raise LabError(removal.refusal(pods))
+
+
+def _tell_why(node: Node) -> None:
+    click.echo(f"{node.name} waits: {'; '.join(node.lines)}")
 
 
 def _tell_left(nodes: Iterable[Node], pods: Mapping[str, list[str]]) -> None:

@@ -255,6 +255,24 @@ def test_pods_that_hold_a_node_up_are_named_and_cut_off_if_told_later(monkeypatc
     assert "u-w2" in api.deleted and "u-w1" not in api.deleted, "what w1 has proved stays"
 
 
+def test_why_nodes_wait_is_told_when_it_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock of its own, on which nothing takes time but waiting."""
+    api, now = FakeApi([node("w1"), node("w2")], {"w1": SAME}), [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+        if now[0] == 25:
+            api.said = {**api.said, "w2": "1 interface of pods would lose the network: drain"}
+
+    cleaner = cleaning.Cleaning(api, lambda: now[0], sleep)
+    cleaner.begin(AGENTS, detach=False)
+    cleaner.clean(0)
+    said = list[tuple[float, str, str]]()
+    cleaner.wait(60, lambda _: None, lambda one: said.append((now[0], one.name, one.lines[0])))
+    drain = "1 interface of pods would lose the network: drain"
+    assert said == [(10.0, "w2", "it has not begun"), (30.0, "w2", drain)]
+
+
 class Killed(BaseException):
     """What a signal does to the command."""
 
