@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from podplane.cni.plugin.build import NAME
+from podplane.model import plain_files
 
 CONFLIST = "10-podplane.conflist"
 SUFFIXES = (".conf", ".conflist", ".json")
@@ -73,7 +74,7 @@ def check_free(conf_dir: Path, *, replace: bool) -> None:
     before = list(_before_ours(conf_dir))
     if replace:
         for path in (*before, *([own] if _is_anothers(own) else [])):
-            if (saved := _saved(path)).exists() and saved.read_bytes() != path.read_bytes():
+            if (saved := _saved(path)).exists() and not _are_alike(saved, path):
                 raise InstallError(
                     f"{path} came back, and is not what {saved} has: end what writes it, and move one of both away"
                 )
@@ -88,6 +89,13 @@ def check_free(conf_dir: Path, *, replace: bool) -> None:
 
 def _saved(path: Path) -> Path:
     return path.with_name(f"{path.name}{SAVED}")
+
+
+def _are_alike(one: Path, other: Path) -> bool:
+    try:
+        return plain_files.has(one, plain_files.read(other))
+    except OSError:
+        return False
 
 
 def _moved_aside(path: Path) -> str:
@@ -110,7 +118,7 @@ def put_back(conf_dir: Path) -> list[str]:
 
 def written(path: Path, content: bytes, mode: int, kind: str) -> str:
     """Write a file, unless it is so; a line about it."""
-    if path.exists() and path.read_bytes() == content and path.stat().st_mode & 0o7777 == mode:
+    if plain_files.has(path, content) and path.stat().st_mode & 0o7777 == mode:
         return f"{path} is current"
     _write(path, content, mode)
     return f"wrote {path}, {kind}"
@@ -169,7 +177,7 @@ def _types(path: Path) -> list[str]:
 def _network(path: Path) -> dict[str, Any]:
     """A configuration whose plugins have types; nothing when it makes no sense, or is not there."""
     try:
-        network = msgspec.json.decode(path.read_bytes())
+        network = msgspec.json.decode(plain_files.read(path))
         return network if all(plugin["type"] for plugin in network["plugins"]) else {}
-    except (OSError, msgspec.DecodeError, LookupError, TypeError, RecursionError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return {}

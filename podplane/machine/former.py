@@ -21,6 +21,7 @@ from typing import Any
 
 import msgspec
 
+from podplane.model import plain_files
 from podplane.model.answers import FormerNetwork
 from podplane.model.pod_info import PodInfo
 from podplane.state.network import Link
@@ -80,16 +81,16 @@ class Former:
 
     def _namespace_of(self, network: str, file: Path) -> str:
         """Of the container that has the address of this file. OSError, ValueError where that is none."""
-        container, _, interface = file.read_text().partition("\n")
+        container, _, interface = plain_files.read(file).decode().replace("\r\n", "\n").partition("\n")
         return self._namespace(f"{network}-{container.strip()}-{interface.strip() or 'eth0'}")
 
     def _namespace(self, result: str) -> str:
         """Where the network namespace is that an ADD was for; "" where nothing says so."""
         try:
-            found: Any = msgspec.json.decode((self._folder / RESULTS / result).read_bytes())
+            found: Any = msgspec.json.decode(plain_files.read(self._folder / RESULTS / result))
             named = (one.get("sandbox") for one in found["result"]["interfaces"])
             return str(found.get("netns") or next(filter(None, named), ""))
-        except (OSError, msgspec.DecodeError, LookupError, TypeError, AttributeError):
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return ""
 
     def report(self, pods: Iterable[PodInfo], node: str, is_attached: Callable[[str], bool]) -> FormerNetwork | None:

@@ -18,6 +18,7 @@ from podplane.cni.install import MARK, install, uninstall
 from podplane.cni.networks import CONFLIST, InstallError, configure
 from podplane.cni.plugin import build
 from podplane.cni.result import VERSIONS
+from podplane.model import plain_files
 from tests.unit.cni import programs
 
 PROGRAM = b"\x7fELF " + MARK
@@ -269,3 +270,30 @@ def test_the_command_moves_aside_when_told(places: tuple[Path, Path]) -> None:
     assert done.exit_code == 0 and f"moved {conf_dir}/05-other.conflist aside" in done.output
     refused = CliRunner().invoke(cni, [*options, "--replace", "--programs-only"])
     assert refused.exit_code == 2 and "--replace has no effect with --programs-only" in refused.output
+
+
+@pytest.mark.parametrize("what", ["fifo", "endless", "large", "nested"])
+def test_a_file_that_is_none_holds_nothing_up(tmp_path: Path, what: str) -> None:
+    """In place of podplane's own, where it is read: what makes no sense is nobody's, and replaced."""
+    path = tmp_path / CONFLIST
+    match what:
+        case "fifo":
+            os.mkfifo(path)
+        case "endless":
+            path.symlink_to("/dev/zero")
+        case "large":
+            path.write_bytes(b" " * (plain_files.LARGEST_BYTES + 1) + networks.configuration())
+        case _:
+            path.write_bytes(b'{"plugins": ' + b"[" * 100_000)
+    assert not networks.names_our_plugin(path)
+    assert configure(tmp_path) == [f"wrote {path}, the network's configuration"]
+    assert path.read_bytes() == networks.configuration() and not path.is_symlink()
+
+
+def test_a_fifo_is_moved_aside_once_and_its_copy_is_not_read_for_ever(tmp_path: Path) -> None:
+    other = tmp_path / "05-other.conflist"
+    os.mkfifo(other)
+    assert any(line.startswith(f"moved {other}") for line in configure(tmp_path, replace=True))
+    os.mkfifo(other)
+    with pytest.raises(InstallError, match="came back"):
+        configure(tmp_path, replace=True)

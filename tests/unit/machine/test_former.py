@@ -131,3 +131,29 @@ def test_the_pods_that_are_left_are_those_that_podplane_did_not_attach(tmp_path:
     found = seen(former, BRIDGE, PORT).report(pods, "node1", {"uid-ours"}.__contains__)
     assert found == FormerNetwork("cni0", 1, ["shop/a", "shop/b"])
     assert seen(former, Link(name="cni0", kind="dummy")).report(pods, "node1", bool) is None, "that is no bridge"
+
+
+@pytest.mark.parametrize("name", ["networks/cbr0/10.244.1.5", "results/cbr0-c1-eth0"])
+@pytest.mark.parametrize("what", ["fifo", "endless"])
+def test_no_look_at_what_is_no_file_waits_or_reads_without_end(tmp_path: Path, name: str, what: str) -> None:
+    former, path = seen(given(tmp_path, netns=str(tmp_path)), BRIDGE, PORT), tmp_path / name
+    path.unlink()
+    os.mkfifo(path) if what == "fifo" else path.symlink_to("/dev/zero")
+    assert ("10.244.1.5" in former.addresses()) is (name.startswith("results")), (
+        "by the bridge, where only libcni's file makes no sense"
+    )
+
+
+@pytest.mark.parametrize("content", ["c1\0\neth0", "c1\ud800", "c1\n" + "e" * 5000])
+def test_names_that_no_file_can_have_are_as_those_without_one(tmp_path: Path, content: str) -> None:
+    former = seen(given(tmp_path, content=""), BRIDGE, PORT)
+    (tmp_path / "networks/cbr0/10.244.1.5").write_bytes(content.encode(errors="surrogatepass"))
+    assert ("10.244.1.5" in former.addresses()) is ("\ud800" not in content)
+
+
+def test_a_result_of_many_levels_is_as_none(tmp_path: Path) -> None:
+    former = seen(given(tmp_path, netns=str(tmp_path)), BRIDGE, PORT)
+    (tmp_path / "results/cbr0-c1-eth0").write_text('{"result": ' + "[" * 100_000)
+    assert "10.244.1.5" in former.addresses()
+    (tmp_path / "results/cbr0-c1-eth0").write_text('{"netns": "/run/netns/a\\u0000b", "result": {"interfaces": []}}')
+    assert "10.244.1.5" not in former.addresses(), "no such namespace can be there"
