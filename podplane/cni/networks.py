@@ -53,7 +53,7 @@ def configure(conf_dir: Path, *, replace: bool = False) -> list[str]:
     conf_dir.mkdir(parents=True, exist_ok=True)
     path = conf_dir / CONFLIST
     done = [_moved_aside(path)] if _is_anothers(path) else []
-    return [*done, _configured(path), *map(_moved_aside, list(_before_ours(conf_dir)))]
+    return [*done, _configured(path), *map(_moved_aside, list(_before_ours(conf_dir)) if replace else [])]
 
 
 def _configured(path: Path) -> str:
@@ -118,10 +118,18 @@ def put_back(conf_dir: Path) -> list[str]:
 
 def written(path: Path, content: bytes, mode: int, kind: str) -> str:
     """Write a file, unless it is so; a line about it."""
-    if plain_files.has(path, content) and path.stat().st_mode & 0o7777 == mode:
+    if plain_files.has(path, content) and _mode(path) == mode:
         return f"{path} is current"
     _write(path, content, mode)
     return f"wrote {path}, {kind}"
+
+
+def _mode(path: Path) -> int:
+    """0 when it has gone meanwhile."""
+    try:
+        return path.stat().st_mode & 0o7777
+    except FileNotFoundError:
+        return 0
 
 
 def _write(path: Path, content: bytes, mode: int) -> None:
