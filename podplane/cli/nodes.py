@@ -32,6 +32,7 @@ NOT_YET = ("connection refused", "closed the connection without an answer")
 AT_ONCE, STUCK_SECONDS, MOST_AT_ONCE = 16, 0.25, 256
 """So many questions are on their way at one time, each on a connection of its own; as many more whenever nothing came for so long; no more
 than this."""
+LAST_PORT = 65535
 NOT_ASKED = "NotAsked"
 """The reason of an error of a node that nobody had the time to ask."""
 Object = dict[str, Any]
@@ -169,8 +170,15 @@ def _said_port(client: Any, question: Question) -> int:
         annotations = client.get("nodes", "", question.node)["metadata"].get("annotations") or {}
     except ApiError:
         return 0
+    said = port_said(annotations)
+    return said if said != AGENT_PORT else 0
+
+
+def port_said(annotations: Mapping[str, Any]) -> int:
+    """Where the agent of a Node with these annotations answers; 0 where they name no port that there can be."""
     said = str(annotations.get(AGENT_PORT_SAID, ""))
-    return int(said) if said.isdecimal() and int(said) != AGENT_PORT else 0
+    port = int(said) if said.isdecimal() and len(said) <= len(str(LAST_PORT)) else 0
+    return port if port <= LAST_PORT else 0
 
 
 def _of_its_shape(question: Question, answer: Answer | ApiError) -> Answer | ApiError:

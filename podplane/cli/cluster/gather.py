@@ -15,11 +15,11 @@ from podplane.cli.cluster import parsed
 from podplane.cli.cluster.facts import ClusterNode, Facts, Object, Unread
 from podplane.cli.cluster.reads import READS, Done, read_all
 from podplane.cli.dns import statuses
-from podplane.cli.nodes import NOT_ASKED, Question, ask, why_silent
+from podplane.cli.nodes import NOT_ASKED, Question, ask, port_said, why_silent
 from podplane.kubeapi.errors import ApiError
 from podplane.lab.errors import LabError
 from podplane.model.answers import NodeStatus
-from podplane.model.config import AGENT_PORT, AGENT_PORT_SAID
+from podplane.model.config import AGENT_PORT
 
 API_SECONDS, AGENT_SECONDS = 10.0, 3.0
 """The API has so long to be read, and one agent to answer; all of those that are asked have as long, 1 s more for each LEAST_A_SECOND of
@@ -99,8 +99,7 @@ def _with_answers(found: Facts, client: Any, everything: bool) -> Facts:
 
 def _port(node: ClusterNode) -> int:
     """Where its agent answers: beside kube-proxy it says another port."""
-    said = node.metadata.annotations.get(AGENT_PORT_SAID, "")
-    return int(said) if said.isdecimal() else AGENT_PORT
+    return port_said(node.metadata.annotations) or AGENT_PORT
 
 
 def _of_server(question: Question, answer: Any) -> Object:

@@ -213,6 +213,7 @@ def test_where_nodes_offer_name_servers_these_are_asked_too() -> None:
 def test_an_agent_is_asked_at_the_port_that_its_node_says() -> None:
     client = Client()
     client.nodes[1]["metadata"]["annotations"] = {AGENT_PORT_SAID: "10356"}
+    client.nodes[2]["metadata"]["annotations"] = {AGENT_PORT_SAID: "9" * 5000}
     read(client)
     assert {(node, port) for node, _, port in client.ports} == {("w1", 10256), ("w2", 10356), ("w3", 10256)}
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from podplane.cli import nodes
-from podplane.cli.nodes import Question, ask, why_silent
+from podplane.cli.nodes import Question, ask, port_said, why_silent
 from podplane.cli.waiting import Waiting, telling
 from podplane.kubeapi.errors import ApiError
 from podplane.model.answers import STARTING, Description, Traffic
@@ -146,6 +146,12 @@ class Beside(Client):
 def test_an_agent_beside_kube_proxy_is_asked_where_its_node_says() -> None:
     found = asked(Beside({"node1": [], "node2": []}), ["node1", "node2"])
     assert found["node1"] == [] and str(found["node2"]) == "404 page not found"
+
+
+def test_a_port_that_there_can_not_be_is_none() -> None:
+    for said in ("", "x", "0", "-1", "65536", "99999", "9" * 5000, "²"):
+        assert port_said({AGENT_PORT_SAID: said}) == 0
+    assert port_said({AGENT_PORT_SAID: "65535"}) == 65535 and port_said({}) == 0
 
 
 def test_one_that_is_silent_is_an_error_and_the_others_are_told() -> None:
