@@ -83,7 +83,7 @@ def test_a_burst_of_pods_waits_for_an_agent_that_starts_late_and_is_killed_meanw
 def test_a_full_disk_refuses_pods_and_harms_none(tmp_path: Path) -> None:
     with machine_in(tmp_path, 4) as machine:
         (tmp_path / "run").mkdir(mode=0o700)
-        run(f"mount -t tmpfs -o size=256k,mode=700 none {tmp_path}/run")
+        run(f"mount -t tmpfs -o size=2m,mode=700 none {tmp_path}/run")
         machine.start()
         until(lambda: (tmp_path / "run" / "cluster").exists(), "what is known of the cluster")
         first = attached(machine, "p0")
