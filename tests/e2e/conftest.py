@@ -282,3 +282,13 @@ class Kubectl:
 def kubectl(lab: Podplane, tmp_path_factory: pytest.TempPathFactory) -> Kubectl:
     """kubectl, with the module's lab."""
     return Kubectl(lab, tmp_path_factory.mktemp("home"))
+
+
+SLICES, SERVICE = "endpointslices.discovery.k8s.io", "kubernetes.io/service-name"
+
+
+def name_servers(lab: Podplane) -> list[str]:
+    """Nodes whose name server is an endpoint of kube-dns."""
+    slices = [one for one in lab.api.objects(SLICES, "kube-system") if one["metadata"]["labels"].get(SERVICE) == "kube-dns"]
+    ends = [end for one in slices if one["addressType"] == "IPv4" for end in one.get("endpoints") or ()]
+    return [end["nodeName"] for end in ends if end.get("conditions", {}).get("ready", True)]

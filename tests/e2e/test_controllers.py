@@ -188,7 +188,9 @@ def test_an_api_that_was_away_is_gone_on_with(rig: Rig) -> None:
 
 
 def test_they_ask_for_all_that_their_roles_allow_and_for_nothing_else(rig: Rig) -> None:
-    rig.node("twin", *rig.blocks()["n2"])
+    rig.node("first")
+    until(rig.is_done)
+    rig.node("twin", *rig.blocks()["first"])
     until(lambda: "NetworkUnavailable" in json.dumps(rig.objects("nodes")))
     with rig.api() as api:
         api.delete("nodes", "", "twin")

@@ -15,12 +15,11 @@ import pytest
 from bench import live_stream
 from podplane.kernel import link_kinds
 from podplane.routes import gre
-from tests.e2e.conftest import PATIENCE, Podplane, running, until
+from tests.e2e.conftest import PATIENCE, Podplane, name_servers, running, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("gre")]
 if link_kinds.missing(gre.KINDS.values()):
     pytest.skip(f"this kernel lacks the {link_kinds.modules(gre.KINDS.values())}", allow_module_level=True)
-SLICES, SERVICE = "endpointslices.discovery.k8s.io", "kubernetes.io/service-name"
 NEAR = "echo-node3-1"
 """A pod on the subnet of node1, which has a pod, too; node2 is behind the router."""
 
@@ -31,13 +30,6 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podplane]:
     with running(tmp_path_factory, *words, "--node-monitor-grace-period", str(round(50 * PATIENCE))) as started:
         until(lambda: len(name_servers(started)) == 3)  # they start last, and `up` does not wait for them
         yield started
-
-
-def name_servers(lab: Podplane) -> list[str]:
-    """Nodes whose name server is an endpoint of kube-dns."""
-    slices = [one for one in lab.api.objects(SLICES, "kube-system") if one["metadata"]["labels"].get(SERVICE) == "kube-dns"]
-    ends = [end for one in slices if one["addressType"] == "IPv4" for end in one.get("endpoints") or ()]
-    return [end["nodeName"] for end in ends if end.get("conditions", {}).get("ready", True)]
 
 
 def check(lab: Podplane) -> None:
