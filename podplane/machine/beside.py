@@ -41,12 +41,14 @@ class Asked(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What a look brought: lines about firewalls; what there is of kube-proxy, by what one sees that it runs, what was removed of it."""
+    """What a look brought: lines about firewalls; what there is of kube-proxy, by what one sees that it runs; what was removed of it, or
+    why that could not be."""
 
     firewalls: tuple[str, ...] = ()
     left: Left = Left()
     why_runs: str = ""
     removed: str = ""
+    refused: str = ""
 
 
 class Beside:
@@ -85,7 +87,7 @@ class Beside:
 
     def _heard(self, seen: Seen) -> None:
         about = about_proxy(seen, serves=self._serves)
-        lines = [*seen.firewalls, *([about] if about else [])]
+        lines = [*seen.firewalls, *([about] if about else []), *([seen.refused] if seen.refused else [])]
         for line in lines:
             if line not in self.without:
                 log.warning("%s", line)
@@ -126,13 +128,16 @@ class Beside:
         name = next((one.metadata.name for one in pods if is_of_proxy(one, self._node_name)), "")
         return f"its pod {name}" if name else kube_proxy.why_runs()
 
-    def _cleaned(self, tables: Tables, found: Left, why: str) -> tuple[Left, str, str]:
+    def _cleaned(self, tables: Tables, found: Left, why: str) -> tuple[Left, str, str, str]:
         is_gone = bool(found) and not why
         if not (self._serves and self._clean and is_gone and self._was_gone and found.can_be_removed):
             self._was_gone = is_gone
-            return found, why, ""
-        kube_proxy.remove(tables, found)
-        return Left(unreached=found.unreached), why, ", ".join(found.removable_words())
+            return found, why, "", ""
+        try:
+            kube_proxy.remove(tables, found)
+        except KernelError as error:  # somebody else's chain leads to one of kube-proxy's, say
+            return found, why, "", f"what kube-proxy left can't be removed: {error}"
+        return Left(unreached=found.unreached), why, ", ".join(found.removable_words()), ""
 
 
 def is_of_proxy(pod: PodInfo, node_name: str) -> bool:

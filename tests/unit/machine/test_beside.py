@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from podplane.kernel.errors import KernelError
 from podplane.kernel.namespace import CurrentNamespace
 from podplane.kernel.nft.others import Place
 from podplane.machine import beside, firewalls, kube_proxy
@@ -135,3 +136,19 @@ def test_without_being_told_nothing_is_removed_and_it_is_said_once(monkeypatch: 
     machine.left, machine.lines = Left(), []
     machine.look()
     assert machine.beside.without == []
+
+
+def test_what_can_not_be_removed_hides_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(tables: object, found: Left) -> None:
+        raise KernelError("delete chain KUBE-SERVICES", "Device or resource busy", 16)
+
+    machine = Machine(monkeypatch)
+    monkeypatch.setattr(kube_proxy, "remove", refuse)
+    machine.look()
+    machine.look()
+    firewall, left, refused = machine.beside.without
+    assert firewall == "a firewall drops" and left.startswith("kube-proxy is gone and left ")
+    assert refused.startswith("what kube-proxy left can't be removed: ") and "Device or resource busy" in refused
+    machine.lines = []
+    machine.look()
+    assert len(machine.beside.without) == 2, "it is looked for again"
