@@ -32,7 +32,10 @@ CAPABILITIES = ("portMappings", "bandwidth", "ips", "mac")
 
 
 class InstallError(Exception):
-    """What can't be done, why, and what to do."""
+    """What can't be done, why, and what to do. It goes to the API, which takes no names that are no UTF-8 as they are."""
+
+    def __str__(self) -> str:
+        return super().__str__().encode(errors="backslashreplace").decode()
 
 
 def entry() -> dict[str, Any]:
@@ -158,7 +161,8 @@ def clean(folder: Path) -> None:
 
 def _before_ours(conf_dir: Path) -> Iterator[Path]:
     """The configurations that an engine would take before podplane's."""
-    names = sorted(path.name for path in conf_dir.glob("*") if path.suffix in SUFFIXES)
+    paths = (path for path in conf_dir.glob("*") if path.is_symlink() or not path.is_dir())
+    names = sorted(path.name for path in paths if path.suffix in SUFFIXES)
     yield from (conf_dir / name for name in names if name < CONFLIST)
 
 

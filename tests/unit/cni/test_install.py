@@ -15,7 +15,7 @@ from podplane.cli.cni import cni
 from podplane.cni import install as installation
 from podplane.cni import networks
 from podplane.cni.install import MARK, install, uninstall
-from podplane.cni.networks import CONFLIST, InstallError, configure
+from podplane.cni.networks import CONFLIST, InstallError, check_free, configure
 from podplane.cni.plugin import build
 from podplane.cni.result import VERSIONS
 from podplane.model import plain_files
@@ -297,3 +297,13 @@ def test_a_fifo_is_moved_aside_once_and_its_copy_is_not_read_for_ever(tmp_path: 
     os.mkfifo(other)
     with pytest.raises(InstallError, match="came back"):
         configure(tmp_path, replace=True)
+
+
+def test_a_folder_is_no_network_and_a_name_that_is_no_utf_8_can_be_told(tmp_path: Path) -> None:
+    (tmp_path / "05-backup.conf").mkdir()
+    check_free(tmp_path, replace=False)
+    (tmp_path / os.fsdecode(b"06-\xff.conf")).write_text("{}")
+    with pytest.raises(InstallError) as found:
+        check_free(tmp_path, replace=False)
+    assert "06-\\udcff.conf comes before" in str(found.value)
+    str(found.value).encode()
