@@ -32,7 +32,8 @@ from podplane.model.lease import Lease
 
 log = logging.getLogger(__name__)
 LEASES, NAMESPACE, NAME = "leases.coordination.k8s.io", "kube-system", "podplane-controllers"
-DURATION_SECONDS = 10
+DURATION_SECONDS, LONGEST_SECONDS = 10, 60
+"""The usual duration of the Lease; nobody is waited for any longer, whatever the Lease says of its duration."""
 RENEWALS, DEADLINE = 5, 0.6
 """Renewals within the duration of the Lease; the part of it after which a leader that could not renew it stops."""
 RELEASE_SECONDS = 2.0
@@ -123,7 +124,8 @@ class Leadership:
             return not self._is_known or self._clock() - self._changed_at >= self._duration
         if lease.holder in ("", self.identity):
             return True
-        return self._clock() - self._changed_at >= (lease.spec.lease_duration_seconds or self._duration)
+        said = lease.spec.lease_duration_seconds or self._duration
+        return self._clock() - self._changed_at >= min(said, max(LONGEST_SECONDS, self._duration))
 
     async def _renew(self) -> bool:
         """Renew the Lease; False when somebody else has it, or nobody could be asked until it was lost."""

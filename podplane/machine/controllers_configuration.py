@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from podplane.controllers.leadership import DURATION_SECONDS
+from podplane.controllers.leadership import DURATION_SECONDS, LONGEST_SECONDS
 from podplane.controllers.node_blocks import BlockRange
 from podplane.ipam.plan import NODE_BLOCK_LENGTH, PlanError, parse_cidrs
 from podplane.machine.configuration import LEVELS, content_of
@@ -25,7 +25,7 @@ from podplane.machine.errors import MachineError
 from podplane.state.value import IPNetwork
 
 HEALTH_PORT = 10266
-DURATIONS, PORTS = range(3, 61), range(65536)
+DURATIONS, PORTS = range(3, LONGEST_SECONDS + 1), range(65536)
 LEAST_PODS_BITS, MOST_BLOCKS_BITS = 2, 24
 """A block has room for a gateway and a pod at least; a range, for so many blocks at most."""
 

@@ -227,3 +227,13 @@ def test_whatever_the_network_does_never_do_two_lead(changes: list[tuple[int, st
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         runner.run(play())
+
+
+@virtual
+async def test_a_lease_that_says_it_lasts_for_years_is_followed_after_a_minute() -> None:
+    api = Api()
+    spec = {"holderIdentity": "evil", "leaseDurationSeconds": 2**31 - 1, "renewTime": "2026-01-01T00:00:00.000000Z"}
+    await api("POST", LEASE.rpartition("/")[0], {"metadata": {"name": NAME}, "spec": spec})
+    process = Process(api, "one")
+    assert await until(lambda: process.is_leading, 80) > 30
+    await process.end()
