@@ -57,7 +57,9 @@ def networks_of(values: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, 
     """Those of pods and of Services that the cluster names: agents' own configuration before kubeadm's."""
     named, kubeadm = _configured(values["config"] or {}).get("cluster_cidrs"), of_kubeadm(values["kubeadm"] or {})
     ranges = networks(text for one in values["ranges"] or () for text in one.get("spec", {}).get("cidrs") or ())
-    return networks(map(str, named if isinstance(named, list) else ())) or kubeadm.cluster, ranges or kubeadm.service
+    return networks(
+        one for one in (named if isinstance(named, list) else ()) if isinstance(one, str)
+    ) or kubeadm.cluster, ranges or kubeadm.service
 
 
 def _configured(config_map: Object) -> Mapping[str, Any]:

@@ -165,6 +165,9 @@ def test_networks_are_those_that_agents_are_told_of_then_kubeadms() -> None:
     client.found["podplane-agent"] = {"data": {"config": "network: {cluster_cidrs: [10.3.0.0/16]}"}}
     client.objects_by_kind["servicecidrs"] = [{"spec": {"cidrs": ["10.4.0.0/16"]}}]
     assert (read(client).cluster_cidrs, read(client).service_cidrs) == (("10.3.0.0/16",), ("10.4.0.0/16",))
+    bomb = "\n".join(["a0: &a0 [x, x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 40))])
+    client.found["podplane-agent"] = {"data": {"config": f"{bomb}\nnetwork: {{cluster_cidrs: [*a39, 10.3.0.0/16]}}"}}
+    assert read(client).cluster_cidrs == ("10.3.0.0/16",), "nobody writes out what aliases stand for"
     client.found["podplane-agent"] = {"data": {"config": "- [:"}}
     assert read(client).cluster_cidrs == ("10.1.0.0/16",)
 
