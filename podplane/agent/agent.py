@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from podplane.agent import refusals
-from podplane.agent.attachments import AttachedPod, Attachments, Elsewhere, NoRecord, Record, nowhere
+from podplane.agent.attachments import AttachedPod, Attachments, Elsewhere, nowhere
 from podplane.agent.caches import Caches
 from podplane.agent.closing import Closing
 from podplane.agent.denied import DeniedLog, can_log
@@ -46,6 +46,7 @@ from podplane.agent.pause import Pause, beside
 from podplane.agent.peer_plans import PeerPlans
 from podplane.agent.planner import NOT_APPLIED, REPAIRED, Planner, RecordEvent
 from podplane.agent.poller import Poller
+from podplane.agent.record import NoRecord, Record
 from podplane.agent.resets import Resets
 from podplane.agent.seen import Flows
 from podplane.agent.settings import Settings

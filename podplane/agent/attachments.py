@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import logging
 from collections.abc import Awaitable, Callable, Collection, Container, Iterable, Iterator, Mapping
-from typing import Protocol
 
 import msgspec
 
@@ -20,6 +19,7 @@ from podplane.agent.kernel import Kernel
 from podplane.agent.keys import Key, NodeKey, PodKey, PolicyNameServersKey, PolicyPeersKey, PolicySetKey
 from podplane.agent.pause import Pause
 from podplane.agent.planner import Planner
+from podplane.agent.record import Record
 from podplane.agent.watcher import Watcher
 from podplane.agent.writer import Interrupted, Writer
 from podplane.cni.network import Attached, Attachment, NetworkError, TryAgainError
@@ -61,26 +61,6 @@ Elsewhere = Callable[[], Awaitable[Container[str]]]
 async def nowhere() -> Container[str]:
     """There is no other network."""
     return ()
-
-
-class Record(Protocol):
-    """Where attachments are remembered (`host.Host`)."""
-
-    def attaching(self, request: Attachment, ips: tuple[str, ...]) -> None:
-        """The kernel is changed after this returns. OSError when it can't be kept."""
-
-    def detached(self, id_: tuple[str, str]) -> None:
-        """It is gone from the kernel."""
-
-
-class NoRecord:
-    """Nobody comes after this agent."""
-
-    def attaching(self, request: Attachment, ips: tuple[str, ...]) -> None:
-        """Nothing."""
-
-    def detached(self, id_: tuple[str, str]) -> None:
-        """Nothing."""
 
 
 class Attachments:

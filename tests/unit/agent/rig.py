@@ -9,10 +9,11 @@ from typing import Any
 import msgspec
 
 from podplane.agent.agent import Agent
-from podplane.agent.attachments import AttachedPod, Elsewhere, NoRecord, Record, nowhere
+from podplane.agent.attachments import AttachedPod, Elsewhere, nowhere
 from podplane.agent.caches import Caches
 from podplane.agent.keys import Key
 from podplane.agent.planner import NOT_APPLIED
+from podplane.agent.record import NoRecord, Record
 from podplane.cni.network import Attachment
 from podplane.kernel.door import Kernel
 from podplane.kernel.errors import KernelError
