@@ -16,9 +16,10 @@ from typing import Any
 
 from podplane.controllers.decision import Action, Again, Cluster, ControllerOf, Note, Patch
 from podplane.controllers.load_balancers import NODES, networks_of
-from podplane.controllers.node_blocks import NO_NETWORK, OTHERS, NodeBlocks
+from podplane.controllers.node_blocks import OTHERS, NodeBlocks
 from podplane.controllers.objects import Key, Object, key_of
 from podplane.kubeapi.messages import STRATEGIC_PATCH
+from podplane.model.config import NO_NETWORK
 
 WARNING = "Warning"
 NO_BLOCK, TWICE, OF_OTHERS = "NoPodCIDR", "PodCIDRTwice", "PodCIDROfOthers"

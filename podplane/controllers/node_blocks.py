@@ -23,8 +23,6 @@ PATIENCE_SECONDS = 2.0
 HOLD_SECONDS = 600.0
 """Nobody gets a block for so long after somebody else gave one."""
 NOBODY: Key = ("", "")
-NO_NETWORK = "NetworkUnavailable"
-"""A condition of Nodes: kube-controller-manager keeps new pods from one that has it, by a taint."""
 OTHERS = (
     "blocks of nodes are given by somebody else, too (kube-controller-manager with --allocate-node-cidrs?): "
     "nothing is given, let one of both do it"

@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 
 from podplane.controllers.load_balancers import NAME_LABEL, NODES, RANGES, SERVICES, SLICES
-from podplane.controllers.node_blocks import NO_NETWORK
 from podplane.controllers.objects import Object
 from podplane.kubeapi.cache import Named
+from podplane.model.config import NO_NETWORK
 from podplane.services.pools import POOLS, WANTED_IPS
 
 

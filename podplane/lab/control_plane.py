@@ -17,18 +17,10 @@ from podplane.lab import node_report, underlay
 from podplane.lab.manifests import node_name
 from podplane.lab.spec import DEFAULT_PORT, OUTSIDE_ZONE
 from podplane.lab.underlay import Place
-from podplane.model.config import BACKENDS, CLUSTER_DOMAIN, UNDERLAY_MAC, UNDERLAY_MTU
+from podplane.model.config import BACKENDS, CLUSTER_DOMAIN, IS_UP, UNDERLAY_MAC, UNDERLAY_MTU
 from podplane.runtime.heartbeat import with_own
 from podplane.services import pools
 from podplane.state.value import IPAddress
-
-WORKING = {
-    "type": "NetworkUnavailable",
-    "status": "False",
-    "reason": "PodplaneIsUp",
-    "message": "podplane is running on this node",
-}
-"""The condition of a node that is not its kubelet's."""
 
 
 def node(place: Place, storage: Path, now: str, backend: str, external_ips: Iterable[IPAddress] = ()) -> dict[str, Any]:
@@ -49,7 +41,7 @@ def node(place: Place, storage: Path, now: str, backend: str, external_ips: Iter
         "status": {
             **node_report.status(name, storage),
             "addresses": [*addresses, {"type": "Hostname", "address": name}],
-            "conditions": with_own([{**WORKING, "lastHeartbeatTime": now, "lastTransitionTime": now}], now),
+            "conditions": with_own([{**IS_UP, "lastHeartbeatTime": now, "lastTransitionTime": now}], now),
         },
     }
 

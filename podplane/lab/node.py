@@ -32,14 +32,13 @@ from podplane.kubeapi.errors import ApiError
 from podplane.lab import second_nic
 from podplane.lab.agents import AgentInProcess, LabAgent
 from podplane.lab.api_connection import ApiConnection, Objects, copy_of, differences, objects_of
-from podplane.lab.control_plane import WORKING
 from podplane.lab.fabric import Machine
 from podplane.lab.faults.arguments import Boot
 from podplane.lab.faults.cable import Cable
 from podplane.lab.faults.control import FaultControl
 from podplane.lab.power import Power
 from podplane.lab.underlay import UPLINK
-from podplane.model.config import HEARTBEAT_SECONDS, NetworkConfig
+from podplane.model.config import HEARTBEAT_SECONDS, IS_UP, NetworkConfig
 from podplane.model.objects import Node
 from podplane.model.pod import Pod
 from podplane.nameserver.keeper import NameServer
@@ -400,7 +399,7 @@ class LabNode:
 def with_uplink(conditions: Iterable[Mapping[str, str]], now: datetime.datetime, *, is_down: bool) -> list[dict[str, str]]:
     """The conditions of a Node, with what its machine says of the network: is the uplink down?"""
     before = {one["type"]: dict(one) for one in conditions}
-    said = dict(WORKING)
+    said = dict(IS_UP)
     if is_down:
         said |= {"status": "True", "reason": "UplinkDown", "message": f"{UPLINK} is down"}
     time = now.strftime("%Y-%m-%dT%H:%M:%SZ")

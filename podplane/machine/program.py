@@ -61,6 +61,7 @@ from podplane.machine.journal import Journal
 from podplane.machine.known import KnownCluster, Whose
 from podplane.machine.name_server import NameServerWatch
 from podplane.machine.network import Front
+from podplane.machine.no_route import NoRoute
 from podplane.machine.node_events import NodeEvents
 from podplane.machine.notify import Notifier
 from podplane.machine.one_machine import OneMachine, own_id
@@ -275,6 +276,7 @@ class Program:
         supervisor.add("beside", beside.run)
         is_ready = self._announced(agent, supervisor, lambda why: events(own, why))
         supervisor.add("taint", ReadyTaint(client, cluster.caches.nodes, self._node_name, is_ready).run)
+        supervisor.add("network of the Node", NoRoute(client, cluster.caches.nodes, self._node_name, is_ready, now).run)
         supervisor.add("claim of the Node", lambda: one.keep(cluster.caches.nodes, host.values, self._waiting.tell))
         if settings.dns.ips and names is None:
             watch = NameServerWatch(lambda: agent.agent.view, lambda answers: agent.name_server_changed(answers=answers))

@@ -43,7 +43,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "", ("nodes",), ("patch",), "a node says by which backends it can be reached, and which machine it is; its taint goes"
     ),
-    Rule("", ("nodes/status",), ("patch",), "a node says which others it does not reach"),
+    Rule("", ("nodes/status",), ("patch",), "a node says which others it does not reach, and that it has a network"),
     Rule("", ("configmaps",), READ, "by which backend nodes reach each other", NAMESPACE),
     Rule("discovery.k8s.io", ("endpointslices",), READ, "where Services lead"),
     Rule("networking.k8s.io", ("networkpolicies",), READ, "what policies allow"),

@@ -16,7 +16,7 @@ from podplane.controllers import leadership, node_block
 from podplane.dns import node as names
 from podplane.machine import rbac
 from podplane.machine.taint import removal
-from podplane.model.config import AGENT_PORT_SAID, BACKENDS, MACHINE, UNDERLAY_MAC, UNDERLAY_MTU
+from podplane.model.config import AGENT_PORT_SAID, BACKENDS, IS_UP, MACHINE, UNDERLAY_MAC, UNDERLAY_MTU
 from podplane.model.words import counted
 from podplane.routes.cluster_settings import NAME as NETWORK
 
@@ -153,10 +153,15 @@ def without_annotations(node: Mapping[str, Any]) -> Object:
 
 
 def without_condition(node: Mapping[str, Any]) -> Object:
-    """The strategic merge patch of its status that takes away what agents say of their peers, and says that a Node has a network again of
-    which controllers said that it has none: by that kube-controller-manager takes its taint off. {} for nothing."""
-    types = [one["type"] for one in node.get("status", {}).get("conditions") or ()]
-    changed = [{"type": peer_condition.TYPE, "$patch": "delete"}] if peer_condition.TYPE in types else []
+    """The strategic merge patch of its status that takes away what agents say of their peers and of the node's network, and says that a
+    Node has a network again of which controllers said that it has none: by that kube-controller-manager takes its taint off. {} for
+    nothing."""
+    said = [(one["type"], one.get("reason")) for one in node.get("status", {}).get("conditions") or ()]
+    changed: list[Object] = [
+        {"type": kind, "$patch": "delete"}
+        for kind, reason in said
+        if kind == peer_condition.TYPE or (kind, reason) == (IS_UP["type"], IS_UP["reason"])
+    ]
     changed += [node_block.condition(is_younger=False)] if node_block.is_marked(node) else []
     return {"status": {"conditions": changed}} if changed else {}
 

@@ -14,6 +14,17 @@ MACHINE = "podplane.dev/machine"
 """Node annotation: the machine whose agent has the Node, as JSON (`machine.one_machine`)."""
 NOT_READY = "node.podplane.io/not-ready"
 """Taint of a Node: whoever registers nodes may set it, to keep pods away until the node's network is in place; its agent takes it away."""
+NO_NETWORK = "NetworkUnavailable"
+"""A condition of Nodes: kube-controller-manager keeps new pods from one that has it, by a taint."""
+NO_ROUTE = "NoRouteCreated"
+"""Its reason where a cloud's controller waits for routes of the cloud to the node's pods (cloud-provider, node_controller.go)."""
+IS_UP = {
+    "type": NO_NETWORK,
+    "status": "False",
+    "reason": "PodplaneIsUp",
+    "message": "podplane is running on this node",
+}
+"""The same condition, once the network of a node is in place."""
 FAULT, FAULT_ANSWERS, ACTIVE_FAULTS = "podplane.dev/fault", "podplane.dev/fault-answers", "podplane.dev/active-faults"
 """Node annotations of a lab: the fault that is asked for; answers to the last requests; the faults that are active (`lab.faults`)."""
 PUBLISH, PUBLISHED = "podplane.dev/publish", "podplane.dev/published"

@@ -10,7 +10,7 @@ import functools
 
 import msgspec
 
-from podplane.model.config import UNDERLAY_MAC
+from podplane.model.config import NO_NETWORK, NO_ROUTE, UNDERLAY_MAC
 from podplane.model.node_addresses import KEPT, why_no_address, why_no_block, why_no_mac
 
 
@@ -85,10 +85,11 @@ def _senseless(addresses: tuple[NodeAddress, ...]) -> tuple[str, ...]:
 
 
 class NodeCondition(Model, frozen=True):
-    """One entry of Node.status.conditions, without its times."""
+    """One entry of Node.status.conditions, without its times and its message."""
 
     type: str = ""
     status: str = ""
+    reason: str = ""
 
 
 class NodeStatus(Model, frozen=True):
@@ -163,8 +164,13 @@ class Node(Model, frozen=True):
 
     @property
     def has_no_network(self) -> bool:
-        """Does its condition NetworkUnavailable hold?"""
-        return self._holds("NetworkUnavailable")
+        """Does its condition NetworkUnavailable hold, for another reason than that a cloud has no route to it?"""
+        return self._holds(NO_NETWORK) and not self.waits_for_a_route
+
+    @property
+    def waits_for_a_route(self) -> bool:
+        """Does a cloud's controller say that it has no network, because the cloud has no route to its pods yet? It needs none."""
+        return any((c.type, c.status, c.reason) == (NO_NETWORK, "True", NO_ROUTE) for c in self.status.conditions)
 
     def _holds(self, kind: str) -> bool:
         return any(c.type == kind and c.status == "True" for c in self.status.conditions)

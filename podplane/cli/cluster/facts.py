@@ -20,7 +20,6 @@ LINUX = "linux"
 class Condition(NodeCondition, frozen=True):
     """One entry of Node.status.conditions, with why."""
 
-    reason: str = ""
     message: str = ""
 
 
