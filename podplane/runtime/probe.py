@@ -4,9 +4,9 @@ On a cluster it is `python -m podplane.runtime.probe` in a container of podplane
 
 It reads JSON lines on standard input and writes one JSON line for each on standard output:
 
-    {"do": "serve", "name": N}       → {"port": P, "mtu": M, "ips": […], "resolv_conf": TEXT, "pings": may it?}   from now on a TCP
-                                        server answers every connection with its name and the source address that it saw; with
-                                        "anywhere", at any free port
+    {"do": "serve", "name": N}       → {"port": P, "mtu": M, "ips": […], "resolv_conf": TEXT, "pings": may it?, "datagrams": does it
+                                        answer them?}   from now on a server answers every connection, and every datagram of a probe,
+                                        with its name and the source address that it saw; with "anywhere", at any free port
     {"do": "probe", "probes": […]}   → {"answers": […]}                    one answer a probe, in order; "seconds" says how
                                         long to wait for each
 
@@ -49,6 +49,8 @@ CUT_OFF_SHARE = 0.2
 RESEND_SECONDS = 0.4
 """An ICMP or UDP probe is sent again as often as that: a first packet may be lost without anything being wrong."""
 ANSWER_BYTES = 4096
+DATAGRAM = b"podplane"
+"""What a probe sends, and all that the server answers: two that answer anything could answer each other for ever."""
 UDP_MESSAGE, TCP_MESSAGE = "udp-message", "tcp-message"
 RESOLV_CONF_CHARACTERS = 64 * 1024
 TURN_SECONDS = 0.02
@@ -134,10 +136,21 @@ class Prober:
             sock = listener(socket.SOCK_STREAM, 0 if command.get("anywhere") else USUAL_PORT)
         except OSError:
             sock = listener(socket.SOCK_STREAM, 0)
+        port = sock.getsockname()[1]
         self._selector.register(sock, selectors.EVENT_READ, lambda: self._accept(sock))
         ips, mtu = interfaces()
         pings = all(map(self._pings, {icmp.version_of(ip) for ip in ips}))
-        return {"port": sock.getsockname()[1], "mtu": mtu, "ips": ips, "resolv_conf": resolv_conf(), "pings": pings}
+        able = {"pings": pings, "datagrams": self._serve_datagrams(port)}
+        return {"port": port, "mtu": mtu, "ips": ips, "resolv_conf": resolv_conf(), **able}
+
+    def _serve_datagrams(self, port: int) -> bool:
+        """At the same port, unless somebody else has it."""
+        try:
+            sock = listener(socket.SOCK_DGRAM, port)
+        except OSError:
+            return False
+        self._selector.register(sock, selectors.EVENT_READ, lambda: self._datagram(sock))
+        return True
 
     def _pings(self, version: int) -> bool:
         try:
@@ -150,9 +163,20 @@ class Prober:
         try:
             sock, address = server.accept()
             with sock:
-                sock.sendall(json.dumps({"name": self.name, "source": caller(address)[0]}).encode() + b"\n")
+                sock.sendall(self._greeting(address))
         except OSError:
             return
+
+    def _datagram(self, server: socket.socket) -> None:
+        try:
+            data, address = server.recvfrom(ANSWER_BYTES)
+            if data == DATAGRAM:
+                server.sendto(self._greeting(address), address)
+        except OSError:
+            return
+
+    def _greeting(self, address: tuple[str, int]) -> bytes:
+        return json.dumps({"name": self.name, "source": caller(address)[0]}).encode() + b"\n"
 
     # Probes.
 
@@ -225,7 +249,7 @@ class Prober:
     def _send_udp(self, pending: Pending) -> None:
         assert pending.sock is not None
         pending.resend_at = time.monotonic() + RESEND_SECONDS
-        pending.sock.send(bytes.fromhex(pending.probe.get("payload", "")) or b"podplane")
+        pending.sock.send(bytes.fromhex(pending.probe.get("payload", "")) or DATAGRAM)
 
     def _send_request(self, pending: Pending) -> None:
         """The connection stands, or failed: which, the first send says."""

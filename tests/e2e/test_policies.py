@@ -88,7 +88,11 @@ def test_a_policy_that_allows_nothing_leaves_probes_of_the_node_and_services_of_
     apply(kubectl, "none", {}, ingress=[], egress=[])
     assert [reached(lab, pod, web) for pod in (WEB, BESIDE, FAR)] == [web, [], []]
     checked = lab("check").stdout
-    assert "✓ policies let pass what they allow, and nothing else" in checked and "All 22 promises are kept" in checked
+    said = re.search(
+        r"✓ policies let pass what they allow, and nothing else  \(\d+ of \d+: (\d+) pass, (\d+) are stopped\)", checked
+    )
+    assert said and int(said[1]) > 0 and int(said[2]) > 0 and "All 22 promises are kept" in checked
+    assert "– policies stop all of them" in checked
     assert re.search(r"every node reaches every pod  \(\d+ of \d+; \d+ not tried: default deny by default/none\)", checked)
     of_checks = lab("policy", "denied").stdout.splitlines()
     assert re.fullmatch(r"… and \d+ lines of what was sent while `podplane check` ran \(--checks shows what\)", of_checks[-1])

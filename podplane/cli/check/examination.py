@@ -138,7 +138,8 @@ def _add(verdicts: Iterable[Verdict], promise: str, failures: Iterable[str]) -> 
 
 def _party(member: Member, serving: sessions.Answer) -> Party:
     pings = member.pings and bool(serving.get("pings", True))
-    return Party(member.name, member.kind, member.node, member.ips, serving["port"], serving["mtu"], pings)
+    datagrams = bool(serving.get("datagrams", False))
+    return Party(member.name, member.kind, member.node, member.ips, serving["port"], serving["mtu"], pings, datagrams)
 
 
 def _localhost(members: Sequence[Member], parties: Mapping[str, Party]) -> list[Probe]:

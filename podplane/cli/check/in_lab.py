@@ -7,10 +7,12 @@ from typing import Any
 
 from podplane.cli.check import lookups, policies, served, tunnels, users
 from podplane.cli.check.parties import Gathered
+from podplane.cli.check.policed import Around, every_way, some_ways
 from podplane.cli.check.promises import HasTunnel, Largest, Party, Verdict
 from podplane.cli.check.questions import AGAIN_SECONDS, DENIED_SECONDS, PROBE_SECONDS, Ask
 from podplane.cli.check.scene import Found
 from podplane.cli.check.services import Own
+from podplane.cli.policy.cluster import cluster
 from podplane.dns.resolv_conf import ResolvConf
 from podplane.lab import underlay
 from podplane.lab.spec import LabSpec
@@ -64,12 +66,19 @@ class InLab:
         return lookups.examine(self._client, own, pods, nodes, site, ask, denied_by)
 
     def further(self, who: Gathered, parties: Sequence[Party], everything: bool, ask: Ask) -> list[Verdict]:
-        """Connections from and to the pods that the users' policies select; nothing while there is none."""
+        """What is sent from and to the pods that the users' policies select; nothing while there is none."""
         pods, nodes = ([p for p in parties if p.kind == kind] for kind in ("pod", "node"))
         paths = {member.name: f"{member.namespace}/{member.pod}" for member in who.members}
-        judged = policies.plan(pods, nodes, paths, who.cluster, everything)
+        around = Around(pods, nodes, [self.outside], paths)
+        ways = list(every_way(around, who.cluster) if everything else some_ways(around, who.cluster))
+        judged = policies.plan(ways, paths, who.cluster)
         answers = ask([probe for probe, said in judged.items() if said.allowed], PROBE_SECONDS)
         answers |= ask([probe for probe, said in judged.items() if not said.allowed], DENIED_SECONDS)
         again = [probe for probe, said in judged.items() if said.allowed and policies.judge(probe, said, answers.get(probe))]
         answers |= ask(again, AGAIN_SECONDS)
-        return [policies.verdict(judged, answers)] if judged else []
+        found = policies.verdict(judged, answers)
+        if found.failures:  # somebody may have changed policies meanwhile
+            judged = policies.unchanged(judged, policies.plan(ways, paths, cluster(self._client)))
+            found = policies.verdict(judged, answers)
+        found.pairs = policies.fates(judged, answers)
+        return [found] if judged else []

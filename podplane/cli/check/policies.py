@@ -1,18 +1,20 @@
 """What is promised of policies, which probes prove it, and what their answers mean. Pure.
 
-What of the other promises policies deny is not tried (`permitted`). What reaches pods that a policy selects is as the verdict
-(`policy.match`) on each connection says: it is tried from and to some other pods, and from their own node. One that is refused has passed:
-nobody listens there.
+What of the other promises policies deny is not tried (`permitted`); here it is. What reaches pods that a policy selects, and what they
+send, is as the verdict (`policy.match`) on each says: what is allowed passes, and what is denied does not. A connection that is refused has
+passed: nobody listens there.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from podplane.cli.check.promises import Party, Probe, Verdict, family, same_family
+from podplane.cli.check.policed import Way
+from podplane.cli.check.promises import Fate, Party, Probe, Verdict, family, same_family
 from podplane.cli.policy.cluster import Cluster
 from podplane.model.policy import PolicyPort
 from podplane.policy import match
@@ -21,41 +23,47 @@ from podplane.policy.match import Flow
 
 POLICIES = "policies"
 PROMISES: Mapping[str, str] = {POLICIES: "policies let pass what they allow, and nothing else"}
-OTHERS, PORTS = 2, 2
-"""To and from so many other pods each pod is tried that a policy selects, unless every pair is asked for; at so many ports that its
-policies name, besides the one where it surely answers."""
-OPEN = "open"
+PORTS = 2
+"""At so many ports that its policies name a pod is tried, besides the one where it surely answers."""
+OPEN, UDP, ICMP = "open", "udp", "icmp"
+PROTOCOLS: Mapping[str, str] = {OPEN: "TCP", UDP: "UDP", ICMP: "ICMP"}
 REFUSED = os.strerror(errno.ECONNREFUSED)
 Judged = Mapping[Probe, match.Verdict]
 
 
-def plan(pods: Sequence[Party], nodes: Sequence[Party], paths: Mapping[str, str], cluster: Cluster, everything: bool) -> Judged:
-    """Probes from and to pods that a policy selects, with the verdict on each. `paths` are those of the pods, by their names here."""
-    own = {node.node: node for node in nodes}
+def plan(ways: Iterable[Way], paths: Mapping[str, str], cluster: Cluster, *, ping: bool = True) -> Judged:
+    """Probes for these ways, with the verdict on each. `paths` are those of pods, by their names here.
+
+    Without `ping` none is of ICMP, of which NetworkPolicy says nothing: networks differ in it.
+    """
     judged: dict[Probe, match.Verdict] = {}
-    for turn, pod in enumerate(one for one in pods if cluster.index.policies_of(paths[one.name])):
-        others = [one for one in (*pods[turn:], *pods[:turn]) if one is not pod]
-        for other in others if everything else others[:OTHERS]:
-            judged |= _between(pod, other, paths, cluster)
-            judged |= _between(other, pod, paths, cluster)
-        if pod.node in own:
-            judged |= _between(own[pod.node], pod, paths, cluster)
+    for way in ways:
+        for ip in way.target.ips:
+            begin = _end(way.source, same_family(way.source.ips, ip), paths, cluster)
+            end = _end(way.target, ip, paths, cluster)
+            for protocol, port in _tried(way, begin, end, cluster) if begin.ip else ():
+                if ping or protocol != ICMP:
+                    probe = Probe(POLICIES, way.source.name, way.target.name, protocol, ip, port)
+                    judged[probe] = match.verdict(Flow(begin, end, PROTOCOLS[protocol], port or None), cluster.index)
     return judged
 
 
-def _between(source: Party, target: Party, paths: Mapping[str, str], cluster: Cluster) -> Iterator[tuple[Probe, match.Verdict]]:
-    for ip in target.ips:
-        begin = _end(source, same_family(source.ips, ip), paths, cluster)
-        end = _end(target, ip, paths, cluster)
-        for port in dict.fromkeys((target.port, *_named_by_policies(begin, end, cluster))) if begin.ip else ():
-            probe = Probe(POLICIES, source.name, target.name, OPEN, ip, port)
-            yield probe, match.verdict(Flow(begin, end, "TCP", port), cluster.index)
+def _tried(way: Way, source: End, target: End, cluster: Cluster) -> Iterator[tuple[str, int]]:
+    """Protocols and ports; of UDP only where somebody answers, and from the address that was asked: pods have one of each family."""
+    yield OPEN, way.target.port
+    if way.briefly:
+        return
+    yield from ((OPEN, port) for port in _named_by_policies(source, target, cluster) if port != way.target.port)
+    if way.target.kind == "pod" and way.target.datagrams:
+        yield UDP, way.target.port
+    if way.source.pings:
+        yield ICMP, 0
 
 
 def _end(party: Party, ip: str, paths: Mapping[str, str], cluster: Cluster) -> End:
     if party.kind == "pod":
         return End(ip, cluster.pods.get(paths[party.name]))
-    return End(ip, node=party.node)
+    return End(ip, node=party.node if party.kind == "node" else "")
 
 
 def _named_by_policies(source: End, target: End, cluster: Cluster) -> list[int]:
@@ -85,18 +93,31 @@ def verdict(judged: Judged, answers: Mapping[Probe, Mapping[str, Any]]) -> Verdi
     """The promise, by what became of the probes."""
     found = Verdict(POLICIES)
     for probe, said in judged.items():
-        failure = judge(probe, said, answers.get(probe))
-        if failure:
+        if failure := judge(probe, said, answers.get(probe)):
             found.failures.append(failure)
         else:
             found.proved += 1
+            found.stopped += not said.allowed
     return found
 
 
+def fates(judged: Judged, answers: Mapping[Probe, Mapping[str, Any]]) -> dict[tuple[str, str], Fate]:
+    """What became of all that was tried from one to another, by source and target."""
+    found: defaultdict[tuple[str, str], Fate] = defaultdict(lambda: Fate(0))
+    for probe, said in judged.items():
+        is_broken = judge(probe, said, answers.get(probe))
+        found[probe.source, probe.target] |= Fate.BROKEN if is_broken else Fate.PASSED if said.allowed else Fate.STOPPED
+    return dict(found)
+
+
+def unchanged(judged: Judged, now: Judged) -> Judged:
+    """Those on which the verdict is the same after they were sent as before."""
+    return {probe: said for probe, said in judged.items() if probe in now and now[probe].allowed == said.allowed}
+
+
 def judge(probe: Probe, said: match.Verdict, answer: Mapping[str, Any] | None) -> str:
-    """ "" when a connection became what the verdict says; else what became of it."""
-    port = f"[{probe.ip}]:{probe.port}" if family(probe.ip) == 6 else f"{probe.ip}:{probe.port}"
-    what = f"{probe.source} → {probe.target} {port}"
+    """ "" when a probe became what the verdict says; else what became of it."""
+    what = f"{probe.source} → {probe.target} {_written(probe)}"
     if answer is None:
         return f"{what}: no result from {probe.source}"
     error = str(answer.get("error") or "")
@@ -106,3 +127,10 @@ def judge(probe: Probe, said: match.Verdict, answer: Mapping[str, Any] | None) -
     if said.allowed:
         return f"{what}: it is allowed ({said.by}), and got {error or 'no answer'}"
     return f"{what}: it is denied ({said.by}), and passed"
+
+
+def _written(probe: Probe) -> str:
+    if probe.protocol == ICMP:
+        return f"{probe.ip} icmp"
+    end = f"[{probe.ip}]:{probe.port}" if family(probe.ip) == 6 else f"{probe.ip}:{probe.port}"
+    return f"{end}/udp" if probe.protocol == UDP else end

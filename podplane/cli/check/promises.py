@@ -7,6 +7,7 @@ translated an address on the way.
 
 from __future__ import annotations
 
+import enum
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -52,7 +53,8 @@ PROMISES: Mapping[str, str] = {
 class Party:
     """Somebody who takes part: `port` is where its server answers, `mtu` that of its interface in bytes.
 
-    One that does not `ping` may not: its container has given up CAP_NET_RAW. It answers pings as others do.
+    One that does not `ping` may not: its container has given up CAP_NET_RAW. It answers pings as others do. `datagrams` says whether its
+    server answers those, too.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Party:
     port: int = 0
     mtu: int = 1500
     pings: bool = True
+    datagrams: bool = False
 
 
 May = Callable[..., bool]
@@ -88,16 +91,31 @@ class Probe:
     or_seen: str = ""
 
 
+class Fate(enum.Flag):
+    """What became of what one party sent another one under policies."""
+
+    PASSED = enum.auto()
+    STOPPED = enum.auto()
+    BROKEN = enum.auto()
+    """It passed and was to be stopped, or the other way round."""
+
+
 @dataclass(slots=True)
 class Verdict:
     """One promise: how much proved it (a probe, an address, an even choice), each failure in words, and what policies denied, so that it
-    was not tried: how much, by what denies it. `not_tried` says why nobody could try it here."""
+    was not tried: how much, by what denies it. `not_tried` says why nobody could try it here.
+
+    `stopped` is how much of what proved it was denied, was tried all the same, and did not pass. `pairs` says of source and target what
+    they are let by policies, as far as that was tried.
+    """
 
     promise: str
     proved: int = 0
     failures: list[str] = field(default_factory=list)
     denied: Counter[str] = field(default_factory=Counter)
     not_tried: str = ""
+    stopped: int = 0
+    pairs: dict[tuple[str, str], Fate] = field(default_factory=dict)
 
     @property
     def tried(self) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from podplane.cli.characters import are_few
 from podplane.cli.check import egress, names, policies, promises, services
-from podplane.cli.check.promises import NO_NAT, REACH, Party, Probe, Verdict, judge
+from podplane.cli.check.promises import NO_NAT, REACH, Fate, Party, Probe, Verdict, judge
 from podplane.cli.policy.show import legend
 from podplane.model.words import counted
 
@@ -17,7 +18,7 @@ PROMISES = {**promises.PROMISES, **policies.PROMISES, **services.PROMISES, **nam
 MATRIX_UP_TO = 16
 """Pods in the matrix; above, it shows nodes."""
 FAILURES_SHOWN, DENIALS_SHOWN = 10, 3
-GOOD, BAD, NONE = "✓", "✗", "·"
+GOOD, BAD, SOME, STOPPED, NONE = "✓", "✗", "o", "–", "·"
 
 
 @dataclass(slots=True)
@@ -55,6 +56,7 @@ def as_json(result: Result) -> str:
             "failures": v.failures,
         }
         | ({"denied": dict(v.denied)} if v.denied else {})
+        | ({"stopped": v.stopped} if v.stopped else {})
         | ({"not_tried": v.not_tried} if v.not_tried else {})
         for v in result.verdicts
     ]
@@ -100,6 +102,7 @@ def _mark(verdict: Verdict, colour: bool) -> str:
 
 def _count(verdict: Verdict) -> str:
     count = f"{verdict.proved} of {verdict.tried}" if verdict.tried else ""
+    count += f": {verdict.proved - verdict.stopped} pass, {verdict.stopped} are stopped" if verdict.stopped else ""
     if verdict.not_tried:
         return f"not tried: {verdict.not_tried}"
     if not verdict.denied:
@@ -117,7 +120,7 @@ def matrix(result: Result) -> list[str]:
     names = sorted(dict.fromkeys(label.values()), key=lambda name: (len(name), name)) if by_node else list(label.values())
     cells = _cells(result, label)
     if len(names) > 2 * MATRIX_UP_TO:
-        bad = [pair for pair, good in cells.items() if not good]
+        bad = [pair for pair, fate in cells.items() if Fate.BROKEN in fate]
         return [
             f"{counted(len(cells), 'pair')} of nodes, {len(bad)} with a failure"
             + "".join(f"\n  {a} → {b}" for a, b in bad[:FAILURES_SHOWN])
@@ -125,30 +128,42 @@ def matrix(result: Result) -> list[str]:
     width, cell = max(map(len, names)), max(len(str(len(names))), 1)
     number = len(str(len(names)))
     head = " " * (number + width + 2) + " ".join(str(i + 1).rjust(cell) for i in range(len(names)))
+    marks = [[_cell(cells.get((source, to), Fate(0))) for to in names] for source in names]
     rows = [
-        f"{str(i + 1).rjust(number)} {source.ljust(width)} "
-        + " ".join(_cell(cells.get((source, to))).rjust(cell) for to in names)
-        for i, source in enumerate(names)
+        f"{str(i + 1).rjust(number)} {source.ljust(width)} " + " ".join(mark.rjust(cell) for mark in row)
+        for i, (source, row) in enumerate(zip(names, marks, strict=True))
     ]
-    return [head, *rows, "", legend({mark: text for mark, text in _marks(result).items() if any(mark in row for row in rows)})]
+    used = {mark for row in marks for mark in row}
+    return [head, *rows, "", legend({mark: text for mark, text in _marks(result).items() if mark in used})]
 
 
 def _marks(result: Result) -> dict[str, str]:
-    """What the signs of the matrix mean; a line below it is about pods that policies select."""
+    """What the signs of the matrix mean; in a lab two of them are about policies, which are tried there as users made them."""
+    are_tried = any(verdict.pairs for verdict in result.verdicts)
     are_judged = any(verdict.promise == policies.POLICIES for verdict in result.verdicts)
-    none = "not tried here" + (", or denied by policies" if are_judged else "")
-    return {GOOD: "all probes from the row's to the column's were answered", BAD: "some were not", NONE: none}
+    return {
+        GOOD: "all probes from the row's to the column's were answered",
+        BAD: "some were not" + (" as they should" if are_tried else ""),
+        SOME: "policies let some pass, and stop the others",
+        STOPPED: "policies stop all of them",
+        NONE: "not tried here" + (", or denied by policies" if are_judged and not are_tried else ""),
+    }
 
 
-def _cell(good: bool | None) -> str:
-    return NONE if good is None else GOOD if good else BAD
+def _cell(fate: Fate) -> str:
+    if Fate.BROKEN in fate:
+        return BAD
+    return {Fate.PASSED: GOOD, Fate.STOPPED: STOPPED, Fate.PASSED | Fate.STOPPED: SOME}.get(fate, NONE)
 
 
-def _cells(result: Result, label: Mapping[str, str]) -> dict[tuple[str, str], bool]:
-    """(source, target) → all probes between them were good."""
-    cells: dict[tuple[str, str], bool] = {}
+def _cells(result: Result, label: Mapping[str, str]) -> dict[tuple[str, str], Fate]:
+    """(source, target) → what became of all that was sent between them."""
+    cells: defaultdict[tuple[str, str], Fate] = defaultdict(lambda: Fate(0))
     for probe in result.probes:
         if probe.promise in (REACH, NO_NAT):
-            pair = (label[probe.source], label[probe.target])
-            cells[pair] = cells.get(pair, True) and not judge(probe, result.answers.get(probe))
+            is_broken = judge(probe, result.answers.get(probe))
+            cells[label[probe.source], label[probe.target]] |= Fate.BROKEN if is_broken else Fate.PASSED
+    for (source, target), fate in (pair for verdict in result.verdicts for pair in verdict.pairs.items()):
+        if source in label and target in label:
+            cells[label[source], label[target]] |= fate
     return cells

@@ -17,6 +17,7 @@ from podplane.cli.check.cluster import policies as own_policies
 from podplane.cli.check.cluster.interruption import ending_in_order, held_off
 from podplane.cli.check.command import check
 from podplane.cli.check.patience import take
+from podplane.cli.check.policed import Around, every_way
 from podplane.cli.check.promises import Party, Probe, Verdict
 from podplane.cli.check.services import Own, Vip
 from podplane.dns import resolv_conf
@@ -330,7 +331,9 @@ def tried(name: str, deep: bool = True) -> Mapping[tuple[str, str, int], bool]:
         here.create(place.POLICIES, chosen)
         view = own_policies.view(here, NODE_OBJECTS)
     paths = {pod.name: f"{CHECK_NAMESPACE}/{pod.name}" for pod in PODS}
-    judged = own_policies.certain(policies.plan(PODS, AS_NODES, paths, view, True), PODS)
+    judged = own_policies.certain(
+        policies.plan(own_policies.ways(Around(PODS, AS_NODES, (), paths), view), paths, view, ping=False), PODS
+    )
     return {(probe.source, probe.target, probe.port): said.allowed for probe, said in judged.items()}
 
 
@@ -379,11 +382,9 @@ def test_who_refuses_what_is_to_be_denied_has_denied_it() -> None:
 
 def plan_of_one_denied() -> policies.Judged:
     from tests.unit.cli.policies import DENY_DB, known
-    from tests.unit.cli.test_check_policies import NODES as THEIR_NODES
-    from tests.unit.cli.test_check_policies import PATHS
-    from tests.unit.cli.test_check_policies import PODS as THEIR_PODS
+    from tests.unit.cli.test_check_policies import AROUND, PATHS
 
-    judged = policies.plan(THEIR_PODS, THEIR_NODES, PATHS, known(DENY_DB), True)
+    judged = policies.plan(every_way(AROUND, known(DENY_DB)), PATHS, known(DENY_DB))
     return {probe: said for probe, said in judged.items() if not said.allowed}
 
 

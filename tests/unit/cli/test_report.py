@@ -10,7 +10,7 @@ import pytest
 
 from podplane.cli.check import promises, report
 from podplane.cli.check.policies import POLICIES
-from podplane.cli.check.promises import NO_NAT, REACH, Party, Probe, Verdict
+from podplane.cli.check.promises import NO_NAT, REACH, Fate, Party, Probe, Verdict
 from podplane.cli.check.report import Result
 
 GOOD = {"ok": True, "seen": {}}
@@ -46,6 +46,25 @@ def test_the_matrix_explains_its_signs_and_no_others() -> None:
     assert report.matrix(found)[-1] == "✓ all probes from the row's to the column's were answered   · not tried here"
     found.verdicts = [*found.verdicts, Verdict(POLICIES)]
     assert report.matrix(found)[-1].endswith("   · not tried here, or denied by policies")
+
+
+def test_the_matrix_shows_what_policies_let_pass_and_what_they_stop() -> None:
+    found = result(pods(2, 1))
+    found.probes = []
+    judged = Verdict(POLICIES, proved=4, stopped=3)
+    judged.pairs = {
+        ("p1-0", "p2-0"): Fate.PASSED | Fate.STOPPED,
+        ("p2-0", "p1-0"): Fate.STOPPED,
+        ("node1", "p2-0"): Fate.BROKEN,
+    }
+    found.verdicts = [judged]
+    lines = report.matrix(found)
+    assert lines[1:3] == ["1 p1-0 · o", "2 p2-0 – ·"]
+    assert lines[-1] == "o policies let some pass, and stop the others   – policies stop all of them   · not tried here"
+    assert "(4 of 4: 1 pass, 3 are stopped)" in report.as_text(found, colour=False)
+    assert json.loads(report.as_json(found))["promises"][0]["stopped"] == 3
+    judged.pairs["p2-0", "p1-0"] = Fate.STOPPED | Fate.BROKEN
+    assert report.matrix(found)[2] == "2 p2-0 ✗ ·"
 
 
 def test_many_pods_are_shown_as_nodes_in_natural_order() -> None:

@@ -92,3 +92,26 @@ def test_the_resolv_conf_is_the_container_s_own(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr("builtins.open", missing)
     assert resolv_conf() == ""
+
+
+def test_the_server_answers_datagrams_of_probes_and_no_others() -> None:
+    """Two that answered anything could answer each other for ever."""
+    prober = Prober(-1, -1)
+    said = prober._serve({"name": "one", "anywhere": True})
+    assert said["datagrams"]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        assert not prober._serve_datagrams(taken.getsockname()[1]), "somebody else has that port"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.connect(("127.0.0.1", said["port"]))
+        client.settimeout(1)
+        for data in (b"anything", probe.DATAGRAM):
+            client.send(data)
+            prober._turn(1)
+        assert client.recv(100) == b'{"name": "one", "source": "127.0.0.1"}\n'
+        client.settimeout(0.05)
+        with pytest.raises(TimeoutError):
+            client.recv(100)
+    assert (
+        prober._probe_all([{"protocol": "udp", "ip": "127.0.0.1", "port": said["port"]}])["answers"][0]["seen"]["name"] == "one"
+    )

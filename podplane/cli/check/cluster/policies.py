@@ -16,6 +16,7 @@ from podplane.cli.check import policies
 from podplane.cli.check.cluster.place import POLICIES, Place
 from podplane.cli.check.cluster.pods import PARTY, PORT_NAME
 from podplane.cli.check.patience import patient
+from podplane.cli.check.policed import Around, Way, every_way
 from podplane.cli.check.policies import Judged
 from podplane.cli.check.promises import Party, Probe, Verdict, family
 from podplane.cli.check.questions import DENIED_SECONDS, PROBE_SECONDS, Answers, Ask
@@ -97,16 +98,19 @@ def prove(
     if len(some) < 2:
         return verdict
     paths = {pod.name: f"{place.namespace}/{pod.name}" for pod in some}
+    around = Around(some, nodes, (), paths)
     reached, passed = _reached(some, nodes, ask), list[bool]()
     for wanted in rounds(some, _labels(place), place.namespace, deep=deep):
         for one in wanted:
             place.create(POLICIES, one)
-        judged = certain(policies.plan(some, nodes, paths, view(place, node_objects), True), some)
-        judged = {probe: said for probe, said in judged.items() if (probe.source, probe.ip) in reached}
+        now = view(place, node_objects)
+        judged = certain(policies.plan(ways(around, now), paths, now, ping=False), some)
+        judged = {probe: said for probe, said in judged.items() if (probe.source, probe.ip, probe.protocol) in reached}
         answers = _in_force(judged, ask)
         place.remove(POLICIES)
         found = policies.verdict(judged, answers)
         verdict.proved += found.proved
+        verdict.stopped += found.stopped
         verdict.failures += found.failures
         passed += [bool(answers.get(probe, {}).get("ok")) for probe, said in judged.items() if not said.allowed]
     if passed and all(passed):
@@ -114,11 +118,20 @@ def prove(
     return verdict
 
 
-def _reached(pods: Sequence[Party], nodes: Sequence[Party], ask: Ask) -> set[tuple[str, str]]:
-    """Who reaches which address of these pods without policies of the check: of others nothing can be said."""
-    ways = [(one, pod, ip) for pod in pods for one in (*pods, *nodes) if one is not pod for ip in pod.ips]
-    probes = [Probe(policies.POLICIES, one.name, pod.name, policies.OPEN, ip, pod.port) for one, pod, ip in ways]
-    return {(probe.source, probe.ip) for probe, answer in ask(probes, PROBE_SECONDS).items() if answer.get("ok")}
+def ways(around: Around, now: Cluster) -> Iterator[Way]:
+    """Between all pods, and from the own node of each: what reaches nodes, and from other nodes, networks see with other addresses."""
+    nodes = {node.name: node.node for node in around.nodes}
+    for way in every_way(around, now):
+        if way.target.kind == "pod" and nodes.get(way.source.name, way.target.node) == way.target.node:
+            yield way
+
+
+def _reached(pods: Sequence[Party], nodes: Sequence[Party], ask: Ask) -> set[tuple[str, str, str]]:
+    """Who reaches which address of these pods by which protocol without policies of the check: of others nothing can be said."""
+    by = (policies.OPEN, policies.UDP)
+    found = [(one, pod, ip, how) for pod in pods for one in (*pods, *nodes) if one is not pod for ip in pod.ips for how in by]
+    probes = [Probe(policies.POLICIES, one.name, pod.name, how, ip, pod.port) for one, pod, ip, how in found]
+    return {(one.source, one.ip, one.protocol) for one, answer in ask(probes, PROBE_SECONDS).items() if answer.get("ok")}
 
 
 def _labels(place: Place) -> dict[str, str]:
