@@ -51,7 +51,7 @@ def prepare(
             with _inside(place):
                 stand_ins.write(f"{place}/{STAND_INS}", subordinate)
                 _mount_all(names, whole, fd, unseen)
-                for path in own:
+                for path in sorted(own):  # one within another comes after it: its folder would hide that one
                     with contextlib.suppress(OSError):
                         _mount_moved(path, OWN + path, fd)
                 for number, path in enumerate(host):
@@ -91,7 +91,7 @@ def _name(path: str) -> str:
 
 
 def _mount_moved(source: str, target: str, user_namespace: int, *, read_only: bool = True) -> None:
-    os.makedirs(target)
+    os.makedirs(target, exist_ok=True)
     try:
         syscalls.bind_with_ids(source, target, user_namespace, MOUNT_ATTR_NODEV | (MOUNT_ATTR_RDONLY if read_only else 0))
     except OSError:
