@@ -123,6 +123,12 @@ def why_runs() -> str:
     return ""
 
 
+def had(words: str) -> bool:
+    """Is this, an object in the words of `machine.snapshot`, what a kube-proxy has while it runs or leaves behind?"""
+    is_table = words in {f"nf_tables table {family} {name}" for family, name in TABLES}
+    return is_table or (words.startswith("socket tcp ") and words.endswith(f" port {STATUS_PORT}"))
+
+
 def _processes() -> Iterator[int]:
     """Processes of its name in the network namespace of this one, as far as they are seen from here."""
     own = os.stat("/proc/self/ns/net").st_ino

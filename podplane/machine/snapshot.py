@@ -27,6 +27,10 @@ FILE = "before.json"
 OWN = "node"
 MOST = 10_000
 """So many objects of a kind are kept in words; of more, how many there are."""
+OF_PODS = "mount"
+"""A kind of which only what came is told: pods of before end, and podplane unmounts nothing."""
+WENT = "- "
+"""Before what went."""
 PLACES = ("file", "mount", "socket", "zone")
 """Kinds that a snapshot of an earlier version does not have: nothing is known of them then."""
 LEAVES = {
@@ -64,7 +68,8 @@ class Snapshot(msgspec.Struct, frozen=True):
         """What is otherwise later: a line each, with `+` what came and with `-` what went."""
         for kind in sorted({*self.objects, *later.objects} - {one for one in PLACES if one not in self.objects}):
             before, after = set(self.objects.get(kind, ())), set(later.objects.get(kind, ()))
-            yield from (f"- {one}" for one in sorted(before - after))
+            if kind != OF_PODS:
+                yield from (f"{WENT}{one}" for one in sorted(before - after))
             yield from (f"+ {one}" for one in sorted(after - before))
         for name in sorted(self.sysctls.keys() & later.sysctls.keys()):
             if self.sysctls[name] != later.sysctls[name]:

@@ -22,11 +22,11 @@ from podplane.kernel.door import Kernel
 from podplane.kernel.namespace import CurrentNamespace
 from podplane.kernel.opener import KernelOpener
 from podplane.kernel.sysctl import read_here, set_here
-from podplane.machine import snapshot
+from podplane.machine import kube_proxy, snapshot
 from podplane.machine.configuration import PLUGIN_PATH
 from podplane.machine.errors import MachineError
 from podplane.machine.journal import Journal
-from podplane.machine.snapshot import Snapshot
+from podplane.machine.snapshot import WENT, Snapshot
 from podplane.model.config import NetworkConfig
 from podplane.model.words import counted
 from podplane.pods.plan import VETH_PREFIX
@@ -207,8 +207,12 @@ def _compared(before: Snapshot | None, folders: Sequence[str]) -> Iterator[str]:
         return
     after = snapshot.take(CurrentNamespace(), folders)
     differences = list(before.differences(after))
-    if not differences:
-        yield f"{SAME} ({after.counted()})"
+    gone = [line for line in differences if line.startswith(WENT) and kube_proxy.had(line.removeprefix(WENT))]
+    if differences == gone:
+        but = (
+            f", but for kube-proxy, which has gone since: {', '.join(line.removeprefix(WENT) for line in gone)}" if gone else ""
+        )
+        yield f"{SAME}{but} ({after.counted()})"
         return
     yield OTHERWISE
     yield from (f"{INDENT}{line}" for line in differences)

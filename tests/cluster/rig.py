@@ -134,6 +134,10 @@ class Rig:
         """An object, or a list of them."""
         return json.loads(self.kubectl("get", *words, "--output=json"))
 
+    def helm(self, *words: str) -> str:
+        """What helm prints, as the cluster's administrator."""
+        return self._control(_path("helm"), f"--kubeconfig={self._admin}", "--namespace=kube-system", *words)
+
     def user(self, name: str) -> str:
         """The kubeconfig of a user with this name, who has no right of its own."""
         return str(self._authority.kubeconfig(name, name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,11 +13,15 @@ from podplane.machine import uninstall
 from podplane.machine.program import JOURNAL, LOCK, SOCKET
 from podplane.machine.removal import ANNOTATIONS
 from podplane.model.config import NOT_READY
-from tests.cluster.podplane import PORT, Installed
+from tests.cluster import former
+from tests.cluster.podplane import AGENTS, PORT, Installed
+from tests.cluster.rig import CONTROL
 from tests.cluster.state import state_of
 from tests.engines.machine import Machine
+from tools import manifests
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("cluster")]
+KINDS = "daemonsets,deployments,configmaps,serviceaccounts,roles,rolebindings,clusterroles,clusterrolebindings,leases,secrets"
 OTHERS = "/etc/cni/net.d/05-others.conflist"
 
 
@@ -42,9 +47,35 @@ def test_nodes_are_afterwards_as_they_were_before(cluster: Installed) -> None:
     assert said.count(uninstall.SAME) == len(machines) and f"{len(machines)} of {len(machines)} nodes as before" in said
     for node in cluster.rig.get("nodes")["items"]:
         assert not set(ANNOTATIONS) & node["metadata"]["annotations"].keys()
-    kinds = "daemonsets,deployments,configmaps,serviceaccounts,roles,rolebindings,clusterroles,clusterrolebindings,leases"
-    assert "podplane" not in cluster.kubectl("get", kinds, "--all-namespaces", "--output=name")
+    assert "podplane" not in cluster.kubectl("get", KINDS, "--all-namespaces", "--output=name")
     assert "nothing, there was nothing" in cluster.rig.podplane("cluster", "uninstall"), "twice is fine"
+
+
+@pytest.mark.skipif(bool(former.missing()), reason=f"not there: {', '.join(former.missing())}")
+def test_another_network_works_where_podplane_was(cluster: Installed) -> None:
+    """Nothing of podplane's is there (the test before this one)."""
+    other = former.Flannel(cluster.rig)
+    cluster.rig.until(lambda: all(map(cluster.rig.is_ready, cluster.rig.nodes)))
+    cluster.run("server", "w1", "serve", str(PORT))
+    cluster.run("client", "w1", "pause")
+    cluster.ready("server", "client")
+    assert cluster.ask("client", cluster.ip("server")) == cluster.ip("client")
+    cluster.kubectl("delete", "pods", "--all", "--wait")
+    other.remove()
+
+
+@pytest.mark.skipif(shutil.which("helm") is None, reason="not on the PATH: helm")
+def test_a_release_of_helm_goes_whoever_applied_its_agents_last(cluster: Installed) -> None:
+    for is_applied in (False, True):
+        cluster.rig.helm("install", "net", str(manifests.CHART), f"--set=api.host={CONTROL}", "--set=controllers.replicas=1")
+        cluster.rolled_out()
+        if is_applied:  # without helm's annotations
+            cluster.kubectl("--namespace=kube-system", "delete", AGENTS, "--wait", "--cascade=foreground")
+            cluster.install()
+        said = cluster.rig.podplane("cluster", "uninstall", "--prove")
+        assert "release net of helm" in said and "stays in the API: the custom resource loadbalancerpools.podplane.dev" in said
+        assert cluster.rig.helm("list", "--all", "--short") == ""
+        assert "podplane" not in cluster.kubectl("get", KINDS, "--all-namespaces", "--output=name")
 
 
 def test_machines_that_are_not_fit_stay_as_they_are_and_say_why_until_they_are(cluster: Installed) -> None:

@@ -22,11 +22,13 @@ from podplane.kernel.door import Kernel
 from podplane.kernel.namespace import CurrentNamespace, NetworkNamespace, Workers
 from podplane.kernel.opener import KernelOpener
 from podplane.machine import snapshot
+from podplane.machine import uninstall as module
 from podplane.machine.errors import MachineError
 from podplane.machine.host import MachineHost
 from podplane.machine.journal import Journal
 from podplane.machine.program import JOURNAL
 from podplane.machine.uninstall import uninstall
+from podplane.model.config import STATUS_PORT
 from podplane.pods.plan import veth_name
 from podplane.state.network import Link, Peer
 from podplane.state.operations import Operation
@@ -278,6 +280,26 @@ def test_without_an_api_it_waits_and_says_so_and_nothing_is_changed(tmp_path: Pa
         assert manager.recv(1000) == b"STOPPING=1"
     assert "waiting for the API" in said and "Traceback" not in said
     assert (shown_all(), sysctls()) == before
+
+
+def test_pods_of_before_that_ended_are_no_difference_and_a_mount_that_came_is() -> None:
+    before, after = (snapshot.Snapshot({"mount": [f"mount /run/netns/{one} (nsfs)"]}, {}) for one in ("a", "b"))
+    assert list(before.differences(after)) == ["+ mount /run/netns/b (nsfs)"]
+
+
+def test_a_kube_proxy_that_was_there_before_and_has_gone_is_no_difference(tmp_path: Path) -> None:
+    run(MACHINE)
+    with socket.create_server(("127.0.0.1", STATUS_PORT)):
+        run("nft add table ip kube-proxy; nft add table ip6 kube-proxy; nft add table ip others")
+        snapshot.save(tmp_path, snapshot.take(CurrentNamespace()))
+    (socket_line,) = snapshot.load(tmp_path).objects["socket"]  # type: ignore[union-attr]  # it was written
+    run("nft delete table ip kube-proxy; nft delete table ip6 kube-proxy")
+    (line,) = module._compared(snapshot.load(tmp_path), ())
+    gone = f"{socket_line}, nf_tables table ip kube-proxy, nf_tables table ip6 kube-proxy"
+    assert line.startswith(f"{module.SAME}, but for kube-proxy, which has gone since: {gone} (")
+    run("nft delete table ip others")
+    first, *lines = module._compared(snapshot.load(tmp_path), ())
+    assert first == module.OTHERWISE and "  - nf_tables table ip others" in lines and len(lines) == 4, "all is told then"
 
 
 ZONE = """

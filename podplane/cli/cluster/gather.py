@@ -21,7 +21,7 @@ from podplane.lab.errors import LabError
 from podplane.model.answers import NodeStatus
 from podplane.model.config import AGENT_PORT
 
-API_SECONDS, AGENT_SECONDS = 10.0, 3.0
+API_SECONDS, AGENT_SECONDS = 10.0, 2.0
 """The API has so long to be read, and one agent to answer; all of those that are asked have as long, 1 s more for each LEAST_A_SECOND of
 them, and what the list of Nodes took: who is slow with that is slow with questions, too."""
 LEAST_A_SECOND = 100

@@ -19,7 +19,8 @@ from podplane.machine import removal
 from podplane.machine.removal import NAMESPACE
 
 CHART = "podplane"
-SELECTED = "owner=helm,name="
+OWNED = "owner=helm"
+SELECTED = f"{OWNED},name="
 """Labels of the Secrets in which helm keeps what it knows of a release."""
 LARGEST = 32 << 20
 """Bytes of JSON: a Secret has at most 1 MiB, and gzip makes 1,000 times as much of it if somebody wants that."""
@@ -54,6 +55,16 @@ def release(made: Mapping[str, Any] | None) -> Release | None:
     return Release(name, str(said.get(removal.RELEASED_IN) or NAMESPACE)) if name else None
 
 
+def of_podplane(client: Any) -> list[Release]:
+    """Those whose chart is podplane alone, which an object of podplane's need not name: `kubectl replace` takes its annotations away.
+    They are in this namespace, as the chart refuses others. Raises ApiError."""
+    charts: dict[str, set[str]] = {}
+    for one in client.objects("secrets", NAMESPACE, labelSelector=OWNED):
+        name = (one["metadata"].get("labels") or {}).get("name", "")
+        charts.setdefault(name, set()).add(chart(one))
+    return [Release(name, NAMESPACE) for name, found in charts.items() if name and found == {CHART}]
+
+
 def chart(secret: Mapping[str, Any]) -> str:
     """The name of the chart of a version of a release; "" when that is not known."""
     try:
@@ -66,10 +77,8 @@ def chart(secret: Mapping[str, Any]) -> str:
         return ""
 
 
-def remove(client: Any, found: Release | None, warn: Callable[[str], None]) -> Iterator[str]:
+def remove(client: Any, found: Release, warn: Callable[[str], None]) -> Iterator[str]:
     """Delete the Service of names that helm made, and what it knows of the release; what goes, in words. `warn` of what stays."""
-    if found is None:
-        return
     command = f"helm uninstall {found.name} --namespace {found.namespace}"
     try:
         versions = client.objects("secrets", found.namespace, labelSelector=f"{SELECTED}{found.name}")

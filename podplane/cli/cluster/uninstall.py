@@ -13,9 +13,10 @@ from podplane.cli.cluster import helm
 from podplane.cli.cluster.cleaning import Cleaning, Node
 from podplane.cli.cluster.many import each
 from podplane.cli.cluster.reads import paged
+from podplane.cli.cluster.stays import stays
 from podplane.cli.options import connect_only, kubeconfig
 from podplane.cli.where import OfKubeconfig
-from podplane.kubeapi.errors import NotFound
+from podplane.kubeapi.errors import ApiError, NotFound
 from podplane.kubeapi.messages import JSON_PATCH, STRATEGIC_PATCH
 from podplane.lab.errors import LabError
 from podplane.machine import removal
@@ -59,6 +60,8 @@ def uninstall(where: OfKubeconfig, prove: bool, detach: bool, seconds: float) ->
         sys.exit(NOT_DONE)
     gone = list(_clean_api(client, release))
     click.echo(f"removed from the API: {', '.join(gone) or 'nothing, there was nothing'}")
+    if left_there := list(stays(client)):
+        click.echo(f"stays in the API: {'; '.join(left_there)}")
     if nodes:
         same = sum(one.is_same for one in nodes)
         click.echo(f"{same} of {counted(len(nodes), 'node')} as before the first start of an agent.")
@@ -110,6 +113,16 @@ def _delete(client: Any, resource: str, namespace: str, name: str) -> bool:
     return True
 
 
+def _releases(client: Any, named: helm.Release | None) -> Iterator[helm.Release]:
+    """That which the agents name, and those that only helm knows of."""
+    found = [] if named is None else [named]
+    try:
+        found += helm.of_podplane(client)
+    except ApiError as error:
+        click.echo(f"whether helm has a release of podplane is not known: {error}", err=True)
+    yield from dict.fromkeys(found)
+
+
 def _clean_api(client: Any, release: helm.Release | None) -> Iterator[str]:
     """What goes, in words."""
     yield from _clean_nodes(client)
@@ -118,7 +131,8 @@ def _clean_api(client: Any, release: helm.Release | None) -> Iterator[str]:
     for resource, namespace, name in (*removal.CONTROLLERS, *removal.objects()):
         if _delete(client, resource, namespace, name):
             yield f"{resource.partition('.')[0]} {name}"
-    yield from helm.remove(client, release, lambda line: click.echo(line, err=True))
+    for one in _releases(client, release):
+        yield from helm.remove(client, one, lambda line: click.echo(line, err=True))
 
 
 def _clean_nodes(client: Any) -> Iterator[str]:

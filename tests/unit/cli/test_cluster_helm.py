@@ -34,7 +34,7 @@ class Api:
         self.deleted: list[tuple[str, str, str]] = []
 
     def objects(self, resource: str, namespace: str, labelSelector: str) -> list[dict[str, Any]]:
-        assert (resource, labelSelector) == ("secrets", "owner=helm,name=net")
+        assert (resource, labelSelector) in {("secrets", "owner=helm,name=net"), ("secrets", "owner=helm")}
         return list(self.secrets) if namespace == self.namespace else []
 
     def get(self, resource: str, namespace: str, name: str) -> dict[str, Any]:
@@ -49,6 +49,7 @@ class Api:
 def removed(api: Api) -> tuple[list[str], list[str]]:
     warned: list[str] = []
     found = helm.release({"metadata": {"annotations": OF}})
+    assert found is not None
     return list(helm.remove(api, found, warned.append)), warned
 
 
@@ -85,6 +86,16 @@ def test_what_may_not_be_read_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "objects", refuse)
     gone, (line,) = removed(api)
     assert not gone and not api.deleted and "helm uninstall net --namespace networks" in line
+
+
+def test_a_release_that_no_object_names_is_found_by_its_chart() -> None:
+    def of(release: str, name: str, chart: str) -> dict[str, Any]:
+        found = secret(name, chart)
+        return {**found, "metadata": {"name": name, "labels": {"owner": "helm", "name": release}}}
+
+    versions = of("net", "a1", "podplane"), of("net", "a2", "podplane"), of("b", "b1", "podplane"), of("b", "b2", "platform")
+    assert helm.of_podplane(Api("kube-system", *versions, of("c", "c1", "cilium"))) == [("net", "kube-system")]
+    assert helm.of_podplane(Api("kube-system", secret("v1", "podplane"))) == [], "helm's own have a label with the name"
 
 
 @pytest.mark.parametrize(

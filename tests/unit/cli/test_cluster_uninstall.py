@@ -20,6 +20,7 @@ from podplane.lab.errors import LabError
 from podplane.machine import removal
 from podplane.machine import uninstall as on_node
 from podplane.model.config import MACHINE
+from tests.unit.cli.test_cluster_helm import secret
 from tests.unit.machine.test_removal import AGENTS, pod
 
 SAME = f"{on_node.SAME} (3 x link)"
@@ -55,6 +56,8 @@ class FakeApi:
                 self.there[resource, namespace, name] = {"metadata": {"name": name, "namespace": namespace}}
         self.specs = dict[str, dict[str, Any]]()
         """Of pods that clean, as the DaemonSet had it when they were made."""
+        self.secrets = list[dict[str, Any]]()
+        """Of helm."""
         self.deleted: list[str] = []
         self.asked = Counter[str]()
         self.patched: list[Any] = []
@@ -95,6 +98,8 @@ class FakeApi:
     def objects(self, resource: str, namespace: str = "", labelSelector: str = "") -> list[dict[str, Any]]:
         if resource == "nodes":
             return self.nodes
+        if resource == "secrets":
+            return self.secrets
         if resource != "pods":
             return []
         if not labelSelector:
@@ -153,6 +158,30 @@ def test_what_cleans_some_nodes_gives_way_to_what_cleans_all(monkeypatch: pytest
     done = run(api, monkeypatch)
     assert done.exit_code == 0 and "2 of 2 nodes" in done.output and not api.there
     assert api.deleted.count(removal.UNINSTALL) == 2
+
+
+def test_what_stays_in_the_api_is_named_with_how_it_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    api = FakeApi([node("w1")], {"w1": SAME})
+    stays = {
+        ("customresourcedefinitions.apiextensions.k8s.io", "", "loadbalancerpools.podplane.dev"): {},
+        ("services", "kube-system", "kube-dns"): {"spec": {"clusterIP": "10.96.0.10"}},
+    }
+    api.there |= stays
+    done = run(api, monkeypatch, "--prove")
+    assert done.exit_code == 0 and api.there == stays
+    (line,) = [one for one in done.output.splitlines() if one.startswith("stays in the API: ")]
+    assert "0 pools (kubectl delete customresourcedefinition loadbalancerpools.podplane.dev)" in line
+    assert line.endswith("(kubectl -n kube-system delete service kube-dns)")
+    api.there = {("services", "kube-system", "kube-dns"): {"spec": {"selector": {"k8s-app": "kube-dns"}}}}
+    assert "stays" not in run(api, monkeypatch).output, "a CoreDNS is somebody else's"
+
+
+def test_a_release_that_the_agents_do_not_name_goes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    api = FakeApi([node("w1")], {"w1": SAME})
+    api.secrets = [{**secret("v1", "podplane"), "metadata": {"name": "v1", "labels": {"owner": "helm", "name": "net"}}}]
+    api.there["secrets", "kube-system", "v1"] = api.secrets[0]
+    done = run(api, monkeypatch)
+    assert done.exit_code == 0 and not api.there and "release net of helm" in done.output
 
 
 def test_twice_is_fine(monkeypatch: pytest.MonkeyPatch) -> None:
