@@ -53,6 +53,8 @@ echo booted
 exec {init} init
 """
 """Images are on a tmpfs: an overlay can't lie upon another one. Mounts are shared, as systemd has them."""
+JOIN = 'for one in "$@"; do shift; [ "$one" != -- ] || break; echo $$ > "$one"; done; exec "$@"'
+"""A program joins control groups, whose files come before its words."""
 
 
 def why_not() -> str:
@@ -83,6 +85,11 @@ def hierarchies() -> list[Path]:
     return [
         one for one in sorted(GROUPS.iterdir()) if one.is_dir() and not one.is_symlink() and (one / "cgroup.procs").exists()
     ]
+
+
+def _is_of_processors(hierarchy: Path) -> bool:
+    """Is that where control groups share processors?"""
+    return hierarchy == GROUPS or (hierarchy / "cpu.shares").exists()
 
 
 class Program:
@@ -148,7 +155,7 @@ class Machine:
         """`more` are further commands of a shell at its boot; without a `disk`, what is written there goes when its power is off."""
         self.name, self.logs = name, logs
         self.group = f"/podplane-test-{os.getpid()}-{name}"
-        """The control group of all containers."""
+        """The control group of all that runs there: of containers, and, as systemd has it, of the machine's own programs beside them."""
         words = ["unshare", "--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--mount-proc", "--kill-child"]
         mounted = f"mount --bind {MOUNTED} /run/disk" if disk is not None else ""
         script = BOOT.format(name=name, own=" ".join(OWN), init=init, more=more, disk=mounted)
@@ -160,6 +167,13 @@ class Machine:
         self._pid = child_of(self._process)
         for hierarchy in hierarchies():
             (hierarchy / self.group[1:]).mkdir(exist_ok=True)
+        self._joined = [self._system(one) for one in hierarchies() if _is_of_processors(one)]
+
+    def _system(self, hierarchy: Path) -> str:
+        """The file by which programs of the machine share its processors as `system.slice` does, and not as those who run the tests."""
+        group = hierarchy / self.group[1:] / "system"
+        group.mkdir(exist_ok=True)
+        return str(group / "cgroup.procs")
 
     @property
     def pid(self) -> int:
@@ -182,8 +196,9 @@ class Machine:
 
     def start(self, *words: str) -> Program:
         """A program that goes on; what it says is in a log with its name."""
+        joined = ["sh", "-euc", JOIN, "sh", *self._joined, "--", *self._entered(words)]
         with (self.logs / f"{Path(words[0]).name}.log").open("ab") as log:
-            return Program(subprocess.Popen(self._entered(words), stdin=subprocess.DEVNULL, stdout=log, stderr=log))
+            return Program(subprocess.Popen(joined, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
 
     def piped(self, *words: str) -> subprocess.Popen[str]:
         """A program that goes on until its input is closed; its output comes as text."""
