@@ -40,11 +40,14 @@ lint: $(ready)
 	$(bin)/mypy
 	$(bin)/lint-imports
 
-# The tests are compiled once while the linters run: each worker would do it for itself. Modules are begun in their order, so that those
-# with labs, which take long, are not the last ones. They wait a lot: there are more workers than two cores.
+# The tests are compiled once, or each worker would do it for itself. The linters run beside them, and say at the end what they found.
+# Modules are begun in their order, so that those with labs, which take long, are not the last ones. They wait a lot: there are more workers
+# than two cores.
 test: $(ready) tools
-	@$(bin)/python -m pytest --collect-only -q >/dev/null 2>&1 & $(MAKE) --no-print-directory lint; found=$$?; wait; exit $$found
-	$(bin)/python -m pytest -n 4 --dist loadgroup --no-loadscope-reorder
+	@$(MAKE) --no-print-directory lint >$(VENV)/lint.txt 2>&1 & linters=$$!; \
+	$(bin)/python -m pytest --collect-only -q >/dev/null 2>&1; \
+	$(bin)/python -m pytest -n 4 --dist loadgroup --no-loadscope-reorder; failed=$$?; \
+	wait $$linters || failed=1; cat $(VENV)/lint.txt; exit $$failed
 
 # What the kernel of this machine may lack is tried on that of Debian's cloud images; its processor is emulated: minutes.
 test-vm: $(ready) tools
