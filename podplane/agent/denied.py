@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from podplane.agent.kernel import Kernel, PacketLog
 from podplane.agent.parties import Parties
+from podplane.agent.seen import is_of_check
 from podplane.kernel.errors import KernelError
 from podplane.model.answers import DeniedFlow, DeniedFlows, Party, SeenFlow
 from podplane.model.config import CHECK_NAMESPACE
@@ -79,7 +80,7 @@ class DeniedLog:
         self._services = services
         self._clock = clock
         self._is_wanted = is_wanted
-        self._denials = Denials[Denied]()
+        self._denials = Denials[Denied](lambda one: one.in_check)
         self._log: PacketLog | None = None
         self._fd = -1
         self._since = 0.0
@@ -188,7 +189,8 @@ class DeniedLog:
             destination = self._service(packet) or destination
         policies = self._policies(packet, IN) or self._policies(packet, OUT)
         source = self._parties.at(packet.source)
-        in_check = CHECK_NAMESPACE in self._parties.caches.namespaces.objects and bool(source.kind and destination.kind)
+        is_tried = bool(source.kind and destination.kind) or is_of_check(packet.protocol.upper(), packet.port)
+        in_check = is_tried and CHECK_NAMESPACE in self._parties.caches.namespaces.objects
         return Denied(packet.prefix, source, destination, packet.protocol, packet.port, policies, in_check)
 
     def _policies(self, packet: LoggedPacket, direction: str) -> tuple[str, ...]:

@@ -35,6 +35,11 @@ CHECK_PORT, CHECK_SECONDS = 8079, 130.0
 PROTOCOLS = {1: "ICMP", 6: "TCP", 17: "UDP", 58: "ICMP", 132: "SCTP"}
 
 
+def is_of_check(protocol: str, port: int) -> bool:
+    """Is it what a check sends, while one runs?"""
+    return port == CHECK_PORT or protocol in ("ICMP", "ICMPV6")
+
+
 class Tracking(Protocol):
     """The part of the kernel door that this needs."""
 
@@ -126,4 +131,4 @@ class Flows:
 
     def _is_of_check(self, flow: FlowKey, now: float) -> bool:
         """Is it what `podplane check` tries, or was it a moment ago?"""
-        return now - self._checked_at < CHECK_SECONDS and (flow.port == CHECK_PORT or flow.protocol == "ICMP")
+        return now - self._checked_at < CHECK_SECONDS and is_of_check(flow.protocol, flow.port)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, NamedTuple, TypeVar
 
 T = TypeVar("T", bound=Hashable)
@@ -26,9 +26,13 @@ class Entry(NamedTuple, Generic[T]):
 
 
 class Denials(Generic[T]):
-    """The entries, the one with the newest packet last. Times are seconds of the caller's clock, which does not go back."""
+    """The entries, the one with the newest packet last. Times are seconds of the caller's clock, which does not go back.
 
-    def __init__(self) -> None:
+    Those that `is_less` make room first, and only for each other: a flood of them hides none that matters more.
+    """
+
+    def __init__(self, is_less: Callable[[T], bool] = lambda _: False) -> None:
+        self._is_less = is_less
         self._entries: OrderedDict[T, Entry[T]] = OrderedDict()
         self._numbers = 0
         self.change = 0
@@ -47,7 +51,7 @@ class Denials(Generic[T]):
         else:
             self._entries[what] = old._replace(packets=old.packets + 1, last=now, change=self.change)
         if len(self._entries) > KEPT:
-            self._entries.popitem(last=False)
+            del self._entries[next(filter(self._is_less, self._entries), next(iter(self._entries)))]
 
     def after(self, change: int, now: float) -> Iterator[Entry[T]]:
         """The entries that packets came to after this change, the newest first; 0: all. Old ones are forgotten."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from podplane.cli.check import lookups, policies, served, tunnels, users
@@ -16,6 +17,7 @@ from podplane.cli.policy.cluster import cluster
 from podplane.dns.resolv_conf import ResolvConf
 from podplane.lab import underlay
 from podplane.lab.spec import LabSpec
+from podplane.runtime.probe import USUAL_PORT
 
 OUTSIDE_PORT = 8080
 
@@ -69,8 +71,9 @@ class InLab:
         """What is sent from and to the pods that the users' policies select; nothing while there is none."""
         pods, nodes = ([p for p in parties if p.kind == kind] for kind in ("pod", "node"))
         paths = {member.name: f"{member.namespace}/{member.pod}" for member in who.members}
-        around = Around(pods, nodes, [self.outside], paths)
-        ways = list(every_way(around, who.cluster) if everything else some_ways(around, who.cluster))
+        outside = replace(self.outside, port=USUAL_PORT)  # nobody listens there: what is refused has passed
+        around = Around(pods, nodes, [outside], paths)
+        ways = list(every_way(around, who.cluster, briefly=True) if everything else some_ways(around, who.cluster))
         judged = policies.plan(ways, paths, who.cluster)
         answers = ask([probe for probe, said in judged.items() if said.allowed], PROBE_SECONDS)
         answers |= ask([probe for probe, said in judged.items() if not said.allowed], DENIED_SECONDS)

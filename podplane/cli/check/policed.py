@@ -1,8 +1,8 @@
 """Between whom a check tries what policies let pass and what they stop. Pure.
 
-Where every pair is asked for it is every ordered one in which a policy selects a pod. Else each pod that policies select is tried with some
-others, and of pods that no policy tells apart some with some of each other sort: so there is a packet for each difference that policies
-make, whoever is beside whom, and their number goes by that of the pods and of the sorts.
+Where every pair is asked for it is every ordered one in which a policy selects a pod; else each pod that policies select is tried with some
+others. Of pods that no policy tells apart some are tried with some of each other sort by all protocols: so there is a packet for each
+difference that policies make, whoever is beside whom, and their number goes by that of the pods and of the sorts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MOST_OF_SORTS = 1000
 
 
 class Way(NamedTuple):
-    """From one party to another one: by all protocols and ports that policies tell apart, or `briefly` at one."""
+    """From one party to another one: by all protocols that policies tell apart, or `briefly` by TCP."""
 
     source: Party
     target: Party
@@ -46,14 +46,17 @@ class Around:
         return [pod for pod in self.pods if cluster.index.policies_of(self.paths[pod.name])]
 
 
-def every_way(who: Around, cluster: Cluster) -> Iterator[Way]:
-    """From and to each pod that a policy selects: all other pods and nodes, and to the world outside."""
-    for pod in who.under(cluster):
+def every_way(who: Around, cluster: Cluster, *, briefly: bool = False) -> Iterator[Way]:
+    """From and to each pod that a policy selects: all other pods and nodes, and to the world outside; briefly but for each sort."""
+    under = who.under(cluster)
+    for pod in under:
         for other in (*who.pods, *who.nodes):
             if other is not pod:
-                yield Way(pod, other)
-                yield Way(other, pod)
-        yield from (Way(pod, one) for one in who.outside)
+                yield Way(pod, other, briefly)
+                yield Way(other, pod, briefly)
+        yield from (Way(pod, one, briefly) for one in who.outside)
+    if briefly:
+        yield from _of_sorts(who, cluster, {pod.name for pod in under})
 
 
 def some_ways(who: Around, cluster: Cluster) -> Iterator[Way]:

@@ -50,13 +50,11 @@ def plan(ways: Iterable[Way], paths: Mapping[str, str], cluster: Cluster, *, pin
 
 def _tried(way: Way, source: End, target: End, cluster: Cluster) -> Iterator[tuple[str, int]]:
     """Protocols and ports; of UDP only where somebody answers, and from the address that was asked: pods have one of each family."""
-    yield OPEN, way.target.port
-    if way.briefly:
-        return
-    yield from ((OPEN, port) for port in _named_by_policies(source, target, cluster) if port != way.target.port)
-    if way.target.kind == "pod" and way.target.datagrams:
+    ports = dict.fromkeys((way.target.port, *_named_by_policies(source, target, cluster)))
+    yield from ((OPEN, port) for port in ports)
+    if not way.briefly and way.target.kind == "pod" and way.target.datagrams:
         yield UDP, way.target.port
-    if way.source.pings:
+    if not way.briefly and way.source.pings:
         yield ICMP, 0
 
 

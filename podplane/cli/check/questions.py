@@ -59,5 +59,5 @@ def _asked(
 
 
 def _question(probe: Probe) -> dict[str, Any]:
-    protocol = "http" if probe.target == underlay.OUTSIDE else probe.protocol
+    protocol = "http" if (probe.target, probe.protocol) == (underlay.OUTSIDE, "tcp") else probe.protocol
     return {"protocol": protocol, "ip": probe.ip, "port": probe.port, "size": probe.size}

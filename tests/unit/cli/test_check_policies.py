@@ -73,6 +73,19 @@ def test_other_protocols_are_tried_where_somebody_answers_and_the_source_may_sen
     assert {one.protocol for one in plan(ways, PATHS, cluster, ping=False)} == {OPEN, UDP}
 
 
+def test_where_every_pair_is_tried_briefly_each_sort_is_tried_by_all_protocols() -> None:
+    cluster = known(ALLOW_WEB)
+    judged = plan(every_way(AROUND, cluster, briefly=True), PATHS, cluster)
+    fully = judged_of(cluster)
+    assert {one for one in fully if one.protocol == OPEN} == {one for one in judged if one.protocol == OPEN}
+    for protocol in (UDP, ICMP):
+        tried = [(one, said.allowed) for one, said in judged.items() if one.protocol == protocol]
+        assert 0 < len(tried) < sum(one.protocol == protocol for one in fully) and {allowed for _, allowed in tried} == {
+            True,
+            False,
+        }
+
+
 def test_of_many_pods_some_are_tried_and_each_that_a_policy_selects() -> None:
     some, everything = (judged_of(known(ALLOW_WEB, DENY_DB), everything=wanted) for wanted in (False, True))
     assert some.items() <= everything.items() and some
@@ -95,7 +108,7 @@ def test_a_sample_has_what_policies_deny_and_what_they_allow_however_rare_that_i
     assert {said for one, said in into.items() if one.source == f"p{count - 1}" and one.port == 8080} == {True}
     assert {one.target for one, said in into.items() if not said} == webs
     assert any(not said for one, said in into.items() if labels[int(one.source[1:])] == {"app": "other"})
-    assert len(judged) <= count // 2 * (2 * OTHERS + 1) + 100
+    assert len(judged) <= count // 2 * (2 * OTHERS + 1) * 2 + 100
 
 
 def test_of_very_many_sorts_each_is_tried_with_some_others() -> None:

@@ -52,3 +52,16 @@ def test_it_is_bounded_and_the_counts_are_those_of_what_came_since(packets: list
         assert {one.what: one.packets for one in found} == Counter(packets)
     assert [one.what for one in denials.after(seen, 0)] == list(dict.fromkeys(reversed(packets[seen:])))[: len(found)]
     assert denials.change == len(packets)
+
+
+def test_what_matters_less_makes_room_first_and_hides_nothing_else() -> None:
+    denials = Denials[int](lambda one: one < 0)
+    for what in range(10):
+        denials.add(what, 1.0)
+    for what in range(2 * KEPT):
+        denials.add(-1 - what, 2.0)
+    found = [one.what for one in denials.after(0, 3.0)]
+    assert len(found) == KEPT and found[-10:] == list(reversed(range(10))) and found[0] == -2 * KEPT
+    for what in range(10, 2 * KEPT):
+        denials.add(what, 3.0)
+    assert [one.what for one in denials.after(0, 3.0)] == list(reversed(range(KEPT, 2 * KEPT)))
