@@ -4,12 +4,14 @@
     load.py ask WHAT          WHAT in JSON: the parameters of `ask` by name
 
 `ask` sends ICMP echo requests to each of `pings`, messages over one standing connection to each of `streams`, and opens connections to
-`service`, a server of `tests.engines.image`; `rates` says how many a second, of each kind. It says by an empty line that everybody has
-answered once, ends with its input, and says then, in JSON, how many there were of each kind, and what was lost or went wrong.
+`services` in turns, which are servers of `tests.engines.image`; addresses are of IPv4 or IPv6. `rates` says how many a second, of each
+kind. It says by an empty line that everybody has answered once, ends with its input, and says then, in JSON, how many there were of each
+kind, and what was lost or went wrong.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -21,14 +23,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 PATIENCE_SECONDS = 10.0
-SO_RCVBUFFORCE, SOL_RAW, ICMP_FILTER = 33, 255, 1
-"""Of socket(7) and raw(7)."""
-ALL_BUT_ECHO_REPLIES = 0xFFFFFFFE
+SO_RCVBUFFORCE, SOL_RAW, ICMP_FILTER, ICMPV6_FILTER = 33, 255, 1, 1
+"""Of socket(7), raw(7), and RFC 3542."""
+ALL_BUT_ECHO_REPLIES = struct.pack("I", 0xFFFFFFFE)
+ALL_BUT_ECHO_REPLIES6 = ((1 << 256) - 1 ^ 1 << 129).to_bytes(32, "little")
+"""Type 129; the kernel reads it as eight words in its own order of bytes, which is this one on common machines."""
 REQUEST = b"GET / HTTP/1.0\r\n\r\n"
 AT_ONCE = 4
 """Connections that are opened at one time."""
-ECHO_REQUEST = 0x0800
-"""Type 8, code 0 (RFC 792)."""
+ECHO_REQUEST, ECHO_REQUEST6 = 0x0800, 0x8000
+"""Type 8, code 0 (RFC 792); 128, 0 (RFC 4443), whose checksum the kernel writes."""
 
 
 class Worker(threading.Thread):
@@ -71,10 +75,10 @@ class Pings(Worker):
 
     def __init__(self, over: threading.Event, rate: float, targets: list[str]) -> None:
         super().__init__(over, rate)
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
-        self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 24)
-        self._socket.setsockopt(SOL_RAW, ICMP_FILTER, struct.pack("I", ALL_BUT_ECHO_REPLIES))
-        self._socket.setblocking(False)
+        self._sockets = {False: _raw(socket.AF_INET, socket.IPPROTO_ICMP), True: _raw(socket.AF_INET6, socket.IPPROTO_ICMPV6)}
+        """By whether it is that of IPv6."""
+        self._sockets[False].setsockopt(SOL_RAW, ICMP_FILTER, ALL_BUT_ECHO_REPLIES)
+        self._sockets[True].setsockopt(socket.IPPROTO_ICMPV6, ICMPV6_FILTER, ALL_BUT_ECHO_REPLIES6)
         self._id = os.getpid() & 0xFFFF
         self._targets, self._left = targets, set[tuple[str, int]]()
 
@@ -82,9 +86,10 @@ class Pings(Worker):
         """Until it is over, and the last answer had time to come."""
         for number in self.ticks():
             for target in self._targets:
+                is_6 = ":" in target
                 self._left.add((target, number & 0xFFFF))
                 try:
-                    self._socket.sendto(echo_request(self._id, number & 0xFFFF), (target, 0))
+                    self._sockets[is_6].sendto(echo_request(self._id, number & 0xFFFF, is_6=is_6), (target, 0))
                 except OSError as error:
                     self.wrong.append(f"ping {target}: {error!r}")
                 self.count += 1
@@ -96,15 +101,22 @@ class Pings(Worker):
         self.wrong += [f"no answer of {target} to {number}" for target, number in sorted(self._left)]
 
     def _receive(self) -> None:
-        while True:
-            try:
-                packet, (source, _) = self._socket.recvfrom(256)
-            except BlockingIOError:
-                return
-            id_, number = struct.unpack_from("!HH", packet, 4 * (packet[0] & 15) + 4)
-            if id_ == self._id:
-                self._left.discard((source, number))
-                self.has_begun.set()
+        for is_6, one in self._sockets.items():
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    packet, source = one.recvfrom(256)
+                    header = 0 if is_6 else 4 * (packet[0] & 15)
+                    id_, number = struct.unpack_from("!HH", packet, header + 4)
+                    if id_ == self._id:
+                        self._left.discard((source[0], number))
+                        self.has_begun.set()
+
+
+def _raw(family: socket.AddressFamily, protocol: int) -> socket.socket:
+    found = socket.socket(family, socket.SOCK_RAW, protocol)
+    found.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 24)
+    found.setblocking(False)
+    return found
 
 
 class Stream(Worker):
@@ -127,28 +139,31 @@ class Stream(Worker):
 
 
 class Requests(Worker):
-    """A new connection each."""
+    """A new connection each, to several servers in turns."""
 
     kind = "request"
 
-    def __init__(self, over: threading.Event, rate: float, target: tuple[str, int]) -> None:
+    def __init__(self, over: threading.Event, rate: float, targets: list[tuple[str, int]]) -> None:
         super().__init__(over, rate)
-        self._target = target
+        self._targets = targets
 
     def run(self) -> None:
         """Until it is over."""
-        for _ in self.ticks():
-            self.timed(self._ask)
+        for number in self.ticks():
+            target = self._targets[number % len(self._targets)]
+            self.timed(lambda target=target: self._ask(target))  # type: ignore[misc]
 
-    def _ask(self) -> None:
-        with socket.create_connection(self._target, PATIENCE_SECONDS) as one:
+    def _ask(self, target: tuple[str, int]) -> None:
+        with socket.create_connection(target, PATIENCE_SECONDS) as one:
             one.sendall(REQUEST)
             if not one.recv(4096):
                 raise EOFError("no answer")
 
 
-def echo_request(id_: int, number: int) -> bytes:
+def echo_request(id_: int, number: int, *, is_6: bool) -> bytes:
     """With the checksum of RFC 1071."""
+    if is_6:
+        return struct.pack("!HHHH", ECHO_REQUEST6, 0, id_, number)
     total = ECHO_REQUEST + id_ + number
     total = (total & 0xFFFF) + (total >> 16)
     return struct.pack("!HHHH", ECHO_REQUEST, ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF, id_, number)
@@ -176,7 +191,7 @@ def retransmitted() -> int:
 
 def serve(port: int) -> None:
     """As long as the input is open."""
-    listener = socket.create_server(("", port), backlog=64)
+    listener = socket.create_server(("", port), family=socket.AF_INET6, backlog=64, dualstack_ipv6=True)
     print(flush=True)
 
     def accept() -> None:
@@ -187,12 +202,14 @@ def serve(port: int) -> None:
     sys.stdin.read()
 
 
-def ask(pings: list[str], streams: list[tuple[str, int]], service: tuple[str, int], rates: list[float]) -> dict[str, object]:
+def ask(
+    pings: list[str], streams: list[tuple[str, int]], services: list[tuple[str, int]], rates: list[float]
+) -> dict[str, object]:
     """As long as the input is open."""
     over = threading.Event()
     workers: list[Worker] = [Pings(over, rates[0], pings)] if pings else []
     workers += [Stream(over, rates[1], (ip, port)) for ip, port in streams]
-    workers += [Requests(over, rates[2] / AT_ONCE, (service[0], service[1])) for _ in range(AT_ONCE)]
+    workers += [Requests(over, rates[2] / AT_ONCE, [(ip, port) for ip, port in services]) for _ in range(AT_ONCE)]
     for one in workers:
         one.start()
     for one in workers:

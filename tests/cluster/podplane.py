@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.cluster import rig
+import yaml
+
+from tests.cluster.families import V4
 from tests.cluster.rig import Rig
 from tests.cluster.state import state_of
 from tests.engines import image
@@ -43,16 +46,18 @@ class Installed:
         on_it = ("--all-namespaces", f"--field-selector=spec.nodeName={name}")
         self.kubectl("delete", "pods", *on_it, "--force", "--grace-period=0")
 
-    def install(self) -> None:
+    def install(self, *, with_names: bool = False) -> None:
         """Install as docs/install.md says; all nodes are ready when this returns."""
-        self.begin_install()
+        self.begin_install(with_names=with_names)
         self.rig.until(lambda: all(map(self.rig.is_ready, self.rig.nodes)))
         self.rolled_out()
 
-    def begin_install(self) -> None:
+    def begin_install(self, *, with_names: bool = False) -> None:
         """Bring agents to all nodes, and wait for nothing."""
         self.kubectl("apply", f"--filename={manifests.DEPLOY}")
-        api = (f"KUBERNETES_SERVICE_HOST={rig.CONTROL}", "KUBERNETES_SERVICE_PORT=6443")
+        if with_names:
+            self.kubectl("apply", "--filename=-", stdin="---\n".join(names_for([one.dns for one in self.rig.families])))
+        api = (f"KUBERNETES_SERVICE_HOST={self.rig.control}", "KUBERNETES_SERVICE_PORT=6443")
         self.kubectl("--namespace=kube-system", "set", "env", AGENTS, CONTROLLERS, *api)
 
     def uninstall(self) -> str:
@@ -91,6 +96,10 @@ class Installed:
         found: str = self.rig.get("pod", pod)["status"]["podIP"]
         return found
 
+    def ips(self, pod: str) -> list[str]:
+        """Its addresses, one of each IP version that the cluster has, the primary one first."""
+        return [one["ip"] for one in self.rig.get("pod", pod)["status"]["podIPs"]]
+
     def ask(self, pod: str, ip: str, port: int = PORT, seconds: int = 3) -> str:
         """What a server tells a pod: the address that it sees; "" when nothing comes for so long."""
         words = ("exec", pod, "--", f"/{image.PROGRAM}", "ask", ip, str(port), str(seconds))
@@ -109,11 +118,11 @@ class Installed:
         return next(path for path, addresses in self.namespaces(node).items() if ip in addresses)
 
     def namespaces(self, node: str) -> dict[str, list[str]]:
-        """The network namespaces of pods on a node, and the IPv4 addresses in each."""
+        """The network namespaces of pods on a node, and the addresses in each."""
         machine, found = self.rig.nodes[node], dict[str, list[str]]()
         for one in Path(machine.path("/run/netns")).iterdir():
             path = f"/run/netns/{one.name}"
-            lines = machine("nsenter", f"--net={path}", "ip", "-4", "-oneline", "address", code=None).splitlines()
+            lines = machine("nsenter", f"--net={path}", "ip", "-oneline", "address", code=None).splitlines()
             found[path] = [line.split()[3].partition("/")[0] for line in lines]
         return found
 
@@ -132,6 +141,14 @@ class Installed:
     def process_of(machine: Machine, command: bytes = b"agent") -> Path | None:
         """The agent's process on a machine, or that of another command, in that machine's /proc; None when it has none."""
         return next((Path(machine.path(f"/proc/{pid}")) for pid, words in processes(machine) if command in words), None)
+
+
+def names_for(ips: Sequence[str]) -> Iterator[str]:
+    """deploy/ with podplane's name servers, at these addresses of the cluster's DNS: one, or one of each IP version."""
+    yield re.sub(f"( *- ){V4.dns}\n", lambda found: "".join(f"{found[1]}{ip}\n" for ip in ips), manifests.NAMES.read_text())
+    service = yaml.safe_load(manifests.NAMES_SERVICE.read_text())
+    policy = {"ipFamilyPolicy": "RequireDualStack"} if len(ips) == 2 else {}
+    yield yaml.safe_dump({**service, "spec": {**service["spec"], "clusterIP": ips[0], "clusterIPs": list(ips), **policy}})
 
 
 def processes(machine: Machine) -> list[tuple[int, list[bytes]]]:

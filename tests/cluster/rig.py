@@ -5,7 +5,7 @@
                             └─ w2: …
 
 Each is a machine of namespaces (`tests.engines.machine`): nothing reaches the host's network, and all of it ends with this process. No node
-has a network for pods until somebody brings one.
+has a network for pods until somebody brings one. Addresses are these with IPv4; with IPv6, or both, those of `families`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster.authority import Authority
+from tests.cluster.families import V4, Family, url
 from tests.engines import image
 from tests.engines.machine import Disk, Machine, Program, hierarchies
 
@@ -38,14 +39,16 @@ NEEDED = {
     "kubelet": "built from Kubernetes' source, cmd/kubelet",
 }
 """Programs, and where they come from."""
-HUB, CONTROL, PREFIX = "192.168.100.1", "192.168.100.10", 24
-PODS, SERVICES = "10.244.0.0/16", "10.96.0.0/16"
-KUBERNETES, DNS = "10.96.0.1", "10.96.0.10"
+HUB, CONTROL, PODS, KUBERNETES, DNS = V4.hub, V4.control, V4.pods, V4.kubernetes, V4.dns
 ETCD = "/var/lib/etcd"
 SOCKET = "/run/containerd/containerd.sock"
 CONTAINERD_METRICS = "127.0.0.1:1338"
 READY_SECONDS = 120.0
-BRIDGE = f"ip link add br0 type bridge && ip addr add {HUB}/{PREFIX} dev br0 && ip link set br0 up && ip link set lo up"
+BRIDGE = """
+ip link set lo up
+ip link add br0 type bridge
+ip link set br0 up
+"""
 KERNEL = {
     "vm/overcommit_memory": 1,
     "kernel/panic": 10,
@@ -94,20 +97,29 @@ def missing() -> list[str]:
 class Rig:
     """The cluster; what its programs say, and its certificates, are in `folder`."""
 
-    def __init__(self, folder: Path, program: Path, archives: Sequence[Path], machines: contextlib.ExitStack) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        program: Path,
+        archives: Sequence[Path],
+        machines: contextlib.ExitStack,
+        families: Sequence[Family] = (V4,),
+    ) -> None:
         """`program` is that of `tests.engines.image`; images in `archives` are loaded on each node."""
         self.folder, self.program, self.archives, self._machines = folder, program, archives, machines
+        self.families, self.control = families, families[0].control
         self.nodes: dict[str, Machine] = {}
         self.control_plane: dict[str, Program] = {}
         """Its programs, by name."""
         self.kubelets: dict[str, Program] = {}
         self._words: dict[str, tuple[str, ...]] = {}
-        self._disks: dict[str, tuple[Disk, str]] = {}
+        self._disks: dict[str, tuple[Disk, list[str]]] = {}
         """Disks of nodes, and their addresses."""
-        self.hub = self._boot("hub", BRIDGE)
+        addresses = [f"ip addr add {one.hub}/{one.length} dev br0 {nodad(one)}\n" for one in families]
+        self.hub = self._boot("hub", BRIDGE + "".join(addresses))
         self._control = self._boot("cp", "")
-        self._cable(self._control, CONTROL)
-        self._authority = Authority(folder, f"https://{CONTROL}:6443")
+        self._cable(self._control, [one.control for one in families])
+        self._authority = Authority(folder, url(self.control, 6443))
         self._admin = self._authority.kubeconfig("admin", "admin", ["system:masters"])
         self._start_control_plane()
 
@@ -118,13 +130,16 @@ class Rig:
         self._machines.callback(machine.close)
         return machine
 
-    def _cable(self, machine: Machine, ip: str) -> None:
-        """Join the hub's bridge, as a machine with this address."""
+    def _cable(self, machine: Machine, ips: Sequence[str]) -> None:
+        """Join the hub's bridge, as a machine with these addresses, one of each family."""
         words = ("ip", "link", "add", machine.name, "type", "veth", "peer", "name", "eth0", "netns", str(machine.pid))
         _in_network(self.hub, *words)
         _in_network(self.hub, "ip", "link", "set", machine.name, "master", "br0", "up")
-        for line in ("link set lo up", f"addr add {ip}/{PREFIX} dev eth0", "link set eth0 up", f"route add default via {HUB}"):
-            machine("ip", *line.split())
+        machine("ip", "link", "set", "lo", "up")
+        machine("ip", "link", "set", "eth0", "up")
+        for ip, family in zip(ips, self.families, strict=True):
+            machine("ip", "addr", "add", f"{ip}/{family.length}", "dev", "eth0", *nodad(family).split())
+            machine("ip", "route", "add", "default", "via", family.hub)
 
     def kubectl(self, *words: str, stdin: str | None = None, code: int | None = 0) -> str:
         """What kubectl prints, as the cluster's administrator."""
@@ -156,9 +171,9 @@ class Rig:
 
     def _start_control_plane(self) -> None:
         issue = self._authority.issue
-        issue(
-            "apiserver", "kube-apiserver", ips=(CONTROL, "127.0.0.1", KUBERNETES), names=("kubernetes.default.svc", "localhost")
-        )
+        ips = [address for one in self.families for address in (one.control, one.kubernetes)]
+        issue("apiserver", "kube-apiserver", ips=(*ips, "127.0.0.1"), names=("kubernetes.default.svc", "localhost"))
+        networks = {kind: ",".join(getattr(one, kind) for one in self.families) for kind in ("pods", "services")}
         issue("kubelet-client", "kube-apiserver-kubelet-client", ["system:masters"])
         tokens, files = self._authority.key("tokens"), self.folder
         ca = self._authority.certificate
@@ -173,7 +188,8 @@ class Rig:
         self._serve(
             "kube-apiserver",
             f"--etcd-servers={etcd}",
-            f"--advertise-address={CONTROL}",
+            f"--advertise-address={self.control}",
+            f"--bind-address={self.families[0].any_address}",
             f"--tls-cert-file={files}/apiserver.crt",
             f"--tls-private-key-file={files}/apiserver.key",
             f"--client-ca-file={ca}",
@@ -186,7 +202,7 @@ class Rig:
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={tokens}",
             f"--service-account-signing-key-file={tokens}",
-            f"--service-cluster-ip-range={SERVICES}",
+            f"--service-cluster-ip-range={networks['services']}",
             "--allow-privileged=false",
         )
         for name in ("kube-controller-manager", "kube-scheduler"):
@@ -197,8 +213,8 @@ class Rig:
             "kube-controller-manager",
             f"--kubeconfig={files}/kube-controller-manager.kubeconfig",
             "--allocate-node-cidrs=true",
-            f"--cluster-cidr={PODS}",
-            f"--service-cluster-ip-range={SERVICES}",
+            f"--cluster-cidr={networks['pods']}",
+            f"--service-cluster-ip-range={networks['services']}",
             f"--root-ca-file={ca}",
             f"--service-account-private-key-file={tokens}",
             "--use-service-account-credentials=true",
@@ -251,18 +267,18 @@ class Rig:
         return self.hub(str(self.program), "ask", ip, str(port), str(seconds), code=None).strip()
 
     def add_node(self, name: str, number: int) -> None:
-        """Boot a new node: 192.168.100.1`number`. It is registered when this returns."""
+        """Boot a new node, whose addresses end with 1`number`. It is registered when this returns."""
         disk = Disk()
         self._machines.callback(disk.close)
-        self._disks[name] = disk, f"192.168.100.1{number}"
+        self._disks[name] = disk, [one.machine(10 + number) for one in self.families]
         self.boot(name, is_new=True)
         self.until(lambda: f"node/{name}" in self.kubectl("get", "nodes", "--output=name"))
 
     def boot(self, name: str, *, is_new: bool = False) -> None:
         """Switch on a node that has a disk."""
-        disk, ip = self._disks[name]
+        disk, ips = self._disks[name]
         machine = self.nodes[name] = self._boot(name, NODE, disk)
-        self._cable(machine, ip)
+        self._cable(machine, ips)
         for hierarchy in hierarchies():
             for kind in ("cpuset.cpus", "cpuset.mems"):
                 if (hierarchy / kind).exists():
@@ -292,10 +308,10 @@ class Rig:
 
     def start_kubelet(self, name: str) -> None:
         """Start the kubelet of a node."""
-        machine, (_, ip) = self.nodes[name], self._disks[name]
-        kubeconfig = self._authority.kubeconfig(name, f"system:node:{name}", ["system:nodes"], [ip])
+        machine, (_, ips) = self.nodes[name], self._disks[name]
+        kubeconfig = self._authority.kubeconfig(name, f"system:node:{name}", ["system:nodes"], ips)
         resolv_conf = machine.logs / "resolv.conf"
-        resolv_conf.write_text(f"nameserver {HUB}\n")
+        resolv_conf.write_text("".join(f"nameserver {one.hub}\n" for one in self.families))
         settings = {
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",
@@ -311,7 +327,8 @@ class Rig:
             "authorization": {"mode": "Webhook"},
             "tlsCertFile": str(self.folder / f"{name}.crt"),
             "tlsPrivateKeyFile": str(self.folder / f"{name}.key"),
-            "clusterDNS": [DNS],
+            "address": self.families[0].any_address,
+            "clusterDNS": [one.dns for one in self.families],
             "clusterDomain": "cluster.local",
             "resolvConf": str(resolv_conf),
             "failSwapOn": False,
@@ -328,7 +345,7 @@ class Rig:
             f"--config={config}",
             f"--kubeconfig={kubeconfig}",
             f"--hostname-override={name}",
-            f"--node-ip={ip}",
+            f"--node-ip={','.join(ips)}",
             "--v=2",
         )
 
@@ -341,7 +358,7 @@ class Rig:
             "mode": "nftables",
             "hostnameOverride": node,
             "clientConnection": {"kubeconfig": str(self._authority.kubeconfig(user, f"system:{user}"))},
-            "clusterCIDR": PODS,
+            "clusterCIDR": ",".join(one.pods for one in self.families),
             "oomScoreAdj": 0,
             "conntrack": {"maxPerCore": 0, "min": 0},
         }
@@ -362,6 +379,11 @@ class Rig:
         return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
 
+def nodad(family: Family) -> str:
+    """The word for ip(8) that lets an address be used at once: duplicates are looked for with IPv6 alone (RFC 4862)."""
+    return "nodad" if family.is_6 else ""
+
+
 def _in_network(machine: Machine, *words: str) -> None:
     """Run a program of the host in the network of a machine: process ids are those of the host."""
     subprocess.run(["nsenter", f"--net=/proc/{machine.pid}/ns/net", *words], check=True)
@@ -374,10 +396,10 @@ def _path(program: str) -> str:
 
 
 @contextlib.contextmanager
-def up(folder: Path, program: Path, archives: Sequence[Path], nodes: int) -> Iterator[Rig]:
+def up(folder: Path, program: Path, archives: Sequence[Path], nodes: int, families: Sequence[Family] = (V4,)) -> Iterator[Rig]:
     """A cluster of so many nodes, as long as this is entered."""
     with contextlib.ExitStack() as machines:
-        rig = Rig(folder, program, archives, machines)
+        rig = Rig(folder, program, archives, machines, families)
         for number in range(1, nodes + 1):
             rig.add_node(f"w{number}", number)
         yield rig

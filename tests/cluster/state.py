@@ -15,6 +15,7 @@ STATE = {
     "routes": ("ip", "-details", "route", "show", "table", "all"),
     "routes of IPv6": ("ip", "-6", "-details", "route", "show", "table", "all"),
     "rules": ("ip", "rule"),
+    "rules of IPv6": ("ip", "-6", "rule"),
     "permanent neighbours": ("ip", "neigh", "show", "nud", "permanent"),
     "tables": ("nft", "list", "ruleset"),
     "sockets": ("ss", "-H", "-l", "-n", "-t", "-u"),
@@ -30,3 +31,9 @@ def state_of(machine: Machine) -> Mapping[str, list[str]]:
     found = {what: sorted(OF_ITSELF.sub("", machine(*words)).splitlines()) for what, words in STATE.items()}
     folders = (machine.path(one) for one in (BIN_DIR, CONF_DIR, "/run/podplane"))
     return found | {"files": sorted(str(file) for one in folders for file in Path(one).rglob("*"))}
+
+
+def differences(before: Mapping[str, list[str]], machine: Machine) -> dict[str, set[str]]:
+    """What is otherwise on a machine."""
+    after = state_of(machine)
+    return {what: set(before[what]) ^ set(after[what]) for what in after if before[what] != after[what]}

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import podplane
-from tests.cluster import load, versions
+from tests.cluster import versions
 from tests.cluster.podplane import AGENTS, PORT, Installed
+from tests.cluster.under_load import begin, check_load, service, under_load
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("cluster")]
 NEXT = "localhost/podplane:next"
-ECHO = 9000
-RATES = (111.0, 100.0, 333.0)
-"""A second: pings to each of three pods, messages of each standing connection, requests; of each of three pods."""
 SECONDS = "--timeout=50s"
 NODES = ("w1", "w2", "w3")
-
-
-def begin(cluster: Installed, node: str) -> None:
-    """A server and a client on a node."""
-    cluster.run(f"back-{node}", node, "serve", str(PORT), labels={"role": "back"})
-    cluster.run(f"front-{node}", node, "pause")
+SERVICE = "10.96.77.77"
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +27,9 @@ def two(cluster: Installed) -> Iterator[Installed]:
     """Pods on two nodes, and a Service of the servers."""
     for node in cluster.rig.nodes:
         begin(cluster, node)
-    ports = [{"name": "http", "port": 80, "targetPort": PORT}, {"name": "echo", "port": ECHO}]
-    spec = {"selector": {"role": "back"}, "ports": ports, "clusterIP": "10.96.77.77"}
-    cluster.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "backs"}, "spec": spec})
+    cluster.apply(service(clusterIP=SERVICE))
     cluster.ready(*(f"{kind}-{node}" for kind in ("back", "front") for node in cluster.rig.nodes))
-    cluster.rig.until(lambda: all(cluster.ask(f"front-{node}", "10.96.77.77", 80) for node in cluster.rig.nodes))
+    cluster.rig.until(lambda: all(cluster.ask(f"front-{node}", SERVICE, 80) for node in cluster.rig.nodes))
     yield cluster
     cluster.kubectl("delete", "pods", "--all", "--wait", "--force")
     cluster.kubectl("delete", "service", "backs")
@@ -55,43 +44,8 @@ def three(two: Installed) -> Installed:
         two.add_node("w3", 3)
     begin(two, "w3")
     two.ready("back-w3", "front-w3")
-    two.rig.until(lambda: two.ask("front-w3", "10.96.77.77", 80))
+    two.rig.until(lambda: two.ask("front-w3", SERVICE, 80))
     return two
-
-
-@contextlib.contextmanager
-def under_load(cluster: Installed, nodes: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Load between pods of these nodes as long as this is entered; what became of it is known then, by node."""
-    script, ips = load.__file__, [cluster.ip(f"back-{node}") for node in nodes]
-    started = [cluster.in_pod(node, f"back-{node}", sys.executable, script, "serve", str(ECHO)) for node in nodes]
-    streams = [(ip, ECHO) for ip in (*ips, "10.96.77.77")]
-    what = json.dumps({"pings": ips, "streams": streams, "service": ("10.96.77.77", 80), "rates": RATES})
-    found: dict[str, Any] = {}
-    try:
-        for one in started:
-            assert one.stdout is not None and one.stdout.readline() == "\n"
-        asking = {node: cluster.in_pod(node, f"front-{node}", sys.executable, script, "ask", what) for node in nodes}
-        started += asking.values()
-        for one in asking.values():
-            assert one.stdout is not None and one.stdout.readline() == "\n"
-        yield found
-        for one in asking.values():
-            assert one.stdin is not None
-            one.stdin.close()
-            one.stdin = None
-        found |= {node: json.loads(one.communicate(timeout=50)[0]) for node, one in asking.items()}
-    finally:
-        for one in started:
-            if one.stdin is not None:
-                one.communicate(timeout=50)
-
-
-def check_load(found: dict[str, Any]) -> None:
-    """Nothing was lost, of enough to say so."""
-    print(json.dumps(found))
-    for node, one in found.items():
-        assert one["wrong"] == [], node
-        assert min(one[kind] for kind in ("ping", "stream", "request")) > 300, (node, one)
 
 
 def block(cluster: Installed, node: str) -> str:
@@ -172,7 +126,7 @@ def test_two_versions_roll_out_and_back_and_nothing_is_lost(three: Installed, tm
         three.rig.load(node, archive)
     changed = ("--namespace=kube-system", "set", "image", AGENTS, f"*={NEXT}")
     undone = ("--namespace=kube-system", "rollout", "undo", AGENTS)
-    with under_load(three, NODES) as found:
+    with under_load(three, NODES, SERVICE) as found:
         for words, version in ((changed, versions.VERSION), (undone, podplane.__version__)):
             three.kubectl(*words)
             for node in NODES:  # these wait, where there is no agent at the moment
@@ -224,7 +178,7 @@ def test_while_the_api_is_away_pods_go_on_and_come_back_and_agents_start(three: 
     asker, machine = three.ip("front-w2"), rig.nodes["w1"]
     asking = ("nsenter", f"--net={three.namespace('w2', asker)}", str(rig.program), "ask")
     spare = three.namespace("w1", three.ip("spare"))
-    with under_load(three, NODES) as found:
+    with under_load(three, NODES, SERVICE) as found:
         api.stop()
         try:
             agent = three.process("w1")

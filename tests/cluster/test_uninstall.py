@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -16,19 +15,12 @@ from podplane.model.config import NOT_READY
 from tests.cluster import former
 from tests.cluster.podplane import AGENTS, PORT, Installed
 from tests.cluster.rig import CONTROL
-from tests.cluster.state import state_of
-from tests.engines.machine import Machine
+from tests.cluster.state import differences, state_of
 from tools import manifests
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("cluster")]
 KINDS = "daemonsets,deployments,configmaps,serviceaccounts,roles,rolebindings,clusterroles,clusterrolebindings,leases,secrets"
 OTHERS = "/etc/cni/net.d/05-others.conflist"
-
-
-def differences(before: Mapping[str, list[str]], machine: Machine) -> dict[str, set[str]]:
-    """What is otherwise on a machine."""
-    after = state_of(machine)
-    return {what: set(before[what]) ^ set(after[what]) for what in after if before[what] != after[what]}
 
 
 def test_nodes_are_afterwards_as_they_were_before(cluster: Installed) -> None:

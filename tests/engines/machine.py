@@ -9,6 +9,7 @@ Its /etc, /var and /opt begin as those of the host, and what is changed there is
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -26,6 +27,8 @@ from podplane.lab.underlay import switch_name
 NUMBER = 91
 """Among the addresses of nodes: far behind those of the lab's own."""
 UPLINK = "eth0"
+NUMBERS = itertools.count()
+"""Machines of this process, in the order of their boots."""
 GROUPS = Path("/sys/fs/cgroup")
 END_SECONDS = 10.0
 WHOLE_MACHINE = ["0", "0", "4294967295"]
@@ -154,8 +157,9 @@ class Machine:
     def __init__(self, name: str, init: Path, logs: Path, more: str = "", disk: Disk | None = None) -> None:
         """`more` are further commands of a shell at its boot; without a `disk`, what is written there goes when its power is off."""
         self.name, self.logs = name, logs
-        self.group = f"/podplane-test-{os.getpid()}-{name}"
-        """The control group of all that runs there: of containers, and, as systemd has it, of the machine's own programs beside them."""
+        self.group = f"/podplane-test-{os.getpid()}-{next(NUMBERS)}-{name}"
+        """The control group of all that runs there: of containers, and, as systemd has it, of the machine's own programs beside them.
+        No other machine's: there may be several of one name."""
         words = ["unshare", "--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--mount-proc", "--kill-child"]
         mounted = f"mount --bind {MOUNTED} /run/disk" if disk is not None else ""
         script = BOOT.format(name=name, own=" ".join(OWN), init=init, more=more, disk=mounted)
