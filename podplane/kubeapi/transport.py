@@ -6,7 +6,9 @@ no limit to them; other requests share a few that are kept open. On one event lo
 
 from __future__ import annotations
 
+import email.utils
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from http import HTTPStatus
 from typing import Any
@@ -47,6 +49,17 @@ class HttpTransport:
         transport = httpx2.AsyncHTTPTransport(access.context(), trust_env=False, limits=limits, socket_options=KEEPALIVE)
         base_url = f"https://{access.address}{access.prefix}"
         self._client = httpx2.AsyncClient(base_url=base_url, transport=transport, trust_env=False)
+        self._dated = "", 0.0
+        """The API's clock as its last answer said it (RFC 9110, 6.6.1), and this machine's then, in seconds since 1970."""
+
+    @property
+    def skew(self) -> float:
+        """Seconds that this machine's clock was ahead of the API's at its last answer; 0 where it said no time."""
+        date, here = self._dated
+        try:
+            return here - email.utils.parsedate_to_datetime(date).timestamp()
+        except ValueError:
+            return 0.0
 
     async def close(self) -> None:
         """Close all connections; watches that are read end with ApiError."""
@@ -73,6 +86,7 @@ class HttpTransport:
             raise ApiError(503, "ServiceUnavailable", f"the connections to the API at {self._access.address} were closed")
         try:
             answer = await self._client.send(call, stream=True)
+            self._dated = answer.headers.get("date", ""), time.time()
             if answer.status_code == HTTPStatus.UNAUTHORIZED:
                 self._access.refused()
             content_type = answer.headers.get("content-type", "")

@@ -12,7 +12,7 @@ import contextlib
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -123,16 +123,17 @@ class _Try:
     async def run(self) -> Outcome:
         supervisor, transport = Supervisor(), HttpTransport(self._access)
         try:
-            return await self._outcome(Client(transport, ""), supervisor)
+            return await self._outcome(transport, supervisor)
         finally:
             await supervisor.close()
             await transport.close()
 
-    async def _outcome(self, client: Client, supervisor: Supervisor) -> Outcome:
+    async def _outcome(self, transport: HttpTransport, supervisor: Supervisor) -> Outcome:
+        client = Client(transport, "")
         whose = Whose.of(self._node_name, self._access)
         cluster = Cluster(client, supervisor, self._node_name, self._waiting, KnownCluster(self._folder, whose, KEPT))
         host = MachineHost(self._journal(), Workers(1))
-        surroundings = self._surroundings(client, cluster, host, whose)
+        surroundings = self._surroundings(client, cluster, host, whose, lambda: transport.skew)
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await cluster.known()
@@ -154,10 +155,12 @@ class _Try:
             shutil.copyfile(Path(self._configuration.run_dir) / JOURNAL, copy)
         return Journal(copy)
 
-    def _surroundings(self, client: Client, cluster: Cluster, host: MachineHost, whose: Whose) -> Surroundings:
+    def _surroundings(
+        self, client: Client, cluster: Cluster, host: MachineHost, whose: Whose, skew: Callable[[], float]
+    ) -> Surroundings:
         found = self._configuration
         one = OneMachine(client, cluster.caches.nodes.objects, self._node_name, own_id())
-        preflight = Preflight(host.namespace, client, one, found.run_dir, found.checked_conf_dir, self._access.host)
+        preflight = Preflight(host.namespace, client, one, found.run_dir, found.checked_conf_dir, self._access.host, skew)
         kept = KeptCidrs(self._folder, whose)
         return Surroundings(
             found, host.values, client, cluster, self._waiting, kept, lambda why: None, read_here, preflight=preflight

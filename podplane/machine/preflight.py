@@ -31,12 +31,15 @@ from podplane.machine.one_machine import OneMachine
 from podplane.machine.overlaps import Surrounding, overlaps
 from podplane.model.config import NetworkConfig
 from podplane.model.objects import Node
+from podplane.model.words import lasting
 from podplane.state.network import Link
 from podplane.state.value import Value
 
 RESOLV_CONF = Path("/etc/resolv.conf")
 LEAST_BYTES = 1 << 20
 """Of free space in the run folder: the journal is written anew beside the former one."""
+MOST_SKEW = 300.0
+"""Seconds that two clocks may differ: with more, certificates and tokens that are good are taken for bad, here or there."""
 ASK_SECONDS, ASK_AGAIN_SECONDS = 600.0, 30.0
 """Between two questions for rights of which none was missing, or some, or which the API did not answer."""
 ANSWER_SECONDS = 3.0
@@ -46,7 +49,7 @@ ANSWER_SECONDS = 3.0
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of the machine and of what it is to be: networks of pods and Services, what is around, what the kernel lacks (a line
     each), the network file that engines would take in place of podplane's ("" for none), the run folder and its free bytes, rights that
-    are missing, and the other machine with this Node."""
+    are missing, the other machine with this Node, and the seconds that the machine's clock is ahead of the API's."""
 
     pods: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
@@ -57,6 +60,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     free: int = LEAST_BYTES
     missing_rights: tuple[str, ...] = ()
     other_machine: str = ""
+    skew: float = 0.0
 
     @property
     def is_in_place(self) -> bool:
@@ -79,6 +83,12 @@ def _space(facts: Facts) -> Iterator[str]:
         yield f"no space left for {facts.run_dir}: {free} are free, and pods can't be attached without {least}: make room"
 
 
+def _clock(facts: Facts) -> Iterator[str]:
+    if abs(facts.skew) >= MOST_SKEW:
+        where = "ahead of" if facts.skew > 0 else "behind"
+        yield f"the clock of this machine is {lasting(abs(facts.skew))} {where} the API's: set it (timedatectl, chronyc tracking)"
+
+
 CHECKS: tuple[tuple[str, Callable[[Facts], Iterable[str]]], ...] = (
     ("one machine", lambda facts: [facts.other_machine] if facts.other_machine else []),
     ("rights", lambda facts: facts.missing_rights),
@@ -86,6 +96,7 @@ CHECKS: tuple[tuple[str, Callable[[Facts], Iterable[str]]], ...] = (
     ("networks", _overlaps),
     ("network file", _network_file),
     ("space", _space),
+    ("clock", _clock),
 )
 """Name → lines about what is wrong."""
 
@@ -98,8 +109,19 @@ def problems(facts: Facts) -> list[str]:
 class Preflight:
     """Of one machine; `look` runs on an event loop. Each look reads everything anew, but for rights that were all there a moment ago."""
 
-    def __init__(self, namespace: Namespace, client: Client, one: OneMachine, run_dir: str, conf_dir: str, api: str) -> None:
-        """`conf_dir` is where engines look for networks ("" where nothing is written there), `api` the host of the API."""
+    def __init__(
+        self,
+        namespace: Namespace,
+        client: Client,
+        one: OneMachine,
+        run_dir: str,
+        conf_dir: str,
+        api: str,
+        skew: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        """`conf_dir` is where engines look for networks ("" where nothing is written there), `api` the host of the API; `skew` says how
+        many seconds the clock of this machine was ahead of its clock at its last answer."""
+        self._skew = skew
         self._namespace, self._client, self.one = namespace, client, one
         self._run_dir, self._conf_dir, self._api = run_dir, conf_dir, api
         self._ask_at = -1.0
@@ -126,6 +148,7 @@ class Preflight:
             services=network.service_cidrs,
             around=around,
             missing_rights=tuple(await self._missing_rights()),
+            skew=self._skew(),
             other_machine=await self.one.problem(node, found),
         )
 
@@ -156,7 +179,8 @@ class Preflight:
             with contextlib.suppress(ApiError, TimeoutError):  # an API that is away says nothing of rights, and nobody waits
                 async with asyncio.timeout(ANSWER_SECONDS):
                     self._rights = await permitted.missing(self._client)
-                self._ask_at = now + (ASK_AGAIN_SECONDS if self._rights else ASK_SECONDS)
+                is_well = not self._rights and abs(self._skew()) < MOST_SKEW
+                self._ask_at = now + (ASK_SECONDS if is_well else ASK_AGAIN_SECONDS)
         return self._rights
 
 

@@ -217,7 +217,8 @@ class Program:
 
     async def _started(self, host: MachineHost, supervisor: Supervisor) -> NodeAgent:
         """The agent, whose network is in place."""
-        client = Client(HttpTransport(self._access), "")
+        transport = HttpTransport(self._access)
+        client = Client(transport, "")
         whose = Whose.of(self._node_name, self._access)
         kept = KnownCluster(self._folder, whose, KEPT)
         cluster = Cluster(client, supervisor, self._node_name, self._waiting, kept)
@@ -239,7 +240,15 @@ class Program:
             lambda why: events(own, why),
             sysctl.read_here,
             former := Former(self._configuration.migrate_from),
-            Preflight(host.namespace, client, one, str(self._folder), self._configuration.checked_conf_dir, self._access.host),
+            Preflight(
+                host.namespace,
+                client,
+                one,
+                str(self._folder),
+                self._configuration.checked_conf_dir,
+                self._access.host,
+                lambda: transport.skew,
+            ),
         )
         settings = await surroundings.settings()
         agent = NodeAgent(

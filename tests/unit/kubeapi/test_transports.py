@@ -9,13 +9,16 @@ import http.client
 import io
 import json
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from podplane.apiserver import watch
+from podplane.kubeapi import transport as transport_module
 from podplane.kubeapi import transport as transports
 from podplane.kubeapi.client import Client, close
 from podplane.kubeapi.errors import AlreadyExists, ApiError, Conflict, Gone, NotFound
@@ -367,6 +370,21 @@ async def test_the_path_of_a_server_goes_before_every_path() -> None:
         blocking.close()
         await transport.close()
     assert asked == ["/k8s/x/api/v1/pods"] * 2
+
+
+@pytest.mark.parametrize("ahead", [600.0, -600.0])
+async def test_a_transport_knows_how_far_the_clock_of_its_machine_is_off(ahead: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def handle(request: Request) -> Answer:
+        return Response(200, b'{"items": []}')
+
+    here = SimpleNamespace(time=lambda: time.time() + ahead)
+    monkeypatch.setattr(transport_module, "time", here)
+    async with served(handle) as port:
+        transport = HttpTransport(access_to(port))
+        assert transport.skew == 0, "nobody has said anything yet"
+        await Client(transport, "").list("pods")
+        assert abs(transport.skew - ahead) < 60
+        await transport.close()
 
 
 def test_a_client_knows_the_clock_of_the_api(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,6 +159,14 @@ OTHERS: dict[str, tuple[Facts, str]] = {
         msgspec.structs.replace(facts(), network_file="/etc/cni/net.d/05-a.conf comes before 10-podplane.conflist"),
         "container engines are not told of the network: /etc/cni/net.d/05-a.conf comes before 10-podplane.conflist",
     ),
+    "a clock": (
+        msgspec.structs.replace(facts(), skew=301.5),
+        "the clock of this machine is 5 min 1 s ahead of the API's: set it (timedatectl, chronyc tracking)",
+    ),
+    "a late clock": (
+        msgspec.structs.replace(facts(), skew=-7200.0),
+        "the clock of this machine is 2 h behind the API's: set it (timedatectl, chronyc tracking)",
+    ),
     "a disk": (
         msgspec.structs.replace(facts(), free=4096),
         "no space left for /run/podplane: 4 KiB are free, and pods can't be attached without 1 MiB: make room",
