@@ -99,13 +99,15 @@ class ControllerOf(Generic[V]):
 
     `watches` says by resource whom a change concerns: called with the object before and with the object after it. Of a pod it is not asked
     for the status: after a change of nothing else (`objects.is_related_alike`) it is called with the new version only. `matters` is, by
-    resource, what of an object it looks at: a write that leaves that as it was concerns nobody.
+    resource, what of an object it looks at: a write that leaves that as it was concerns nobody. `rest` is a time in seconds: changes within
+    it after a decision about a key are decided about together, when it is over.
     """
 
     name: str
     watches: Mapping[str, Callable[[V, Object], Iterable[Key]]]
     decide: Callable[[V, Key], Iterable[Action]] = field(compare=False)
     matters: Mapping[str, Callable[[Object], object]] = field(default_factory=dict)
+    rest: float = 0.0
 
 
 def itself(_: object, object_: Object) -> Iterable[Key]:

@@ -27,6 +27,8 @@ from podplane.services.pools import POOLS, WANTED_IPS
 from podplane.services.ranges import of_network
 
 WARNING = "Warning"
+COUNT_SECONDS = 1.0
+"""A pool says not more often how much of it is in use."""
 Concerns = Callable[[Objects, Object], Iterable[Key]]
 
 
@@ -148,4 +150,5 @@ POOL_CONTROLLER: ControllerOf[Objects] = ControllerOf(
         NODES: lambda node: networks_of(NODES, node),
         RANGES: lambda range_: networks_of(RANGES, range_),
     },
+    COUNT_SECONDS,
 )

@@ -22,7 +22,7 @@ from podplane.controllers.decision import Action, Again, Bind, ControllerOf, Cre
 from podplane.controllers.objects import Key, Object, controller_of, is_related_alike, key_of
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import UNWRITABLE, AlreadyExists, ApiError, Conflict, NotFound, Terminating, Unwritable
-from podplane.kubeapi.events import WARNING, Recorder
+from podplane.kubeapi.events import WARNING, Events
 
 log = logging.getLogger(__name__)
 TURN_SECONDS = 0.005
@@ -55,7 +55,7 @@ class Manager(Generic[V]):
         self,
         controllers: Sequence[ControllerOf[V]],
         view: V,
-        clients: Mapping[str, tuple[Client, Recorder]],
+        clients: Mapping[str, tuple[Client, Events]],
         transaction: Callable[[], AbstractContextManager[None]] = nullcontext,
         written: Callable[[str, Mapping[str, Any]], None] = _told_nobody,
     ) -> None:
@@ -71,6 +71,8 @@ class Manager(Generic[V]):
         self._later: list[tuple[float, Task]] = []
         self._due: dict[Task, float] = {}
         self._failures: dict[Task, int] = {}
+        self._resting: dict[Task, float] = {}
+        """What was decided about lately, and until when changes wait (`ControllerOf.rest`)."""
         self._wake = asyncio.Event()
 
     def observe(self, resource: Kind, old: Object | None, new: Object | None) -> None:
@@ -96,10 +98,25 @@ class Manager(Generic[V]):
         """A controller that can't say whom an object concerns keeps nobody from writing it."""
         try:
             for key in concerns(self._view, object_):
-                self._queue[name, key] = None
-                self._wake.set()
+                self._put((name, key))
         except Exception:
             log.exception("controller=%s concerned by %s", name, "/".join(key_of(object_)))
+
+    def _put(self, task: Task) -> None:
+        """Decide about it next, or once its rest is over."""
+        if (until := self._resting.get(task)) is not None:
+            self._at(task, until - _clock())
+        else:
+            self._queue[task] = None
+        self._wake.set()
+
+    def _begin_rest(self, task: Task, seconds: float) -> None:
+        self._resting[task] = until = _clock() + seconds
+        asyncio.get_running_loop().call_later(seconds, self._end_rest, task, until)
+
+    def _end_rest(self, task: Task, until: float) -> None:
+        if self._resting.get(task) == until:  # else another rest has begun
+            del self._resting[task]
 
     async def run(self) -> None:
         """Decide for ever, or until cancelled."""
@@ -144,8 +161,11 @@ class Manager(Generic[V]):
 
     async def _decide(self, task: Task) -> None:
         name, key = task
+        controller = self._controllers[name]
+        if controller.rest:
+            self._begin_rest(task, controller.rest)
         try:
-            await self._perform(task, _actions(self._controllers[name].decide(self._view, key)))
+            await self._perform(task, _actions(controller.decide(self._view, key)))
             self._failures.pop(task, None)
         except Exception as error:
             if isinstance(error, ApiError) and error.code in UNWRITABLE:
@@ -199,7 +219,7 @@ class Manager(Generic[V]):
         except (NotFound, Conflict, AlreadyExists, Terminating):
             pass
 
-    async def _create(self, client: Client, recorder: Recorder, resource: str, namespace: str, object_: Object) -> None:
+    async def _create(self, client: Client, recorder: Events, resource: str, namespace: str, object_: Object) -> None:
         """Create it; of pods, their owner tells."""
         owner = controller_of(object_) if resource == "pods" else None
         about = {"name": owner["name"], "namespace": namespace, "uid": owner["uid"]} if owner is not None else {}

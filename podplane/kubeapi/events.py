@@ -11,7 +11,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -24,6 +24,15 @@ AGAIN_SECONDS = 60.0
 REMEMBERED = 4096
 """Events (and token buckets) that are kept; the oldest is dropped first."""
 NORMAL, WARNING = "Normal", "Warning"
+
+
+class Events(Protocol):
+    """What takes events: a recorder, or a queue before one."""
+
+    async def record(
+        self, kind: str, about: Mapping[str, Any], reason: str, message: str, type_: str = NORMAL, part: str = ""
+    ) -> bool:
+        """As `Recorder.record`."""
 
 
 class _Written(msgspec.Struct):

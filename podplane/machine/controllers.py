@@ -30,6 +30,7 @@ from podplane.controllers.watched import Watched
 from podplane.kubeapi.access import Access
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import ApiError
+from podplane.kubeapi.event_queue import EventQueue
 from podplane.kubeapi.events import Recorder
 from podplane.kubeapi.informer import Informer
 from podplane.kubeapi.retry import Backoff, FailureLog
@@ -127,12 +128,12 @@ class Program:
         client = Client(Fence(self._transport, self._leadership), "")
         watched = Watched(await self._node_blocks(client))
         informers, supervisor = list(watched.informers(client)), Supervisor()
+        events = EventQueue(Recorder(client, COMPONENT, now, one_of_many=True))
         try:
             await self._listed(informers)
             controllers = self._controllers()
-            recorder = Recorder(client, COMPONENT, now, one_of_many=True)
             manager = Manager(
-                controllers, watched, {one.name: (client, recorder) for one in controllers}, written=watched.written
+                controllers, watched, {one.name: (client, events) for one in controllers}, written=watched.written
             )
             watched.observer = manager.observe
             manager.begin()
@@ -140,10 +141,12 @@ class Program:
             for informer in informers:
                 supervisor.add(informer.resource, informer.run)
             supervisor.add("controllers", manager.run)
+            supervisor.add("events", events.run)
             await supervisor.run()
         finally:
             self._is_current = False
             await supervisor.close()
+            events.close()
 
     def _controllers(self) -> Sequence[ControllerOf[Cluster]]:
         found: list[ControllerOf[Cluster]] = []

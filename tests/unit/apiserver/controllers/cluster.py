@@ -69,13 +69,15 @@ class Cluster(Api):
         self.hearts[name] = Heartbeat(Client(self.server.call, name), msgspec.convert(node, Node), self.now)
 
     async def settle(self, seconds: float = 0) -> None:
-        """Let time pass, and everything be decided. Nodes are heard of, but for the silent ones."""
+        """Let time pass, and everything be decided, whatever rests. Nodes are heard of, but for the silent ones."""
         self.ahead += datetime.timedelta(seconds=seconds)
         if seconds:
             for name in self.hearts.keys() - self.silent:
                 await self.beat(name)
             for task in list(self.manager._due):
                 self.manager._queue[task] = None
+        await self.manager.drain()
+        self.manager._queue |= dict.fromkeys(self.manager._resting.keys() & self.manager._due.keys())
         await self.manager.drain()
 
     # A kubelet.

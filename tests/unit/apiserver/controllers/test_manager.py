@@ -233,3 +233,31 @@ async def test_a_controller_that_can_not_say_whom_a_write_concerns_keeps_nobody_
     await bench.manager.drain()
     assert decided == [A], "the other controller decides"
     assert "controller=odd concerned by default/a" in caplog.text and "KeyError: 'spec'" in caplog.text
+
+
+async def test_changes_within_a_rest_are_decided_about_once_when_it_is_over() -> None:
+    times, seen, done = list[float](), list[str](), asyncio.Event()
+
+    def decides(view: View, key: Key) -> Iterable[Action]:
+        config = view.get("configmaps", key)
+        assert config is not None
+        if key == A:
+            times.append(asyncio.get_running_loop().time())
+            seen.append(config["data"]["at"])
+            if len(seen) == 3:
+                done.set()
+        return ()
+
+    bench = Bench(Controller("tester", {"configmaps": itself}, decides, rest=0.2))
+    await bench.config("a", at="0")
+    await bench.manager.drain()
+    for number in range(1, 10):
+        await bench("PATCH", f"{CONFIGS}/a", {"data": {"at": str(number)}})
+        await bench.manager.drain()
+    await bench.config("b", at="0")
+    asyncio.get_running_loop().call_later(
+        0.3, lambda: asyncio.ensure_future(bench("PATCH", f"{CONFIGS}/a", {"data": {"at": "last"}}))
+    )
+    await run_until(bench, done)
+    assert seen == ["0", "9", "last"]
+    assert all(later - earlier >= 0.2 for earlier, later in itertools.pairwise(times))
