@@ -72,7 +72,7 @@ class NodePage(msgspec.Struct, frozen=True):
 @dataclass(frozen=True, slots=True)
 class AgentPod:
     """A pod of the DaemonSet: `why` says what is wrong with it ("": nothing, or nobody says it), `restarted` when its container ended last
-    (None: never)."""
+    (None: never), `made` when the pod was made (None: nobody says it)."""
 
     name: str
     node: str
@@ -82,6 +82,7 @@ class AgentPod:
     image_id: str = ""
     restarts: int = 0
     restarted: datetime.datetime | None = None
+    made: datetime.datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

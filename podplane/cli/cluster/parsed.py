@@ -31,8 +31,13 @@ def agent_pod(pod: Object) -> AgentPod:
         pod["spec"]["containers"][0].get("image") or "",
         status.get("imageID") or "",
         status.get("restartCount") or 0,
-        datetime.datetime.fromisoformat(ended) if ended else None,
+        _time(ended),
+        _time(pod["metadata"].get("creationTimestamp")),
     )
+
+
+def _time(said: str | None) -> datetime.datetime | None:
+    return datetime.datetime.fromisoformat(said) if said else None
 
 
 def _why(pod: Object) -> str:

@@ -13,6 +13,8 @@ from podplane.model.words import counted, lasting
 
 LATELY = 600.0
 """A container that ended within so many seconds is told of; who looks at a cluster that is well does not want to hear of last month."""
+START_SECONDS = 60.0
+"""An agent that does not listen yet is starting for so long."""
 NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull")
 IMAGE = "load the image on that node (docs/install.md#the-image)"
 UNANSWERED = "error trying to reach service"
@@ -83,9 +85,12 @@ def _why(facts: Facts, pod: AgentPod) -> str:
     if said and UNANSWERED not in said:
         return said
     state = "" if pod.why.startswith(UNREADY) else pod.why
+    age = LATELY if pod.made is None else (facts.now - pod.made).total_seconds()
+    since = min(LATELY, age + 1)  # what the pod before it said may be mended; times of the API are whole seconds
     events = (one for one in facts.warnings if (one.node, one.reason) == (pod.node, REASON))
-    lately = (one.message for one in events if (facts.now - one.last).total_seconds() < LATELY)
-    return state or next(lately, "") or said or pod.why or "it does not say why"
+    lately = (one.message for one in events if (facts.now - one.last).total_seconds() < since)
+    starts = f"it has been starting for {lasting(age)}" if said and age < START_SECONDS else ""
+    return state or next(lately, "") or starts or said or pod.why or "it does not say why"
 
 
 def _images(facts: Facts) -> Iterator[Problem]:

@@ -230,6 +230,8 @@ def test_of_a_pod_it_is_told_what_it_waits_for() -> None:
     ]
     assert [parsed.agent_pod(one).why for one in bodies] == ["ImagePullBackOff: no such image", "", "it ends"]
     assert [parsed.agent_pod(one).is_ready for one in bodies] == [False, True, False]
+    bodies[1]["metadata"]["creationTimestamp"] = "2026-03-01T11:00:00Z"
+    assert [parsed.agent_pod(one).made for one in bodies[:2]] == [None, datetime.datetime(2026, 3, 1, 11, tzinfo=datetime.UTC)]
 
 
 def test_of_a_large_cluster_those_that_look_wrong_are_asked_and_some_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -368,3 +368,13 @@ def test_an_agent_that_does_not_listen_has_said_why_before(said: str, why: str, 
     pods = with_pods(w2=pod("w2", is_ready=False, why=why))
     found = of(facts(pods=pods, warnings=events, not_ready={"w2": said} if said else {}))
     assert ("w2", f"its agent is not ready: {told}") in found
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(20, "it has been starting for 20 s"), (61, EVENT.message), (58, "it has been starting for 58 s")],
+)
+def test_what_an_agent_before_it_said_is_not_told_of_an_agent_that_starts(seconds: int, told: str) -> None:
+    pods = with_pods(w2=pod("w2", is_ready=False, why=UNREADY, made=NOW - datetime.timedelta(seconds=seconds)))
+    found = of(facts(pods=pods, warnings=(EVENT,), not_ready={"w2": PROXIED}))
+    assert ("w2", f"its agent is not ready: {told}") in found
