@@ -39,12 +39,21 @@ class Cluster(Objects, Protocol):
         """Which Node has which block."""
 
 
+class Wording(msgspec.Struct, frozen=True):
+    """What is said of a pod by an event about its owner: that it was created, or was not, with the `{pod}`'s name and the `{error}`
+    (controller_utils.go)."""
+
+    created: str = "Created pod: {pod}"
+    failed: str = "Error creating: {error}"
+
+
 class Create(msgspec.Struct, frozen=True):
-    """Create an object; if one of its name is there already, nothing happens."""
+    """Create an object; if one of its name is there already, nothing happens. Of a pod, its owner tells in the words of `wording`."""
 
     resource: str
     namespace: str
     object: Object
+    wording: Wording = Wording()
 
 
 class Patch(msgspec.Struct, frozen=True):

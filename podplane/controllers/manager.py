@@ -18,7 +18,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, Protocol, TypeVar
 
-from podplane.controllers.decision import Action, Again, Bind, ControllerOf, Create, Delete, Note, Objects, Patch
+from podplane.controllers.decision import Action, Again, Bind, ControllerOf, Create, Delete, Note, Objects, Patch, Wording
 from podplane.controllers.objects import Key, Object, controller_of, is_related_alike, key_of
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import UNWRITABLE, AlreadyExists, ApiError, Conflict, NotFound, Terminating, Unwritable
@@ -205,8 +205,8 @@ class Manager(Generic[V]):
                     self._at(task, seconds)
                 case Note(target, reason, message, type_):
                     await recorder.record(_kind(target), target["metadata"], reason, message, type_)
-                case Create(resource, namespace, object_):
-                    await self._create(client, recorder, resource, namespace, object_)
+                case Create(resource, namespace, object_, wording):
+                    await self._create(client, recorder, resource, namespace, object_, wording)
                 case Patch(resource, target, body, subresource, form):
                     uid, key = target["metadata"]["uid"], key_of(target)
                     made = await client.patch(resource, *key, body, uid=uid, subresource=subresource, form=form)
@@ -219,7 +219,9 @@ class Manager(Generic[V]):
         except (NotFound, Conflict, AlreadyExists, Terminating):
             pass
 
-    async def _create(self, client: Client, recorder: Events, resource: str, namespace: str, object_: Object) -> None:
+    async def _create(
+        self, client: Client, recorder: Events, resource: str, namespace: str, object_: Object, wording: Wording
+    ) -> None:
         """Create it; of pods, their owner tells."""
         owner = controller_of(object_) if resource == "pods" else None
         about = {"name": owner["name"], "namespace": namespace, "uid": owner["uid"]} if owner is not None else {}
@@ -231,26 +233,14 @@ class Manager(Generic[V]):
             return
         except ApiError as error:
             if owner is not None:
-                await recorder.record(kind, about, "FailedCreate", _failed(owner, object_, error), WARNING)
+                await recorder.record(kind, about, "FailedCreate", _failed(wording, object_, error), WARNING)
             raise
         if owner is not None:
-            await recorder.record(kind, about, "SuccessfulCreate", _created(owner, made))
+            await recorder.record(kind, about, "SuccessfulCreate", wording.created.format(pod=made["metadata"]["name"]))
 
 
-def _created(owner: Object, pod: Object) -> str:
-    name = pod["metadata"]["name"]
-    return f"create Pod {name} in StatefulSet {owner['name']} successful" if _is_member(owner) else f"Created pod: {name}"
-
-
-def _failed(owner: Object, pod: Object, error: ApiError) -> str:
-    if _is_member(owner):
-        return f"create Pod {pod['metadata']['name']} in StatefulSet {owner['name']} failed error: {error}"
-    return f"Error creating: {error}"
-
-
-def _is_member(owner: Object) -> bool:
-    """StatefulSets tell of their pods in words of their own (stateful_pod_control.go)."""
-    return bool(owner["kind"] == "StatefulSet")
+def _failed(wording: Wording, pod: Object, error: ApiError) -> str:
+    return wording.failed.format(pod=pod["metadata"].get("name", ""), error=error)
 
 
 def _actions(decision: Iterable[Action]) -> Generator[Action, None, None]:

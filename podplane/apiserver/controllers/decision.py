@@ -17,6 +17,7 @@ from podplane.controllers.decision import Create as Create
 from podplane.controllers.decision import Delete as Delete
 from podplane.controllers.decision import Note as Note
 from podplane.controllers.decision import Patch as Patch
+from podplane.controllers.decision import Wording as Wording
 from podplane.controllers.decision import itself as itself
 from podplane.controllers.objects import Key, Object, controller_of
 

@@ -15,6 +15,7 @@ from podplane.apiserver.controllers.decision import (
     Note,
     Patch,
     View,
+    Wording,
     its_controller,
     itself,
 )
@@ -150,7 +151,7 @@ class _Members:
         if not pod["spec"]["subdomain"]:
             del pod["spec"]["subdomain"]
         yield from self._add_claims(pod)
-        yield Create("pods", metadata["namespace"], pod)
+        yield Create("pods", metadata["namespace"], pod, _wording(metadata["name"]))
 
     def _add_claims(self, pod: Object) -> Iterator[Action]:
         """A volume for each claim template, in the place of one that the template of the pods gives the same name."""
@@ -192,6 +193,12 @@ class _Members:
         name = pod["metadata"]["name"]
         yield Note(self.set, "SuccessfulDelete", f"delete Pod {name} in StatefulSet {self.set['metadata']['name']} successful")
         yield Delete("pods", pod)
+
+
+def _wording(name: str) -> Wording:
+    """What a StatefulSet says of its pods, in words of its own (stateful_pod_control.go)."""
+    text = f"create Pod {{pod}} in StatefulSet {name}"
+    return Wording(f"{text} successful", f"{text} failed error: {{error}}")
 
 
 def _status(view: View, key: Key) -> Iterator[Action]:
