@@ -19,10 +19,10 @@ from podplane.controllers.load_balancers import NODES, networks_of
 from podplane.controllers.node_blocks import OTHERS, NodeBlocks
 from podplane.controllers.objects import Key, Object, key_of
 from podplane.kubeapi.messages import STRATEGIC_PATCH
-from podplane.model.config import NO_NETWORK
+from podplane.model.config import ITS_OWN, NO_NETWORK, TWICE
 
 WARNING = "Warning"
-NO_BLOCK, TWICE, OF_OTHERS = "NoPodCIDR", "PodCIDRTwice", "PodCIDROfOthers"
+NO_BLOCK, OF_OTHERS = "NoPodCIDR", "PodCIDROfOthers"
 AGAIN_SECONDS = 30.0
 """What is in the way is looked at again so often."""
 
@@ -81,7 +81,7 @@ def condition(*, is_younger: bool) -> Object:
     if is_younger:
         why = "no node sends packets to its pods: its block is an older node's, too"
         return {"type": NO_NETWORK, "status": "True", "reason": TWICE, "message": why}
-    return {"type": NO_NETWORK, "status": "False", "reason": "PodCIDRItsOwn", "message": "its block is no other node's"}
+    return dict(ITS_OWN)
 
 
 def _age(node: Object) -> tuple[str, str]:

@@ -25,6 +25,15 @@ IS_UP = {
     "message": "podplane is running on this node",
 }
 """The same condition, once the network of a node is in place."""
+TWICE = "PodCIDRTwice"
+"""Its reason where podplane's controllers say that a Node's block is an older Node's, too."""
+ITS_OWN = {
+    "type": NO_NETWORK,
+    "status": "False",
+    "reason": "PodCIDRItsOwn",
+    "message": "its block is no older node's",
+}
+"""The same condition, once that is so no more."""
 FAULT, FAULT_ANSWERS, ACTIVE_FAULTS = "podplane.dev/fault", "podplane.dev/fault-answers", "podplane.dev/active-faults"
 """Node annotations of a lab: the fault that is asked for; answers to the last requests; the faults that are active (`lab.faults`)."""
 PUBLISH, PUBLISHED = "podplane.dev/publish", "podplane.dev/published"

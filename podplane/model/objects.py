@@ -10,7 +10,7 @@ import functools
 
 import msgspec
 
-from podplane.model.config import NO_NETWORK, NO_ROUTE, UNDERLAY_MAC
+from podplane.model.config import NO_NETWORK, NO_ROUTE, TWICE, UNDERLAY_MAC
 from podplane.model.node_addresses import KEPT, why_no_address, why_no_block, why_no_mac
 
 
@@ -170,7 +170,15 @@ class Node(Model, frozen=True):
     @property
     def waits_for_a_route(self) -> bool:
         """Does a cloud's controller say that it has no network, because the cloud has no route to its pods yet? It needs none."""
-        return any((c.type, c.status, c.reason) == (NO_NETWORK, "True", NO_ROUTE) for c in self.status.conditions)
+        return self._has_no_network(NO_ROUTE)
+
+    @property
+    def has_an_older_block(self) -> bool:
+        """Do controllers say that it has no network, because its block is an older Node's, too?"""
+        return self._has_no_network(TWICE)
+
+    def _has_no_network(self, why: str) -> bool:
+        return any((c.type, c.status, c.reason) == (NO_NETWORK, "True", why) for c in self.status.conditions)
 
     def _holds(self, kind: str) -> bool:
         return any(c.type == kind and c.status == "True" for c in self.status.conditions)

@@ -1,0 +1,61 @@
+"""A node whose block was an older node's, too, takes pods again once it is its own, whoever gives blocks then."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import pytest
+
+from podplane.machine.own_block import OwnBlock
+from podplane.model.config import ITS_OWN, NO_ROUTE, TWICE
+from podplane.model.objects import Node
+from tests.unit.agent.rig import caches_of
+from tests.unit.machine.test_no_route import FakeApi, said
+from tests.unit.machine.test_taint import until
+
+
+def made(found: Node, created: str, *blocks: str) -> Node:
+    metadata = msgspec.structs.replace(found.metadata, creation_timestamp=created)
+    return msgspec.structs.replace(found, metadata=metadata, spec=msgspec.structs.replace(found.spec, pod_cidrs=blocks))
+
+
+OWN = made(said("True", TWICE), "2026-01-02T00:00:00Z", "10.244.1.0/24", "fd00:1::/64")
+OLDER = made(said("False", "", 2), "2026-01-01T00:00:00Z", "10.244.0.0/22")
+
+
+async def test_it_is_taken_back_once_no_older_node_has_the_block() -> None:
+    caches, api = caches_of(OWN, OLDER), FakeApi()
+    api.fails = 1
+    keeping = asyncio.create_task(OwnBlock(api, caches.nodes, "node1").run())
+    await asyncio.sleep(0.02)
+    assert api.written == [] and api.fails == 1, "it is so"
+    caches.nodes.remove("node2")
+    await until(lambda: bool(api.written))
+    assert api.written == [ITS_OWN]
+    keeping.cancel()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        made(OLDER, "2026-01-03T00:00:00Z", "10.244.1.0/24"),
+        made(OLDER, "2026-01-01T00:00:00Z", "10.244.2.0/24", "fd00:2::/64"),
+        made(OLDER, "2026-01-02T00:00:00Z", "fd00:1::/64"),
+    ],
+)
+async def test_who_is_younger_or_has_other_blocks_does_not_count(other: Node) -> None:
+    """Of the same second, by name."""
+    caches, api = caches_of(OWN, other), FakeApi()
+    keeping = asyncio.create_task(OwnBlock(api, caches.nodes, "node1").run())
+    await until(lambda: bool(api.written))
+    keeping.cancel()
+
+
+@pytest.mark.parametrize(("status", "reason"), [("False", TWICE), ("True", NO_ROUTE), ("True", "RouteController")])
+async def test_what_others_say_stays(status: str, reason: str) -> None:
+    caches, api = caches_of(said(status, reason)), FakeApi()
+    keeping = asyncio.create_task(OwnBlock(api, caches.nodes, "node1").run())
+    await asyncio.sleep(0.02)
+    assert api.written == []
+    keeping.cancel()
