@@ -98,7 +98,10 @@ def _leave(code: int) -> NoReturn:
 
 def _known(error: Exception) -> bool:
     """Is its text for users? (By name, so that nothing is imported for it.)"""
-    return any(kind.__name__ in ("LabError", "ApiError", "MachineError", "InstallError") for kind in type(error).__mro__)
+    return any(
+        kind.__name__ in ("LabError", "ClusterError", "ApiError", "MachineError", "InstallError")
+        for kind in type(error).__mro__
+    )
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -12,8 +12,8 @@ import msgspec
 from podplane.cli.cluster.facts import ClusterNode
 from podplane.cli.cluster.many import each
 from podplane.cli.cluster.reads import all_nodes, paged
+from podplane.cli.errors import ClusterError
 from podplane.kubeapi.errors import ApiError, NotFound
-from podplane.lab.errors import LabError
 from podplane.machine import removal, uninstall
 from podplane.machine.removal import AGENT, CLEANS, NAMESPACE, PLUGIN, UNINSTALL
 
@@ -76,12 +76,12 @@ class Cleaning:
         return found
 
     def begin(self, agents: Object, *, detach: bool) -> None:
-        """Replace agents by what is to clean their nodes. LabError when these are no agents. What cleans is there before they go, and
+        """Replace agents by what is to clean their nodes. ClusterError when these are no agents. What cleans is there before they go, and
         waits: whenever this is interrupted, a later call knows how to go on."""
         try:
             cleans = removal.waiting(agents, detach=detach)
         except KeyError as error:
-            raise LabError(f"{error.args[0]}: what is that? Remove it as docs/install.md says") from None
+            raise ClusterError(f"{error.args[0]}: what is that? Remove it as docs/install.md says") from None
         self._delete(UNINSTALL)  # one that is there already may be for some nodes alone
         self._client.create(SETS, NAMESPACE, cleans)
         self._delete(AGENT)
@@ -91,14 +91,14 @@ class Cleaning:
             self._client.delete(SETS, NAMESPACE, name, policy="Background")
 
     def clean(self, seconds: float) -> None:
-        """Let what waits begin, once the agents have ended. LabError when they do not in time."""
+        """Let what waits begin, once the agents have ended. ClusterError when they do not in time."""
         cleans, end = self._set(UNINSTALL), self._clock() + seconds
         if cleans is None or not removal.is_waiting(cleans):
             return
         while self._set(AGENT) or self._runs():
             if self._clock() > end:
                 look = f"kubectl -n {NAMESPACE} get pods -l {AGENTS}"
-                raise LabError(f"the agents' pods do not end within {seconds:g} s: {look}; then call this again")
+                raise ClusterError(f"the agents' pods do not end within {seconds:g} s: {look}; then call this again")
             self._sleep(POLL_SECONDS)
         self._client.patch(SETS, NAMESPACE, UNINSTALL, removal.BEGINS)
 
@@ -162,7 +162,7 @@ class Cleaning:
     def wait(self, seconds: float, tell: Callable[[Node], None], why: Callable[[Node], None] = lambda _: None) -> list[Node]:
         """Until all nodes are clean, or so long; `tell` each that is done, and `why` others are not.
 
-        LabError when it is not known by then which nodes there are."""
+        ClusterError when it is not known by then which nodes there are."""
         end, told = self._clock() + seconds, set[str]()
         next_why, reasons = self._clock() + TELL_SECONDS, dict[str, Node]()
         while True:
@@ -178,7 +178,7 @@ class Cleaning:
             away = self.away() if left else set[str]()
             if is_all or self._clock() > end or (wanted is not None and left and left.keys() <= away):
                 if not is_all and not left:
-                    raise LabError(NOT_SEEN)
+                    raise ClusterError(NOT_SEEN)
                 return sorted((*done, *self._left(left, away)), key=lambda one: one.name)
             if left and self._clock() >= next_why:
                 self._waits(left, why, reasons)

@@ -15,9 +15,9 @@ from podplane.cli.cluster import parsed
 from podplane.cli.cluster.facts import ClusterNode, Facts, Object, Unread
 from podplane.cli.cluster.reads import READS, Done, read_all
 from podplane.cli.dns import statuses
+from podplane.cli.errors import ClusterError
 from podplane.cli.nodes import NOT_ASKED, Question, ask, port_said, why_silent
 from podplane.kubeapi.errors import ApiError
-from podplane.lab.errors import LabError
 from podplane.model.answers import NodeStatus
 from podplane.model.config import AGENT_PORT
 
@@ -33,7 +33,7 @@ BAD = ("PeersUnreachable", "NetworkUnavailable")
 
 
 def facts(client: Any, *, everything: bool) -> Facts:
-    """Of the cluster that `client` asks; `everything`: all agents are asked. LabError when the Nodes can't be read."""
+    """Of the cluster that `client` asks; `everything`: all agents are asked. ClusterError when the Nodes can't be read."""
     done = read_all(client, API_SECONDS)
     _check(done)
     values = {key: None if isinstance(one.value, ApiError) else one.value for key, one in done.items()}
@@ -64,11 +64,11 @@ def facts(client: Any, *, everything: bool) -> Facts:
 
 
 def _check(done: Mapping[str, Done]) -> None:
-    """LabError when nothing can be said: which right is missing, or why the API does not answer."""
+    """ClusterError when nothing can be said: which right is missing, or why the API does not answer."""
     error = done["nodes"].value
     if isinstance(error, ApiError):
         right = f" (the right to {READS['nodes'].right} is missing)" if error.code == FORBIDDEN else ""
-        raise LabError(f"the Nodes of the cluster can't be read: {error}{right}")
+        raise ClusterError(f"the Nodes of the cluster can't be read: {error}{right}")
 
 
 def _unread(done: Mapping[str, Done]) -> Iterable[Unread]:

@@ -14,11 +14,11 @@ from podplane.cli.cluster.cleaning import Cleaning, Node
 from podplane.cli.cluster.many import each
 from podplane.cli.cluster.reads import paged
 from podplane.cli.cluster.stays import stays
+from podplane.cli.errors import ClusterError
 from podplane.cli.options import connect_only, kubeconfig
 from podplane.cli.where import OfKubeconfig
 from podplane.kubeapi.errors import ApiError, NotFound
 from podplane.kubeapi.messages import JSON_PATCH, STRATEGIC_PATCH
-from podplane.lab.errors import LabError
 from podplane.machine import removal
 from podplane.machine.removal import NAMESPACE, UNINSTALL
 from podplane.model.words import counted
@@ -74,7 +74,7 @@ def uninstall(where: OfKubeconfig, prove: bool, detach: bool, seconds: float) ->
 def _check_pods(client: Any, detach: bool) -> None:
     pods = removal.on_the_network(paged(client, "pods"))
     if pods and not detach:
-        raise LabError(removal.refusal(pods))
+        raise ClusterError(removal.refusal(pods))
 
 
 def _tell_why(node: Node) -> None:

@@ -20,6 +20,7 @@ from podplane.cli.check.patience import take
 from podplane.cli.check.policed import Around, every_way
 from podplane.cli.check.promises import Party, Probe, Verdict
 from podplane.cli.check.services import Own, Vip
+from podplane.cli.errors import ClusterError
 from podplane.dns import resolv_conf
 from podplane.kubeapi.errors import ApiError
 from podplane.lab.errors import LabError
@@ -118,7 +119,7 @@ def test_an_event_says_what_a_node_could_not_do() -> None:
 def test_what_is_missing_is_named_and_nothing_is_made() -> None:
     api = Stored()
     api.denied = {("pods/exec", "create"), ("namespaces", "create"), ("namespaces", "delete"), ("endpointslices", "create")}
-    with pytest.raises(LabError) as caught:
+    with pytest.raises(ClusterError) as caught:
         rights.demand(api, CHECK_NAMESPACE, is_own=True)
     assert str(caught.value) == (
         "this user may not do what a check needs: create, delete namespaces; create pods/exec in namespace podplane-check; "
@@ -154,7 +155,7 @@ def others(api: Stored) -> dict[tuple[str, str, str], Object]:
 
 
 def test_the_namespace_goes_with_all_that_is_in_it_whatever_happens() -> None:
-    for trouble in (None, LabError("x"), KeyboardInterrupt()):
+    for trouble in (None, ClusterError("x"), KeyboardInterrupt()):
         api = Stored("shop")
         before = others(api)
         try:
@@ -164,7 +165,7 @@ def test_the_namespace_goes_with_all_that_is_in_it_whatever_happens() -> None:
                 assert {key[2] for key in api.found} == {"shop", CHECK_NAMESPACE, "on-w1", "deny"}
                 if trouble is not None:
                     raise trouble
-        except (LabError, KeyboardInterrupt) as error:
+        except (ClusterError, KeyboardInterrupt) as error:
             assert error is trouble
         assert api.found == before
 
@@ -180,7 +181,7 @@ def test_what_a_check_left_that_was_killed_goes_before_the_next_one() -> None:
 
 def test_a_namespace_of_that_name_which_is_somebody_else_s_is_left_alone() -> None:
     api = Stored(CHECK_NAMESPACE)
-    with pytest.raises(LabError, match="is somebody else's, without the label"), place.made(api, ""):
+    with pytest.raises(ClusterError, match="is somebody else's, without the label"), place.made(api, ""):
         pass
     assert list(api.found) == [("namespaces", "", CHECK_NAMESPACE)]
 

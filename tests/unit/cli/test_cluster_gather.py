@@ -16,10 +16,10 @@ from podplane.apiserver.selectors import Selection
 from podplane.cli.cluster import gather, parsed, reads
 from podplane.cli.cluster.facts import Facts
 from podplane.cli.cluster.problems import problems
+from podplane.cli.errors import ClusterError
 from podplane.dns.node import MANAGED_BY, PODPLANE
 from podplane.kubeapi.access import Access
 from podplane.kubeapi.errors import ApiError, NotFound
-from podplane.lab.errors import LabError
 from podplane.model.config import AGENT_PORT, AGENT_PORT_SAID, NAME_SERVER_PORT
 from tests.unit.cli.clusters import READY, facts, node, pod
 from tests.unit.cli.test_status import STATUS
@@ -143,9 +143,9 @@ def test_each_right_that_is_missing_is_named_and_the_rest_is_read() -> None:
 
 
 def test_without_nodes_nothing_is_said() -> None:
-    with pytest.raises(LabError, match="the right to list nodes is missing"):
+    with pytest.raises(ClusterError, match="the right to list nodes is missing"):
         read(Client(3, nodes=REFUSED))
-    with pytest.raises(LabError, match="can't be read: it is away"):
+    with pytest.raises(ClusterError, match="can't be read: it is away"):
         read(Client(3, nodes=ApiError(503, "ServiceUnavailable", "it is away")))
 
 

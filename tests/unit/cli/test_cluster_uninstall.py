@@ -15,8 +15,8 @@ from click.testing import CliRunner, Result
 from podplane.cli.cluster import cleaning
 from podplane.cli.cluster import uninstall as module
 from podplane.cli.cluster.uninstall import uninstall
+from podplane.cli.errors import ClusterError
 from podplane.kubeapi.errors import NotFound
-from podplane.lab.errors import LabError
 from podplane.machine import removal
 from podplane.machine import uninstall as on_node
 from podplane.model.config import MACHINE
@@ -199,7 +199,7 @@ def test_pods_on_the_network_keep_all_as_it_is_unless_they_may_be_cut_off(monkey
     api.others = [pod("web")]
     before = dict(api.there)
     done = run(api, monkeypatch)
-    assert isinstance(done.exception, LabError) and "1 pod would lose the network: default/web" in str(done.exception)
+    assert isinstance(done.exception, ClusterError) and "1 pod would lose the network: default/web" in str(done.exception)
     assert api.there == before
     assert run(api, monkeypatch, "--detach").exit_code == 0 and not api.there
 
@@ -337,7 +337,7 @@ def test_no_time_is_no_proof_and_what_cleans_nodes_stays(monkeypatch: pytest.Mon
     nodes, api.nodes = api.nodes, []
     monkeypatch.setattr(api, "objects", lambda *_, **__: [])
     done = run(api, monkeypatch, "--wait", "0")
-    assert isinstance(done.exception, LabError) and cleaning.NOT_SEEN in str(done.exception)
+    assert isinstance(done.exception, ClusterError) and cleaning.NOT_SEEN in str(done.exception)
     assert (*SETS, removal.UNINSTALL) in api.there
     monkeypatch.undo()
     api.nodes = nodes

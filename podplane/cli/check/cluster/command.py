@@ -12,9 +12,9 @@ from podplane.cli.check.cluster.on_cluster import OnCluster
 from podplane.cli.check.cluster.place import Place
 from podplane.cli.check.cluster.policies import view
 from podplane.cli.check.parties import Gathered
+from podplane.cli.errors import ClusterError
 from podplane.cli.tables import is_ready, pod_ips
 from podplane.kubeapi.errors import ApiError
-from podplane.lab.errors import LabError
 from podplane.model.config import CHECK_NAMESPACE
 
 Object = dict[str, Any]
@@ -31,18 +31,18 @@ class Wanted(NamedTuple):
 
 
 def examined(client: Any, wanted: Wanted) -> report.Result:
-    """Make the parties, examine them, and take them away. LabError when it can't be found out."""
+    """Make the parties, examine them, and take them away. ClusterError when it can't be found out."""
     rights.demand(client, wanted.namespace or CHECK_NAMESPACE, is_own=not wanted.namespace)
     nodes, left_out = able(client.objects("nodes"))
     if not nodes:
-        raise LabError(
+        raise ClusterError(
             f"there is nothing to check: the cluster has no node that is Ready ({', '.join(left_out) or 'none at all'})"
         )
     with ending_in_order(), place.made(client, wanted.namespace) as here:
         why_no_nodes = _make(here, [node["metadata"]["name"] for node in nodes], wanted)
         running, lost = pods.started(here)
         if not running:
-            raise LabError(next(iter(lost.values()), "no pod of the check runs"))
+            raise ClusterError(next(iter(lost.values()), "no pod of the check runs"))
         result = _examine(here, nodes, running, lost, why_no_nodes, wanted)
     left_out += [f"pods in the network of nodes ({why_no_nodes})"] if why_no_nodes else []
     result.left_out = [*left_out, *result.left_out]
@@ -64,7 +64,7 @@ def able(nodes: Sequence[Object]) -> tuple[list[Object], list[str]]:
 
 
 def _make(here: Place, nodes: Sequence[str], wanted: Wanted) -> str:
-    """Make the pods; what the API says of those that speak for nodes, if it refuses them. LabError when it refuses others."""
+    """Make the pods; what the API says of those that speak for nodes, if it refuses them. ClusterError when it refuses others."""
     why_no_nodes = ""
     for one in pods.manifests(nodes, wanted.image, two_on_each=wanted.deep):
         on_host = bool(one["spec"].get("hostNetwork"))
@@ -74,7 +74,7 @@ def _make(here: Place, nodes: Sequence[str], wanted: Wanted) -> str:
             here.create("pods", one)
         except ApiError as error:
             if not on_host or error.code != FORBIDDEN:
-                raise LabError(f"the check's pod {one['metadata']['name']} is refused: {error}") from None
+                raise ClusterError(f"the check's pod {one['metadata']['name']} is refused: {error}") from None
             why_no_nodes = str(error)
     return why_no_nodes
 
@@ -98,5 +98,5 @@ def _examine(
         result = examination.examine(who, found, refused, everything, scene)
     if not any(one.proved for one in result.verdicts):
         why = next((failure for one in result.verdicts for failure in one.failures), "nobody says why")
-        raise LabError(f"nothing could be found out: {why}")
+        raise ClusterError(f"nothing could be found out: {why}")
     return result

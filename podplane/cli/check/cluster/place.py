@@ -16,9 +16,9 @@ import click
 
 from podplane.cli.check.cluster.interruption import held_off
 from podplane.cli.check.patience import patient
+from podplane.cli.errors import ClusterError
 from podplane.cli.waiting import Waiting
 from podplane.kubeapi.errors import ApiError, Conflict, NotFound
-from podplane.lab.errors import LabError
 from podplane.model.config import CHECK_NAMESPACE
 
 Object = dict[str, Any]
@@ -95,7 +95,7 @@ class Place:
 def made(client: Any, namespace: str) -> Iterator[Place]:
     """The namespace, one that is there or (for "") the check's own; what is made in it goes in the end.
 
-    LabError when somebody else has a namespace of the check's name.
+    ClusterError when somebody else has a namespace of the check's name.
     """
     _sweep(client, namespace or CHECK_NAMESPACE, is_own=not namespace)
     place = Place(client, namespace) if namespace else _created(client)
@@ -104,7 +104,7 @@ def made(client: Any, namespace: str) -> Iterator[Place]:
     finally:
         try:
             place.clean_up()
-        except (ApiError, LabError) as error:  # what was found is told all the same
+        except (ApiError, ClusterError) as error:  # what was found is told all the same
             click.echo(f"podplane: not all of the check is gone from namespace {place.namespace}: {error}", err=True)
 
 
@@ -122,7 +122,7 @@ def _sweep(client: Any, namespace: str, *, is_own: bool) -> None:
         if found is None:
             return
         if found["metadata"].get("labels", {}).get(LABEL) != VALUE:
-            raise LabError(
+            raise ClusterError(
                 f"the namespace {namespace} is somebody else's, without the label {SELECTOR}: choose one by --namespace"
             )
         _delete_namespace(client, found["metadata"]["uid"])
@@ -154,11 +154,11 @@ def _delete_namespace(client: Any, uid: str) -> None:
 
 
 def _wait_until_gone(client: Any, namespace: str, uid: str, has_pods: Any) -> None:
-    """LabError when pods, or the namespace with this uid, are there for too long."""
+    """ClusterError when pods, or the namespace with this uid, are there for too long."""
     end, waiting = time.monotonic() + patient(GONE_SECONDS), Waiting()
     while _is_there(client, uid) if uid else has_pods():
         if time.monotonic() > end:
-            raise LabError(f"it does not go: `kubectl get namespace {namespace} -o yaml` says why")
+            raise ClusterError(f"it does not go: `kubectl get namespace {namespace} -o yaml` says why")
         waiting.look(lambda: f"what the check made in namespace {namespace} to go")
         time.sleep(POLL_SECONDS)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from podplane.lab.errors import LabError
+from podplane.cli.errors import ClusterError
 
 REVIEWS = "selfsubjectaccessreviews.authorization.k8s.io"
 WRITTEN = ("create", "list", "delete")
@@ -46,10 +46,10 @@ def needed(namespace: str, *, is_own: bool) -> Iterator[Right]:
 
 
 def demand(client: Any, namespace: str, *, is_own: bool) -> None:
-    """LabError that names what is missing."""
+    """ClusterError that names what is missing."""
     missing = [one for one in needed(namespace, is_own=is_own) if not _has(client, one)]
     if missing:
-        raise LabError(f"this user may not do what a check needs: {'; '.join(in_words(missing))}. Nothing was made")
+        raise ClusterError(f"this user may not do what a check needs: {'; '.join(in_words(missing))}. Nothing was made")
 
 
 def in_words(rights: Iterable[Right]) -> Iterator[str]:
