@@ -18,7 +18,7 @@ from podplane.cni.install import BIN_DIR, CONF_DIR
 from podplane.cni.networks import CONFLIST
 from podplane.model.config import AGENT_PORT, AGENT_PORT_SAID, BESIDE_PORT
 from tests.cluster.podplane import PORT, Installed
-from tests.engines.machine import Program
+from tests.engines.machine import Machine, Program
 from tools import manifests
 
 pytestmark = [
@@ -164,6 +164,17 @@ def test_what_kube_proxy_left_goes_when_it_has_gone_and_not_before(cluster: Inst
         assert {cluster.ask(client, service(cluster, "servers"), 80) for _ in range(4)} == {cluster.ip(client)}
 
 
+def own_chains(machine: Machine) -> set[tuple[str, str]]:
+    """podplane's chains of nf_tables on a machine: the names of their tables, and their own."""
+    found, table = set[tuple[str, str]](), ""
+    for line in machine("nft", "list", "chains").splitlines():
+        kind, *words = line.split() or [""]
+        table = words[1] if kind == "table" else table
+        if kind == "chain" and table.startswith("podplane-"):
+            found.add((table, words[0]))
+    return found
+
+
 def test_what_is_flushed_with_all_tables_comes_back_each_time(cluster: Installed, proxies: dict[str, Program]) -> None:
     """As the restart of a service `nftables` does it, or a firewall's reload."""
     spec = {"podSelector": {"matchLabels": {"app": SERVERS[0]}}, "policyTypes": ["Ingress"]}
@@ -172,9 +183,11 @@ def test_what_is_flushed_with_all_tables_comes_back_each_time(cluster: Installed
     cluster.apply({**policy, "spec": {**spec, "ingress": allowed}})
     server, own, machine = cluster.ip(SERVERS[0]), service(cluster, "own"), cluster.rig.nodes["w1"]
     cluster.rig.until(lambda: cluster.ask(CLIENTS[1], server, seconds=1) == "")
+    before = own_chains(machine)
+    assert {"podplane-nodes", "podplane-policy", "podplane-services"} <= {name for name, _ in before}
     for _ in range(FLUSHES):
         machine("nft", "flush", "ruleset")
-        cluster.rig.until(lambda: all(f"podplane-{one}" in machine("nft", "list", "tables") for one in ("policy", "services")))
+        cluster.rig.until(lambda: own_chains(machine) == before)
     assert cluster.ask(CLIENTS[1], server, seconds=1) == ""
     assert cluster.ask(CLIENTS[0], own, 80) == cluster.ip(CLIENTS[0])
     cluster.kubectl("delete", "networkpolicy", "one")
