@@ -33,6 +33,7 @@ from podplane.agent.feature import Kind
 from podplane.agent.foreseen import unforeseen
 from podplane.agent.health import NodeHealth
 from podplane.agent.host import Host
+from podplane.agent.kernel import Kernel
 from podplane.agent.name_server import NameServerEndpoints
 from podplane.agent.peer_condition import PeerCondition
 from podplane.agent.peer_plans import PeerPlans
@@ -174,6 +175,25 @@ class NodeAgent:
         attached, last = tuple(self._host.attached()), self._host.last_ips()
         former = self.agent.view.node if self.has_agent and attached else None
         reserved = self.agent.network.addresses.reservations if self.has_agent else {}
+        kernel = self._host.open_kernel()
+        self._make_agent(kernel)
+        self._make_parts(kernel)
+        advertised = self.election.resume(self._caches.leases.objects.values()) if self.agent.serves else []
+        await self.agent.start(attached, advertised, former)
+        self.probing.begin()
+        self.agent.network.addresses.continue_after(last)
+        for uid, ips in reserved.items():
+            self.agent.network.reserve(uid, ips)
+        for path, service in self._caches.services.objects.items() if self.agent.serves else ():
+            self.election.changed(path, service)
+            self.health.service_changed(None, service)
+        pod_gate.serve(self._caches, self.name, lambda path: path in self.agent.view.pods)
+        self._ready.set()
+        self._start_error = ""
+        refused = tuple(str(one.error) for one in self.agent.ledger.refused.values())
+        return Started(self.agent.writer.operations_applied, refused, time.monotonic() - began)
+
+    def _make_agent(self, kernel: Kernel) -> None:
         self.backends = NodeBackends(
             self.name,
             lambda: self._caches,
@@ -185,7 +205,6 @@ class NodeAgent:
             lambda: self.agent.config.mtu,
             lambda: self.agent.uplink_mac,
         )
-        kernel = self._host.open_kernel()
         self.agent = Agent(
             self.name,
             msgspec.structs.replace(self._settings, network=self.backends.current),
@@ -201,6 +220,9 @@ class NodeAgent:
         )
         self.agent.view.has_name_server = self._name_server_answers is not False
         self.agent.view.may_answer_names = self._may_answer_names
+
+    def _make_parts(self, kernel: Kernel) -> None:
+        """What runs beside the agent."""
         self.election = Election(self.agent, self._client, self._recorder, self._now)
         self.probing = Probing(
             self.agent, kernel.echo, self._poller, self._record_event, self._is_api_there, lambda: self.condition.changed()
@@ -229,20 +251,6 @@ class NodeAgent:
         self.endpoints = NameServerEndpoints(
             self.agent.view, self._client, self._record_event, bool(self._settings.dns.ips), self._name_server_answers
         )
-        advertised = self.election.resume(self._caches.leases.objects.values()) if self.agent.serves else []
-        await self.agent.start(attached, advertised, former)
-        self.probing.begin()
-        self.agent.network.addresses.continue_after(last)
-        for uid, ips in reserved.items():
-            self.agent.network.reserve(uid, ips)
-        for path, service in self._caches.services.objects.items() if self.agent.serves else ():
-            self.election.changed(path, service)
-            self.health.service_changed(None, service)
-        pod_gate.serve(self._caches, self.name, lambda path: path in self.agent.view.pods)
-        self._ready.set()
-        self._start_error = ""
-        refused = tuple(str(one.error) for one in self.agent.ledger.refused.values())
-        return Started(self.agent.writer.operations_applied, refused, time.monotonic() - began)
 
     async def _set_routes(self, config: NetworkConfig) -> None:
         await self.agent.set_routes(config)
