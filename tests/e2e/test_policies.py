@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -134,6 +135,31 @@ def test_probes_of_the_own_node_pass_where_nothing_else_does(lab: Podplane, kube
 def test_a_check_knows_that_policies_are_about_its_own_pods_too(lab: Podplane, kubectl: Kubectl) -> None:
     apply(kubectl, "inside", {}, ingress=[{"from": [{"namespaceSelector": {}}]}])
     assert "✓ policies let pass what they allow, and nothing else" in lab("check").stdout
+
+
+UNENFORCED = "until [ -e /tmp/over ]; do nft delete table inet podplane-policy 2>/dev/null; sleep 0.01; done"
+
+
+@pytest.mark.skipif(not shutil.which("nft"), reason="breaking policies takes `nft`")
+def test_a_check_tells_what_is_denied_and_passes(lab: Podplane, kubectl: Kubectl, ips: dict[str, list[str]]) -> None:
+    """Somebody deletes the node's table of policies again and again: it is there for some moments only."""
+    kubectl("label", "pod", WEB, "app=web")
+    apply(kubectl, "none", {"app": "web"}, ingress=[])
+    lab.on_node("node1", "rm -f /tmp/over")
+    breaking = lab.start("exec", "at-node1", "--", "sh", "-c", UNENFORCED)
+    try:
+        until(lambda: reached(lab, FAR, ips[WEB]))
+        found = json.loads(lab("check", "--json", code=1).stdout)["promises"]
+    finally:
+        lab.on_node("node1", "touch /tmp/over")
+        breaking.wait(30)
+    (row,) = (one for one in found if not one["ok"])
+    assert row["promise"] == "policies"
+    assert any(
+        one.endswith(f"→ {WEB} {ips[WEB][0]}:8079: it is denied (default deny by default/none), and passed")
+        for one in row["failures"]
+    )
+    until(lambda: not reached(lab, FAR, ips[WEB]))
 
 
 def test_names_need_the_usual_rule_once_egress_is_under_policies(lab: Podplane, kubectl: Kubectl) -> None:
