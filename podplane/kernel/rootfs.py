@@ -143,6 +143,13 @@ def learn(root: Root) -> None:
     layers.prepared(root.layers)
 
 
+def try_out(root: Root) -> None:
+    """Begin with such a file system, in a mount namespace that the caller leaves for good: folders that the kernel refuses to an overlay
+    are bound at once from then on. It writes each refusal to its log and to consoles: 3 ms for each container with a serial one."""
+    with contextlib.suppress(OSError):  # whoever needs it is told
+        begin(root)
+
+
 def own_binds(hidden: Sequence[str], place: str = "") -> Sequence[Bind]:
     """The interpreter and this package, where a folder above them is empty in containers, or not everybody may read them."""
     return _own_binds(tuple(hidden), place, machine())
@@ -549,13 +556,28 @@ def _overlay(name: str, lower: str, new: str, scratch: str, targets: Sequence[_T
         _folder(f"{upper}/{TEMPORARY[name]}", 0o1777)
     for target in targets:
         target.make_in(scratch)
-    try:
-        syscalls.mount("overlay", new, "overlay", MS_NODEV, f"lowerdir={lower},upperdir={upper},workdir={work},userxattr")
-    except OSError:
+    if not _is_overlaid(lower, new, f"lowerdir={lower},upperdir={upper},workdir={work},userxattr"):
         syscalls.mount(lower, new, None, MS_BIND | MS_REC)
         syscalls.set_attributes(new, MOUNT_ATTR_RDONLY | NO_DEVICES)
         for target in targets:
             target.is_there = False
+
+
+_refused: set[str] = set()
+"""Folders in which something is mounted that an overlay can't do without (clone_private_mount, EINVAL)."""
+
+
+def _is_overlaid(lower: str, new: str, options: str) -> bool:
+    """Mount an overlay over this folder; False when it can't be."""
+    if lower in _refused:
+        return False
+    try:
+        syscalls.mount("overlay", new, "overlay", MS_NODEV, options)
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            _refused.add(lower)
+        return False
+    return True
 
 
 def mount_kernel() -> None:

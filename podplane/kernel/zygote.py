@@ -217,12 +217,20 @@ class Zygote:
 
     def _make_ahead(self, command: Ahead) -> None:
         self._move_to(command.common)
-        self._alike = command.root
-        if command.root is not None:
+        if command.root is not None and command.root != self._alike:
             rootfs.learn(command.root)
+            self._try_out(command.root)
+        self._alike = command.root
         if command.rights.is_filtered:
             seccomp.program(command.rights.kept)
         self._spares.want(command.count)
+
+    def _try_out(self, root: Root) -> None:
+        syscalls.unshare(syscalls.CLONE_NEWNS)
+        try:
+            rootfs.try_out(root)
+        finally:
+            syscalls.setns(self._own_mounts, syscalls.CLONE_NEWNS)
 
     def _signal(self, command: Signal) -> None:
         pid = self._children.get(command.id)
