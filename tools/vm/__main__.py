@@ -32,6 +32,7 @@ from tools.vm.kernel import Kernel, Missing, kernel, program, virtiofsd
 SECONDS, MEMORY, PROCESSORS = 1800.0, 2048, 2
 TESTS = (
     "tests/kernel/test_gre.py",
+    "tests/kernel/test_sctp.py",
     "tests/e2e/test_gre.py",
     "tests/kernel/test_cgroups.py",
     "tests/kernel/test_cgroups_of_containers.py",
