@@ -117,9 +117,12 @@ class Rig:
         """Disks of nodes, and their addresses."""
         addresses = [f"ip addr add {one.hub}/{one.length} dev br0 {nodad(one)}\n" for one in families]
         self.hub = self._boot("hub", BRIDGE + "".join(addresses))
+        self._begin()
+
+    def _begin(self) -> None:
         self._control = self._boot("cp", "")
-        self._cable(self._control, [one.control for one in families])
-        self._authority = Authority(folder, url(self.control, 6443))
+        self._cable(self._control, [one.control for one in self.families])
+        self._authority = Authority(self.folder, url(self.control, 6443))
         self._admin = self._authority.kubeconfig("admin", "admin", ["system:masters"])
         self._start_control_plane()
 
@@ -143,7 +146,7 @@ class Rig:
 
     def kubectl(self, *words: str, stdin: str | None = None, code: int | None = 0) -> str:
         """What kubectl prints, as the cluster's administrator."""
-        return self._control(_path("kubectl"), f"--kubeconfig={self._admin}", *words, stdin=stdin, code=code)
+        return self._control(path("kubectl"), f"--kubeconfig={self._admin}", *words, stdin=stdin, code=code)
 
     def get(self, *words: str) -> Any:
         """An object, or a list of them."""
@@ -151,7 +154,7 @@ class Rig:
 
     def helm(self, *words: str) -> str:
         """What helm prints, as the cluster's administrator."""
-        return self._control(_path("helm"), f"--kubeconfig={self._admin}", "--namespace=kube-system", *words)
+        return self._control(path("helm"), f"--kubeconfig={self._admin}", "--namespace=kube-system", *words)
 
     def user(self, name: str) -> str:
         """The kubeconfig of a user with this name, who has no right of its own."""
@@ -228,12 +231,12 @@ class Rig:
 
     def start(self, name: str) -> None:
         """Start a program of the control plane that was ended."""
-        self.control_plane[name] = self._control.start(_path(name), *self._words[name])
+        self.control_plane[name] = self._control.start(path(name), *self._words[name])
 
     def restart(self, name: str, *more: str) -> None:
         """Start a program of the control plane anew, with more options, which count before those that it has otherwise."""
         self.end(name, signal.SIGKILL)
-        self.control_plane[name] = self._control.start(_path(name), *self._words[name], *more)
+        self.control_plane[name] = self._control.start(path(name), *self._words[name], *more)
 
     def end(self, name: str, number: signal.Signals = signal.SIGTERM) -> None:
         """End a program of the control plane."""
@@ -268,11 +271,14 @@ class Rig:
 
     def add_node(self, name: str, number: int) -> None:
         """Boot a new node, whose addresses end with 1`number`. It is registered when this returns."""
+        self._boot_new(name, [one.machine(10 + number) for one in self.families])
+        self.until(lambda: f"node/{name}" in self.kubectl("get", "nodes", "--output=name"))
+
+    def _boot_new(self, name: str, ips: list[str]) -> None:
         disk = Disk()
         self._machines.callback(disk.close)
-        self._disks[name] = disk, [one.machine(10 + number) for one in self.families]
+        self._disks[name] = disk, ips
         self.boot(name, is_new=True)
-        self.until(lambda: f"node/{name}" in self.kubectl("get", "nodes", "--output=name"))
 
     def boot(self, name: str, *, is_new: bool = False) -> None:
         """Switch on a node that has a disk."""
@@ -296,13 +302,13 @@ class Rig:
 
     def load(self, node: str, archive: Path) -> None:
         """Have the images of an archive on a node."""
-        self.nodes[node](_path("ctr"), "--namespace=k8s.io", "images", "import", str(archive))
+        self.nodes[node](path("ctr"), "--namespace=k8s.io", "images", "import", str(archive))
 
     def _start_engine(self, machine: Machine, archives: Sequence[Path]) -> None:
         config = machine.logs / "containerd.toml"
         config.write_text(CONTAINERD)
-        machine.start(_path("containerd"), f"--config={config}")
-        self.until(lambda: "REF" in machine(_path("ctr"), "images", "list", code=None))
+        machine.start(path("containerd"), f"--config={config}")
+        self.until(lambda: "REF" in machine(path("ctr"), "images", "list", code=None))
         for archive in archives:
             self.load(machine.name, archive)
 
@@ -341,7 +347,7 @@ class Rig:
         config = machine.logs / "kubelet.json"
         config.write_text(json.dumps(settings))
         self.kubelets[name] = machine.start(
-            _path("kubelet"),
+            path("kubelet"),
             f"--config={config}",
             f"--kubeconfig={kubeconfig}",
             f"--hostname-override={name}",
@@ -364,7 +370,7 @@ class Rig:
         }
         config = machine.logs / "kube-proxy.json"
         config.write_text(json.dumps(settings))
-        return machine.start(_path(user), f"--config={config}")
+        return machine.start(path(user), f"--config={config}")
 
     def until(self, is_so: Callable[[], object], seconds: float = READY_SECONDS) -> None:
         """Wait for something."""
@@ -389,7 +395,8 @@ def _in_network(machine: Machine, *words: str) -> None:
     subprocess.run(["nsenter", f"--net=/proc/{machine.pid}/ns/net", *words], check=True)
 
 
-def _path(program: str) -> str:
+def path(program: str) -> str:
+    """Where a program of the PATH is."""
     found = shutil.which(program)
     assert found is not None, program
     return found

@@ -23,7 +23,9 @@ STATE = {
     "sysctls": ("sysctl", "--all", "--pattern", r"^net\."),
 }
 """What is compared, and what shows it."""
-OF_ITSELF = re.compile(r"(valid_lft|preferred_lft|expires|age|nf_conntrack_count|dentry|tcp_mem|udp_mem)\W+\S+")
+OF_ITSELF = re.compile(
+    r"(valid_lft|preferred_lft|expires|age|nf_conntrack_count|dentry|tcp_mem|udp_mem)\W+\S+|packets \d+ bytes \d+"
+)
 """What changes while nobody does anything."""
 
 

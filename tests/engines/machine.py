@@ -191,9 +191,9 @@ class Machine:
     def _entered(self, words: Sequence[str]) -> list[str]:
         return ["nsenter", "--target", str(self._pid), "--net", "--mount", "--pid", "--uts", "--ipc", "--", *words]
 
-    def __call__(self, *words: str, code: int | None = 0, stdin: str | None = None) -> str:
-        """What a program prints there; its exit status must be `code` (None: whatever it is)."""
-        done = subprocess.run(self._entered(words), input=stdin, capture_output=True, text=True, timeout=60)
+    def __call__(self, *words: str, code: int | None = 0, stdin: str | None = None, seconds: float = 60) -> str:
+        """What a program prints there, within so long; its exit status must be `code` (None: whatever it is)."""
+        done = subprocess.run(self._entered(words), input=stdin, capture_output=True, text=True, timeout=seconds)
         if code is not None:
             assert done.returncode == code, f"{words}: exit status {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout
