@@ -40,9 +40,10 @@ lint: $(ready)
 	$(bin)/mypy
 	$(bin)/lint-imports
 
-# The tests are compiled once, or each worker would do it for itself. The linters run beside them, and say at the end what they found.
-# Modules are begun in their order, so that those with labs, which take long, are not the last ones. They wait a lot: there are more workers
-# than two cores.
+# The tests are compiled once, or each worker would do it for itself, even where the environment says that no bytecode is kept. The linters
+# run beside them, and say at the end what they found. Modules are begun in their order, so that those with labs, which take long, are not
+# the last ones. They wait a lot: there are more workers than two cores.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(ready) tools
 	@$(MAKE) --no-print-directory lint >$(VENV)/lint.txt 2>&1 & linters=$$!; \
 	$(bin)/python -m pytest --collect-only -q >/dev/null 2>&1; \
