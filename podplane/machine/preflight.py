@@ -85,8 +85,8 @@ def _space(facts: Facts) -> Iterator[str]:
 
 def _clock(facts: Facts) -> Iterator[str]:
     if abs(facts.skew) >= MOST_SKEW:
-        where = "ahead of" if facts.skew > 0 else "behind"
-        yield f"the clock of this machine is {lasting(abs(facts.skew))} {where} the API's: set it (timedatectl, chronyc tracking)"
+        where, minutes = "ahead of" if facts.skew > 0 else "behind", lasting(abs(facts.skew) // 60 * 60)
+        yield f"the clock of this machine is {minutes} {where} the API's: set it (timedatectl, chronyc tracking)"
 
 
 CHECKS: tuple[tuple[str, Callable[[Facts], Iterable[str]]], ...] = (
