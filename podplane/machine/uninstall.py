@@ -208,7 +208,7 @@ def _compared(before: Snapshot | None, folders: Sequence[str]) -> Iterator[str]:
     after = snapshot.take(CurrentNamespace(), folders)
     differences = list(before.differences(after))
     gone = [line for line in differences if line.startswith(WENT) and kube_proxy.had(line.removeprefix(WENT))]
-    if differences == gone:
+    if differences == gone and not (gone and kube_proxy.why_runs()):
         but = (
             f", but for kube-proxy, which has gone since: {', '.join(line.removeprefix(WENT) for line in gone)}" if gone else ""
         )

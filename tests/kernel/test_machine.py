@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import http.server
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -297,6 +299,11 @@ def test_a_kube_proxy_that_was_there_before_and_has_gone_is_no_difference(tmp_pa
     (line,) = module._compared(snapshot.load(tmp_path), ())
     gone = f"{socket_line}, nf_tables table ip kube-proxy, nf_tables table ip6 kube-proxy"
     assert line.startswith(f"{module.SAME}, but for kube-proxy, which has gone since: {gone} (")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", STATUS_PORT), http.server.BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        first, *lines = module._compared(snapshot.load(tmp_path), ())
+        server.shutdown()
+    assert first == module.OTHERWISE and "  - nf_tables table ip kube-proxy" in lines, "it runs, so its tables should be there"
     run("nft delete table ip others")
     first, *lines = module._compared(snapshot.load(tmp_path), ())
     assert first == module.OTHERWISE and "  - nf_tables table ip others" in lines and len(lines) == 4, "all is told then"
