@@ -71,6 +71,9 @@ class Content(msgspec.Struct):
 class FileApi:
     """`kubeapi.messages.Handler`: lists, and watches that look into the file again and again. All else is unknown to it."""
 
+    skew = 0.0
+    """The clock of this API is the machine's."""
+
     def __init__(self, path: Path) -> None:
         self._path = path
 
