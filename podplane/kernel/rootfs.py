@@ -33,7 +33,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from podplane.kernel import ids, layers, syscalls
+from podplane.kernel import ids, layers, releases, syscalls
 from podplane.kernel.syscalls import (
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NOEXEC,
@@ -320,7 +320,7 @@ def _enter(root: Root, begun: Begun | None) -> Entered:
     syscalls.pivot_root(".", old)
     os.chdir("/")
     mount_kernel()
-    if root.pids and limits_processes():
+    if root.pids and releases.limits_processes():
         _set("kernel.pid_max", str(root.pids))
     with ids.as_first(ids.of_pods()):  # who alone sets what belongs to the pod's IPC namespace
         for name, value in root.sysctls.items():
@@ -550,9 +550,7 @@ def _overlay(name: str, lower: str, new: str, scratch: str, targets: Sequence[_T
     upper, work = f"{scratch}/{name}", f"{scratch}/{name}.work"
     os.mkdir(upper)
     os.mkdir(work)
-    if (
-        name in TEMPORARY
-    ):  # where the machine's belongs to nobody here, nothing could be made in it (ovl_copy_up_start, EOVERFLOW)
+    if name in TEMPORARY:  # in the machine's, nobody's here, nothing could be made (ovl_copy_up_start, EOVERFLOW)
         _folder(f"{upper}/{TEMPORARY[name]}", 0o1777)
     for target in targets:
         target.make_in(scratch)
@@ -584,26 +582,8 @@ def mount_kernel() -> None:
     """/proc of this PID namespace, /sys of this network namespace, read-only; where the latter is refused, it is empty."""
     flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
     syscalls.mount("proc", "/proc", "proc", flags)
-    try:
+    with contextlib.suppress(OSError):
         syscalls.mount("sysfs", "/sys", "sysfs", flags | MS_RDONLY)
-    except OSError:
-        pass
-
-
-PID_MAX_PER_NAMESPACE = (6, 14)
-"""The version of Linux since which `kernel.pid_max` is each PID namespace's own; before, it is the machine's."""
-
-
-@functools.cache
-def limits_processes() -> bool:
-    """Can the number of a container's processes be bounded here?"""
-    return is_linux(PID_MAX_PER_NAMESPACE)
-
-
-def is_linux(version: tuple[int, int]) -> bool:
-    """Is it this version of Linux, or a later one?"""
-    release = os.uname().release.split(".")
-    return tuple(int("".join(filter(str.isdigit, part.split("-")[0])) or 0) for part in release[:2]) >= version
 
 
 def _set(name: str, value: str) -> None:

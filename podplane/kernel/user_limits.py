@@ -21,7 +21,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 
-from podplane.kernel import rootfs, syscalls
+from podplane.kernel import releases, syscalls
 from podplane.kernel.cgroups import MEMORY
 from podplane.kernel.ids import Ids
 
@@ -149,7 +149,7 @@ def of_process() -> None:
         resource.setrlimit(kind, (_least(soft, most), most))
     if dumps_go_to_a_program():
         resource.setrlimit(resource.RLIMIT_CORE, (NO_DUMP, NO_DUMP))
-    if not rootfs.limits_processes() and rootfs.is_linux(PROCESSES_PER_NAMESPACE):
+    if not releases.limits_processes() and releases.is_linux(PROCESSES_PER_NAMESPACE):
         bound_processes()
 
 

@@ -33,6 +33,7 @@ from podplane.kernel import (
     ids,
     leftovers,
     process_title,
+    releases,
     rootfs,
     sandbox,
     seccomp,
@@ -138,7 +139,7 @@ class Zygote:
         signal.set_wakeup_fd(self._wake_writer.fileno(), warn_on_full_buffer=False)
         syscalls.reap_orphans()  # of containers among the lab's processes
         process_title.layout_of_process()  # here once, as the next one
-        rootfs.limits_processes()
+        releases.limits_processes()
         for message in (Spawn(0, ""), Words([], {})):  # what children read: they need not find out how
             msgspec.json.decode(msgspec.json.encode(message), type=type(message))
         user_limits.dumps_go_to_a_program()

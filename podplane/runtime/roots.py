@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 
 from podplane.kernel import ids
 from podplane.kernel.cgroups import Group, Limits
-from podplane.kernel.rootfs import Root, limits_processes
+from podplane.kernel.releases import limits_processes
+from podplane.kernel.rootfs import Root
 from podplane.kernel.user_limits import MAX_PROCESSES
 from podplane.kernel.zygote_messages import LAB
 from podplane.model.pod import Container, Pod

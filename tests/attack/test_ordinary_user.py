@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from podplane.kernel import rootfs
+from podplane.kernel import releases
 from tests.attack.test_mounts import TRIES
 from tests.attack.test_pods_of_a_lab import CALLS, CAPABILITIES, PORTS_AND_PINGS, USUAL
 from tests.e2e.conftest import Podplane, ordinary_users
@@ -164,7 +164,7 @@ def test_its_pods_are_killed_first_for_want_of_memory(lab: Podplane) -> None:
 def test_its_pods_leave_a_quarter_of_the_users_processes_and_signals(lab: Podplane) -> None:
     for kind, letter in ((resource.RLIMIT_NPROC, "u"), (resource.RLIMIT_SIGPENDING, "i")):
         whole, share = resource.getrlimit(kind)[1], 1 if letter == "u" else 4
-        if letter == "u" and not rootfs.limits_processes():
+        if letter == "u" and not releases.limits_processes():
             continue  # of each user of a pod there are 4,096 then
         said = lab("exec", POD, "-c", "free", "--", "bash", "-c", f"ulimit -H{letter}").stdout.strip()
         assert said == ("unlimited" if whole == resource.RLIM_INFINITY else str(whole * 3 // 4 // share))

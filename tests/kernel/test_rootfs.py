@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from podplane.kernel import rootfs, syscalls, user_limits
+from podplane.kernel import releases, rootfs, syscalls, user_limits
 from podplane.kernel.rootfs import Bind, Root
 from podplane.kernel.volumes import Tmpfs
 from tests.kernel.test_zygote import Machine, contained
@@ -208,7 +208,7 @@ async def test_a_mount_that_cannot_be_is_told(machine: Machine) -> None:
 async def test_processes_are_bounded(machine: Machine) -> None:
     lab_folder()
     before = pid_max()
-    if not rootfs.limits_processes():  # Linux 6.13 and before: those of a user are
+    if not releases.limits_processes():  # Linux 6.13 and before: those of a user are
         assert await machine.says("bash -c 'ulimit -u'", root=Root(FOLDER)) == str(user_limits.MAX_PROCESSES)
         return
     bomb = "import os,time\nn=0\ntry:\n while n<600:\n  if os.fork()==0: time.sleep(60)\n  n+=1\nexcept OSError: print(n)"

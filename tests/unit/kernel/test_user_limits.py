@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podplane.kernel import rootfs, user_limits
+from podplane.kernel import releases, user_limits
 from podplane.kernel.user_limits import part
 
 NONE = resource.RLIM_INFINITY
@@ -66,7 +66,7 @@ def test_processes_of_a_user_are_bounded_where_those_of_a_namespace_are_not(
 ) -> None:
     set_: dict[int, tuple[int, int]] = {}
     monkeypatch.setattr(resource, "setrlimit", set_.__setitem__)
-    monkeypatch.setattr(rootfs, "limits_processes", lambda: rootfs.is_linux(rootfs.PID_MAX_PER_NAMESPACE))
+    monkeypatch.setattr(releases, "limits_processes", lambda: releases.is_linux(releases.PID_MAX_PER_NAMESPACE))
     monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "m", release, "", "x86_64")))
     user_limits.of_process()
     assert (set_.get(resource.RLIMIT_NPROC) == (4096, 4096)) is bounded
