@@ -114,6 +114,8 @@ def test_of_legacy_iptables_policies_and_chains_are_read(tmp_path: Path) -> None
     done = subprocess.run(["sh", "-ec", LEGACY_DROP], capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"this kernel has no legacy iptables: {done.stderr.strip()}")
+    if not all(os.access(one.names, os.R_OK) for one in legacy_iptables.FAMILIES):
+        pytest.skip("here the names of legacy iptables' tables are for the machine's root alone")
     found = {(one.version, one.name): one for one in legacy_iptables.read(CurrentNamespace())}
     assert found[4, "filter"].dropping == {"forward"} and found[6, "filter"].dropping == {"input"}
     assert "KUBE-SERVICES" in found[4, "nat"].chains

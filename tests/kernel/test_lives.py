@@ -42,7 +42,8 @@ class Life:
         self.attached: dict[str, Any] = {}
         """Results of ADD."""
         self.doubtful: set[str] = set()
-        self.is_denied = False
+        self.is_denied = self.is_heard = False
+        """Is there a policy that denies everything; did an agent hear of it, or of its end, before the API went away?"""
 
     # What happens.
 
@@ -76,7 +77,7 @@ class Life:
             was = self.attached.setdefault(name, said)
             assert was["ips"] == said["ips"], "it is asked for again when the agent ended before it answered"
             self.doubtful.discard(name)
-            if self.is_denied:
+            if self.is_denied and (self.is_heard or not self.machine.is_away):
                 assert self.denies(), "what is attached is under its policies"
         elif said["code"] == TRY_AGAIN:
             assert name == FURTHER and self.machine.is_away, said
@@ -103,6 +104,15 @@ class Life:
             return
         self.is_denied = not self.is_denied
         self.machine.put("networkpolicies", "default/deny", DENY if self.is_denied else None)
+
+    def away(self) -> None:
+        """The API goes away: of what came just before, with no pod to see it by, an agent may have heard nothing."""
+        if self.machine.is_away:
+            return
+        if self.attached:
+            until(lambda: self.denies() == self.is_denied, f"the policy that is in force: {self.is_denied}")
+        self.is_heard = bool(self.attached)
+        self.machine.change(is_away=True)
 
     def denies(self) -> bool:
         return (
@@ -202,8 +212,10 @@ def test_nothing_is_had_twice_and_nothing_leaks_whatever_goes_wrong(tmp_path: Pa
                     life.gc(name)
                 case "kill" | "restart":
                     life.restart(signal.SIGKILL if what == "kill" else signal.SIGTERM)
-                case "away" | "back":
-                    machine.change(is_away=what == "away")
+                case "away":
+                    life.away()
+                case "back":
+                    machine.change(is_away=False)
                 case "policy":
                     life.policy()
                 case "clock":

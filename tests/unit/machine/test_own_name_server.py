@@ -23,6 +23,7 @@ from podplane.nameserver import bound as sockets
 from podplane.nameserver import control, keeper
 from tests.plans import agent_settings, node
 from tests.unit.agent.rig import caches_of
+from tests.unit.nameserver import ports
 
 IPS = ("127.0.0.1",)
 
@@ -131,8 +132,7 @@ class Rig:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(sockets, "PORT", 0)
-    monkeypatch.setattr(sockets, "NAME_SERVER_PORT", 0)
+    ports.free(monkeypatch)
     monkeypatch.setattr(module, "gateway_of", lambda block: "127.0.0.2")
     monkeypatch.setattr(module, "RETRY_SECONDS", 0.01)
     monkeypatch.setattr(keeper, "LINGER_SECONDS", 0.0)

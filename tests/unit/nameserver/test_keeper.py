@@ -20,6 +20,7 @@ from podplane.nameserver import bound as sockets
 from podplane.nameserver import control
 from podplane.nameserver import keeper as module
 from podplane.nameserver.keeper import NameServer
+from tests.unit.nameserver import ports
 
 FAKE = "tests.unit.nameserver.fake_program"
 
@@ -67,8 +68,7 @@ async def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     monkeypatch.setattr(module, "HUNG_BEATS", 100_000)
     monkeypatch.setattr(module, "START_BEATS", 100_000)
     monkeypatch.setattr(module, "LOWEST_SECONDS", 0.005)
-    monkeypatch.setattr(sockets, "PORT", 0)
-    monkeypatch.setattr(sockets, "NAME_SERVER_PORT", 0)
+    ports.free(monkeypatch)
     spawned: list[interpreter.Spawned] = []
     spawn = interpreter.spawn
 
@@ -289,6 +289,7 @@ def test_sockets_are_bound_before_their_address_is_there_and_closed_when_one_is_
     taken = socket.create_server(("127.0.0.1", 0))
     port = taken.getsockname()[1]
     with pytest.MonkeyPatch.context() as patch:
+        ports.free(patch)
         patch.setattr(sockets, "PORT", port)
         patch.setattr(sockets, "NAME_SERVER_PORT", port)
         opened = sockets.open_sockets(["192.0.2.1"])
