@@ -49,6 +49,7 @@ async def test_who_is_younger_or_has_other_blocks_does_not_count(other: Node) ->
     caches, api = caches_of(OWN, other), FakeApi()
     keeping = asyncio.create_task(OwnBlock(api, caches.nodes, "node1").run())
     await until(lambda: bool(api.written))
+    assert api.written == [ITS_OWN]
     keeping.cancel()
 
 
