@@ -78,7 +78,7 @@ def _of_sorts(who: Around, cluster: Cluster, under: set[str]) -> Iterator[Way]:
     selected = [number for number, pods in enumerate(sorts) if pods[0].name in under]
     count = min(len(sorts), max(1, MOST_OF_SORTS // max(1, 2 * len(selected))))
     for turn, number in enumerate(selected):
-        for other in ((turn * count + i) % len(sorts) for i in range(count)):
+        for other in ((number + 1 + i) % len(sorts) for i in range(count)):
             yield from _both_ways(next(turns[number]), turns[other])
         yield from _beside(next(turns[number]), turn, who)
 
