@@ -81,8 +81,10 @@ def leads_into(own: Namespace, link: str, other: Namespace) -> bool | None:
 class KernelOpener:
     """Opens the real kernel: sockets are opened in the namespace, and may be used from anywhere."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, protects_tables: bool = False) -> None:
+        """`protects_tables`: what is made by a door belongs to it as long as that is open, where the kernel can do so."""
         self._has_packet_log = False
+        self._protects_tables = protects_tables
 
     def rtnl(self, namespace: Namespace, namespace_fd: Callable[[str], int]) -> NetworkPart:
         """rtnetlink (NETLINK_ROUTE)."""
@@ -140,8 +142,10 @@ class KernelOpener:
         return {name: (Rtnl(one, namespace_fd), refused) for name, (refused, one) in opened.items()}
 
     def nft(self, namespace: Namespace) -> NftPart:
-        """nf_tables (NETLINK_NETFILTER)."""
-        return Nft(KernelTables(lambda: namespace.run(netlink.Socket, NETLINK_NETFILTER)))
+        """nf_tables (NETLINK_NETFILTER). A kernel that protects none is not asked again: to refuse that takes it 13 ms."""
+        tables = KernelTables(lambda: namespace.run(netlink.Socket, NETLINK_NETFILTER))
+        self._protects_tables = self._protects_tables and tables.protect()
+        return Nft(tables)
 
     def conntrack(self, namespace: Namespace) -> Tracked:
         """Connection tracking (ctnetlink)."""

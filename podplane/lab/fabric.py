@@ -82,7 +82,7 @@ class Fabric:
     def __init__(
         self, plan: Plan, workers: Workers, outside: Namespace, nodes: Sequence[Namespace], *, asks: bool = False
     ) -> None:
-        self._opener, self._asks = KernelOpener(), asks
+        self._opener, self._asks = KernelOpener(protects_tables=True), asks
         self._plan = plan
         self._changing = threading.Lock()
         self.places = {node_name(n): underlay.usual_place(plan, n) for n in range(1, len(nodes) + 1)}

@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 
 from podplane.agent.attachments import AttachedPod
-from podplane.agent.kernel import Kernel
 from podplane.cni.network import Attachment
 from podplane.kernel import netlink
 from podplane.kernel.door import Kernel as KernelDoor
@@ -36,7 +35,8 @@ class MachineHost:
         """`store` keeps what was opened in pods' namespaces for the agent after this one, where that can't enter them. MachineError when
         no namespace is seen from here though there are pods."""
         self._namespace = CurrentNamespace()
-        self._opener = KernelOpener()
+        self._opener = KernelOpener(protects_tables=True)
+        self._kernel: KernelDoor | None = None
         self._journal = journal
         self._workers = workers
         self._store = None if workers.may_enter else store
@@ -54,9 +54,12 @@ class MachineHost:
         """That of this process."""
         return self._namespace
 
-    def open_kernel(self) -> Kernel:
-        """Another door, which knows what sysctls were before podplane came."""
-        return KernelDoor(self._namespace, self._opener, KeptSysctls(self._journal))
+    def open_kernel(self) -> KernelDoor:
+        """Another door, which knows what sysctls were before podplane came; the former one is closed, for it owned the tables."""
+        if self._kernel is not None:
+            self._kernel.close()
+        self._kernel = KernelDoor(self._namespace, self._opener, KeptSysctls(self._journal))
+        return self._kernel
 
     def values(self) -> Iterable[Value]:
         """All links, addresses and routes of the machine but those that the kernel made itself."""

@@ -64,8 +64,6 @@ def repairs(kubectl: Kubectl, node: str) -> str:
 @pytest.mark.parametrize(
     ("option", "done", "kind"),
     [
-        (("--flush-nftables",), "all nf_tables were flushed", r"nft sets, \d nft tables"),
-        (("--add-rule",), "a rule with a quota was appended to the chain podplane-", r"repaired: 1 nft chain"),
         (("--delete-route", "10.244.3.0/24"), "the route to 10.244.3.0/24 was deleted", r"repaired: 1 route"),
         (("--delete-link", "echo-node2-1"), "of pod default/echo-node2-1 was deleted", r"repaired: .*\d links?"),
         (("--delete-neighbour", "10.244.2.2"), "the neighbour 10.244.2.2 on cbr0 was deleted", r"repaired: 1 neighbour"),
@@ -85,6 +83,30 @@ def test_what_a_foreign_hand_does_is_repaired(
     peer = kubectl("get", "pod", "echo-node3-1", "-o", "jsonpath={.status.podIP}")
     until(
         lambda: lab("exec", "echo-node2-1", "--", "curl", "-sS", "-m", "2", f"http://{peer}:8080/", code=None).stdout, SECONDS
+    )
+
+
+@pytest.mark.parametrize(
+    ("option", "refused", "done", "kind"),
+    [
+        ("--flush-nftables", "all nf_tables were flushed but podplane-", "all nf_tables were flushed.", r"\d nft tables"),
+        ("--add-rule", "the kernel refused a rule with a quota in", "a rule with a quota was appended to", r": 1 nft chain"),
+    ],
+)
+def test_tables_are_nobodys_else_to_change_or_are_repaired(
+    lab: Podplane, kubectl: Kubectl, option: str, refused: str, done: str, kind: str
+) -> None:
+    """The kernel refuses it since Linux 6.9."""
+    before = lab.on_node("node3", "nft list ruleset | grep -A1 ^table")
+    said = lab("fault", "node3", option).stdout
+    if "flags owner" in before:
+        assert refused in said and lab.on_node("node3", "nft list ruleset | grep -A1 ^table") == before
+    else:
+        assert done in said
+        until(lambda: re.search(kind, repairs(kubectl, "node3")), SECONDS)
+    peer = kubectl("get", "pod", "echo-node2-1", "-o", "jsonpath={.status.podIP}")
+    until(
+        lambda: lab("exec", "echo-node3-1", "--", "curl", "-sS", "-m", "2", f"http://{peer}:8080/", code=None).stdout, SECONDS
     )
 
 

@@ -107,9 +107,11 @@ def an_agent_was_here(folder: Path) -> None:
         snapshot.save(folder, snapshot.take(host.namespace))
     objects: list[Object] = [node(number, VERSIONS) for number in (1, 2)]
     settings = agent_settings(VERSIONS, service_cidrs=("10.96.0.0/16",))
-    agent = Agent("node1", settings, host.open_kernel(), caches_of(*objects), record=host)
+    kernel = host.open_kernel()
+    agent = Agent("node1", settings, kernel, caches_of(*objects), record=host)
     asyncio.run(agent.start())
     assert not agent.ledger.refused, [str(one.error) for one in agent.ledger.refused.values()]
+    kernel.close()  # as the end of the process does
     journal.close()
     workers.close()
 

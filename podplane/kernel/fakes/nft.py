@@ -47,7 +47,9 @@ class Refusal(Exception):
 
 
 class FakeTables:
-    """`kernel.nft.table.Tables` over the objects of a fake namespace."""
+    """`kernel.nft.table.Tables` over the objects of a fake namespace, as of a kernel that protects no tables."""
+
+    table_flags = 0
 
     def __init__(self, objects: Objects) -> None:
         self._namespace = objects
@@ -60,7 +62,11 @@ class FakeTables:
         """Commits of everybody."""
         return self._namespace.commits + self._namespace.foreign_commits
 
-    def try_table(self, value: Table) -> int:
+    def adopt(self, names: Iterable[tuple[str, str]]) -> int:
+        """None."""
+        return 0
+
+    def try_table(self, value: Table, flags: int = 0) -> int:
         """0, EEXIST, or EOPNOTSUPP for a family that this kernel does not have."""
         try:
             self._check_arrival(None, value)

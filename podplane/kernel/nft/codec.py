@@ -66,12 +66,13 @@ def _comment(attribute_kind: int, kind: int, comment: str) -> bytes:
     return attribute(attribute_kind, user_text(kind, comment)) if comment else b""
 
 
-def table(value: Table, *, known: bool = False) -> Message:
-    """Create a table, which must not be there yet; or set the flags of one that is `known` to be there as wanted: none."""
+def table(value: Table, flags: int = 0, *, known: bool = False) -> Message:
+    """Create a table with these flags, which must not be there yet; or set the flags of one that is `known` to be there."""
     parts = [text(c.TABLE_NAME, value.table), _comment(c.TABLE_USERDATA, c.COMMENT_IN_TABLE, value.comment)]
     label = f"nft table {value.family} {value.table}"
     if known:
-        return _message(c.NEWTABLE, value, 0, *parts, be32(c.TABLE_FLAGS, 0), label=f"change {label}")
+        return _message(c.NEWTABLE, value, 0, *parts, be32(c.TABLE_FLAGS, flags), label=f"change {label}")
+    parts += [be32(c.TABLE_FLAGS, flags)] if flags else []
     return _message(c.NEWTABLE, value, NLM_F_CREATE | NLM_F_EXCL, *parts, label=f"create {label}")
 
 

@@ -26,7 +26,11 @@ HOOK_NAMES = {family: {number: name for name, number in own.items()} for family,
 POLICIES = {"drop": 0, "accept": 1}
 POLICY_NAMES = {number: name for name, number in POLICIES.items()}
 
-TABLE_NAME, TABLE_FLAGS, TABLE_USERDATA = 1, 2, 6
+TABLE_NAME, TABLE_FLAGS, TABLE_USERDATA, TABLE_OWNER = 1, 2, 6, 7
+TABLE_OWNED, TABLE_PERSISTENT = 2, 4
+TABLE_PROTECTED = TABLE_OWNED | TABLE_PERSISTENT
+"""Flags of a table: the socket that set the first one is the only one that may change the table, and a flush of all tables by others
+leaves it out; with the second one (Linux 6.9) it stays, without an owner, when that socket is closed."""
 CHAIN_TABLE, CHAIN_NAME, CHAIN_HOOK, CHAIN_POLICY, CHAIN_TYPE, CHAIN_FLAGS, CHAIN_USERDATA = 1, 3, 4, 5, 7, 10, 12
 CHAIN_OFFLOAD, CHAIN_BINDING = 2, 4
 """Flags of a chain: executed by a network card; part of a rule (`jump { … }`), created and deleted with it."""

@@ -71,11 +71,19 @@ def _number(content: bytes | None) -> int:
     return int.from_bytes(content or b"", "big")
 
 
-def table_from(content: bytes) -> Table | OpaqueObject:
-    """A dumped table; opaque when it has flags (dormant, owned by a process)."""
+def table_flags(content: bytes) -> int:
+    """Those of a dumped table (TABLE_OWNED and others)."""
+    return _number(parse_attributes(content, c.GENERIC.size).get(c.TABLE_FLAGS))
+
+
+def table_from(content: bytes, port: int = 0) -> Table | OpaqueObject:
+    """A dumped table; opaque when it is dormant, or owned without being persistent; for who protects tables, by the socket with this
+    `port`, also when a persistent one is not its own."""
     found = parse_attributes(content, c.GENERIC.size)
     family, name = c.FAMILY_NAMES[content[0]], _string(found[c.TABLE_NAME])
-    if _number(found.get(c.TABLE_FLAGS)):
+    flags, owner = _number(found.get(c.TABLE_FLAGS)), _number(found.get(c.TABLE_OWNER))
+    is_usual = flags in (c.TABLE_PERSISTENT, c.TABLE_PROTECTED) and port in (0, owner)
+    if flags and not is_usual:
         return OpaqueObject(family=family, table=name, kind="table", content=content)
     return Table(family=family, table=name, comment=_comment_from(found.get(c.TABLE_USERDATA), c.COMMENT_IN_TABLE))
 

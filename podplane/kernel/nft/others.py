@@ -78,6 +78,10 @@ class Tables:
         """Those whose base chains see no packet."""
         return frozenset(name for name, flags in self._tables() if flags & DORMANT)
 
+    def owned(self) -> frozenset[TableName]:
+        """Those that one process alone may change, and a flush of all tables by others leaves out."""
+        return frozenset(name for name, flags in self._tables() if flags & c.TABLE_OWNED)
+
     def _tables(self) -> Iterator[tuple[TableName, int]]:
         """With their flags."""
         for _, row in self._socket.dump(c.GETTABLE, EVERYTHING):

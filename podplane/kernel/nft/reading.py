@@ -18,6 +18,7 @@ from podplane.state.nft import (
     OpaqueObject,
     Rule,
     Set,
+    Table,
     UnreadElements,
 )
 from podplane.state.nft_members import Members
@@ -36,18 +37,19 @@ generation. So a dump is believed if there was no commit during it and no elemen
 class Reader:
     """Reads over a socket of its own: a dump may be under way while another socket commits."""
 
-    def __init__(self, socket: Socket) -> None:
+    def __init__(self, socket: Socket, port: int = 0) -> None:
+        """`port` is that of the socket that protects the tables, if one does: one that it does not own is opaque."""
         self._socket = socket
+        self._port = port
 
     def tables(self, names: frozenset[tuple[str, str]]) -> Generator[None, None, Found]:
         """All objects of these (family, table), as the generator's value; a slice is at most ELEMENTS_AT_ONCE elements."""
         found: Found = {}
         for family, name in sorted(names):
-            try:
-                _, row = self._dump(c.GETTABLE, family, text(c.TABLE_NAME, name), flags=0)[0]
-            except FileNotFoundError:
+            row = self._table(family, name)
+            if row is None:
                 continue
-            _add(found, decode.table_from(row))
+            _add(found, decode.table_from(row, self._port))
             yield
             for value in (*self._chains(family, name), *self._objects(family, name)):
                 _add(found, value)
@@ -57,6 +59,20 @@ class Reader:
                 if isinstance(owner, Set) and not owner.is_dynamic:
                     yield from self._elements(owner, found)
         return found
+
+    def orphans(self, names: Iterable[tuple[str, str]]) -> list[Table]:
+        """The tables of these (family, table) that outlived who protected them."""
+        return [Table(family=family, table=name) for family, name in names if self._is_orphan(self._table(family, name))]
+
+    @staticmethod
+    def _is_orphan(row: bytes | None) -> bool:
+        return row is not None and decode.table_flags(row) & c.TABLE_PROTECTED == c.TABLE_PERSISTENT
+
+    def _table(self, family: str, name: str) -> bytes | None:
+        try:
+            return self._dump(c.GETTABLE, family, text(c.TABLE_NAME, name), flags=0)[0][1]
+        except FileNotFoundError:
+            return None
 
     def _dump(self, kind: int, family: str, payload: bytes = b"", flags: int = NLM_F_DUMP) -> list[tuple[int, bytes]]:
         return self._socket.dump(kind, c.GENERIC.pack(c.FAMILIES[family], 0, 0) + payload, flags)

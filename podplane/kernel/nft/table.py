@@ -7,21 +7,26 @@ When a transaction is refused, the refused units are left out and the rest is se
 before. Of many elements in one message the kernel names the first that it refuses (NLMSGERR_ATTR_OFFS): this one is left out, the
 others are sent again in several messages, so that each round finds more of them. When the kernel blames the transaction and none of
 its messages, halves of it are tried. So the report is exact for each operation.
+
+Tables may be protected, where the kernel can (NFT_TABLE_F_OWNER and NFT_TABLE_F_PERSIST, Linux 6.9): then the socket that commits owns
+them, others are refused what they would change in them (EPERM), and `nft flush ruleset` of others passes them over (nft_flush). When the
+socket is closed they stay, without an owner (nft_rcv_nl_event); who reads them next with a protecting door adopts them.
 """
 
 from __future__ import annotations
 
 import errno
 import itertools
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
 
-from podplane.kernel.errors import from_errno
+from podplane.kernel.errors import Denied, KernelError, from_errno
 from podplane.kernel.kept import Kept
-from podplane.kernel.netlink import BATCH_BYTES, BATCH_MESSAGES, Message, Overrun, Socket
+from podplane.kernel.netlink import BATCH_BYTES, BATCH_MESSAGES, Message, Overrun, Refusal, Socket
 from podplane.kernel.nft import codec
 from podplane.kernel.nft import constants as c
 from podplane.kernel.nft.packed import Packed, SetKey
@@ -40,6 +45,8 @@ PROBE = "podplane-probe"
 PARTS = 4
 """A unit of elements, one of which was refused, is sent again in so many."""
 WHOLE = -1
+EDGE = c.GENERIC.pack(0, 0, c.NFNL_SUBSYS_NFTABLES)
+BEGIN, END = Message(c.BATCH_BEGIN, 0, EDGE), Message(c.BATCH_END, 0, EDGE)
 
 
 class Refused(NamedTuple):
@@ -55,14 +62,21 @@ class Refused(NamedTuple):
 class Tables(Protocol):
     """What holds the tables: the kernel, or a fake."""
 
+    @property
+    def table_flags(self) -> int:
+        """Those of tables that are created: TABLE_PROTECTED, or 0."""
+
+    def adopt(self, names: Iterable[tuple[str, str]]) -> int:
+        """Protect those of the tables that have nobody any more who does; how many commits that took."""
+
     def commit(self, batch: Sequence[Unit]) -> list[Refused]:
         """Carry out all units, or none and say what was refused. Overrun when it is not known what became of it."""
 
     def generation(self) -> int:
         """The number of commits so far, of all processes."""
 
-    def try_table(self, value: Table) -> int:
-        """Create a table and delete it again, in one transaction: 0, or the error number of the refusal."""
+    def try_table(self, value: Table, flags: int = 0) -> int:
+        """Create a table with these flags and delete it again, in one transaction: 0, or the error number of the refusal."""
 
     def prolong(self, family: str, table: str, name: str, key: bytes, milliseconds: int) -> int:
         """Have a set the element with this key for so long from now on: 0, or the error number of the refusal."""
@@ -81,25 +95,44 @@ class Tables(Protocol):
 
 
 class KernelTables:
-    """nf_tables of the namespace in which `open_socket` opens sockets (NETLINK_NETFILTER)."""
+    """nf_tables of the namespace in which `open_socket` opens sockets (NETLINK_NETFILTER).
+
+    All that changes something goes by one socket, for it may own the tables; a lock keeps threads from using it at once.
+    """
 
     def __init__(self, open_socket: Callable[[], Socket]) -> None:
-        self._socket = open_socket()
-        self._reading, self._prolonging = Kept(open_socket), Kept(open_socket)
+        self.table_flags = 0
+        self._socket, self._using = open_socket(), threading.Lock()
+        self._reading = Kept(open_socket)
 
     def close(self) -> None:
-        """Close the sockets."""
+        """Close the sockets; tables that they protected can be changed by anybody then."""
         self._socket.close()
         self._reading.close()
-        self._prolonging.close()
+
+    def protect(self) -> bool:
+        """Protect tables that are created from now on, and those that are read. False where the kernel can't, which is tried."""
+        probe = Table(family="inet", table=PROBE)
+        self.table_flags = 0 if self.try_table(probe, c.TABLE_PROTECTED) else c.TABLE_PROTECTED
+        return bool(self.table_flags)
+
+    def adopt(self, names: Iterable[tuple[str, str]]) -> int:
+        """By one transaction, if there are any. One that is refused is not missed: then they are read as others'."""
+        if not self.table_flags:
+            return 0
+        with self._reading.use() as socket:
+            orphans = Reader(socket).orphans(names)
+        return int(bool(orphans) and not self._transaction([codec.table(one, self.table_flags, known=True) for one in orphans]))
+
+    def _transaction(self, messages: Iterable[Message], size: int = 0) -> list[Refusal]:
+        with self._using:
+            if size > BATCH_BYTES:
+                self._socket.make_room(size + BATCH_BYTES)
+            return self._socket.transaction([BEGIN, *messages, END])
 
     def commit(self, batch: Sequence[Unit]) -> list[Refused]:
         """One transaction. OSError when it is too large for one send."""
-        edge = c.GENERIC.pack(0, 0, c.NFNL_SUBSYS_NFTABLES)
-        begin, end = Message(c.BATCH_BEGIN, 0, edge), Message(c.BATCH_END, 0, edge)
-        if (size := sum(unit.size for unit in batch)) > BATCH_BYTES:
-            self._socket.make_room(size + BATCH_BYTES)
-        refusals = self._socket.transaction([begin, *(m for unit in batch for m in unit.messages), end])
+        refusals = self._transaction((m for unit in batch for m in unit.messages), sum(unit.size for unit in batch))
         if not refusals:
             return []
         starts = list(itertools.accumulate((len(unit.messages) for unit in batch), initial=1))
@@ -111,27 +144,25 @@ class KernelTables:
             refused.append(Refused(unit, message, operation, refusal.errno, refusal.text))
         return refused
 
-    def try_table(self, value: Table) -> int:
+    def try_table(self, value: Table, flags: int = 0) -> int:
         """The creation is exclusive: a table of this name that is there already is left alone (EEXIST)."""
-        refused = self.commit([Unit([], [codec.table(value), codec.delete_table(value)])])
+        refused = self._transaction([codec.table(value, flags), codec.delete_table(value)])
         return refused[0].errno if refused else 0
 
     def prolong(self, family: str, table: str, name: str, key: bytes, milliseconds: int) -> int:
-        """Over a socket of its own: the writer may have the other one. Adding what is there changes no timeout (before Linux 6.12): it is
-        added, deleted and added again, in one transaction."""
-        edge = c.GENERIC.pack(0, 0, c.NFNL_SUBSYS_NFTABLES)
-        messages = codec.prolonged(family, table, name, key, milliseconds)
-        with self._prolonging.use() as socket:
-            refused = socket.transaction([Message(c.BATCH_BEGIN, 0, edge), *messages, Message(c.BATCH_END, 0, edge)])
+        """Adding what is there changes no timeout (before Linux 6.12): it is added, deleted and added again, in one transaction."""
+        refused = self._transaction(codec.prolonged(family, table, name, key, milliseconds))
         return refused[0].errno if refused else 0
 
     def generation(self) -> int:
         """The kernel's own count."""
-        return generation(self._socket)
+        with self._using:
+            return generation(self._socket)
 
     def find_set(self, key: SetKey) -> Set | None:
         """A set that was there before this process."""
-        found = Reader(self._socket).sets(*key[:2])
+        with self._reading.use() as socket:
+            found = Reader(socket).sets(*key[:2])
         return next((one for one in found if isinstance(one, Set) and one.name == key[2]), None)
 
     def counts(self, family: str, table: str, names: Iterable[str] | None = None) -> dict[str, int]:
@@ -142,7 +173,7 @@ class KernelTables:
     def read_steps(self, owner: Ownership) -> Generator[None, None, Found]:
         """Over a socket of its own, so that transactions may come in between."""
         with self._reading.use() as socket:
-            return (yield from Reader(socket).tables(owner.tables))
+            return (yield from Reader(socket, self._socket.port if self.table_flags else 0).tables(owner.tables))
 
 
 class Nft:
@@ -175,7 +206,7 @@ class Nft:
         report = Report()
         batch: list[Unit] = []
         size = count = 0
-        for unit in units(operations, self._sets, self._tables.find_set, packed, report):
+        for unit in units(operations, self._sets, self._tables.find_set, packed, report, self._tables.table_flags):
             if unit is None or (batch and (size + unit.size > SLICE_BYTES or count + len(unit.messages) > BATCH_MESSAGES)):
                 yield from self._carry_out(batch, report)
                 batch, size, count, report.applied, report.failed = [], 0, 0, [], []
@@ -219,7 +250,8 @@ class Nft:
         """Put these values in the place of all that the tables have, in one transaction: each packet finds the former ones or these. False
         when the kernel does not take that (it may be too large for one send); then nothing is changed."""
         report, sets = Report(), dict[SetKey, Set]()
-        made = units([Operation(None, value) for value in values], sets, lambda _: None, Packed(), report)
+        creations, flags = [Operation(None, value) for value in values], self._tables.table_flags
+        made = units(creations, sets, lambda _: None, Packed(), report, flags)
         gone = [Unit([Operation(one, None)], [codec.delete_table(one)]) for one in tables]
         batch = [*gone, *(unit for unit in made if unit is not None)]
         try:
@@ -271,6 +303,7 @@ class Nft:
 
     def read_steps(self, owner: Ownership) -> Generator[None, None, Found]:
         """The same in slices, as the generator's value. What is committed while it is read may be seen or not."""
+        self._commits += self._tables.adopt(owner.tables)
         found = yield from self._tables.read_steps(owner)
         for value in found.values():
             if isinstance(value, Set):
@@ -284,9 +317,15 @@ def _with_rank(value: Set, rank: int) -> Set:
     return msgspec.structs.replace(value, rank=rank)
 
 
+def _error(label: str, refused: Refused) -> KernelError:
+    """Of rights, all of a transaction is refused; of one message that is said only of a table that somebody protects (nft_table_lookup)."""
+    if refused.errno == errno.EPERM and refused.unit != WHOLE:
+        return Denied(label, "another process owns the table", refused.errno, "end it: does another agent run?")
+    return from_errno(label, refused.errno, refused.text)
+
+
 def _fail(unit: Unit, refused: Refused, report: Report) -> None:
-    label = unit.messages[refused.message].name
-    error = from_errno(label, refused.errno, refused.text)
+    error = _error(unit.messages[refused.message].name, refused)
     report.failed += [Failure(operation, error) for operation in unit.operations]
 
 
@@ -309,7 +348,7 @@ def _blamed(batch: Sequence[Unit], refused: Iterable[Refused]) -> dict[int, Refu
 def _without(unit: Unit, refused: Refused, report: Report) -> list[Unit]:
     """What of a refused unit is to be sent again."""
     operations, position = unit.single, refused.operation
-    if unit.owner is None or len(operations) == 1:
+    if unit.owner is None or len(operations) == 1 or refused.errno == errno.EPERM:
         _fail(unit, refused, report)
         return []
     if position is None:

@@ -17,6 +17,8 @@ import msgspec
 from podplane.kernel.errors import KernelError, NotFound
 from podplane.kernel.netlink import Message
 from podplane.kernel.nft import codec
+from podplane.kernel.nft import constants as c
+from podplane.kernel.nft.decode import table_flags
 from podplane.kernel.nft.packed import Packed, SetKey, single
 from podplane.state.nft import (
     GOTO,
@@ -137,13 +139,18 @@ class Sorted(msgspec.Struct):
 
 
 def units(
-    operations: Sequence[Operation], sets: dict[SetKey, Set], find: Find, packed: Packed, report: Report
+    operations: Sequence[Operation],
+    sets: dict[SetKey, Set],
+    find: Find,
+    packed: Packed,
+    report: Report,
+    table_flags: int = 0,
 ) -> Iterator[Unit | None]:
     """The units, in order; None where those before it are to be sent: now and then while operations are only sorted, for the caller to
     pause, and when all is in force and only leftovers are to be removed.
 
     `sets` are those that are known; it learns those that come and forgets those that go. `find` looks for others in the kernel. What
-    can't be sent is in the report.
+    can't be sent is in the report. Tables are created with `table_flags`.
     """
     by_kind = Sorted()
     for start in range(0, len(operations), OPERATIONS_AT_ONCE):
@@ -151,7 +158,7 @@ def units(
         if len(operations) > OPERATIONS_AT_ONCE:
             yield None
     for operation in by_kind.tables:
-        yield from _table(operation, report)
+        yield from _table(operation, report, table_flags)
     for operation in by_kind.counters:
         yield from _counter(operation, report)
     for operation in sorted(by_kind.sets, key=_is_packed):
@@ -175,13 +182,17 @@ def _fail(operation: Operation, label: str, why: str, report: Report) -> None:
     report.failed.append(Failure(operation, KernelError(label, why)))
 
 
-def _table(operation: Operation, report: Report) -> Iterator[Unit]:
+def _table(operation: Operation, report: Report, flags: int) -> Iterator[Unit]:
     value = operation.new
     assert isinstance(value, Table)
     if isinstance(operation.old, Table):
         _fail(operation, f"change nft table {value.family} {value.table}", "the kernel can't change a table's comment", report)
     else:
-        yield Unit([operation], [codec.table(value, known=operation.old is not None)])
+        old = operation.old
+        if isinstance(old, OpaqueObject):  # a table is persistent from its creation on, or never (nf_tables_updtable)
+            kept = table_flags(old.content) & c.TABLE_PERSISTENT
+            flags = flags | kept if kept else 0
+        yield Unit([operation], [codec.table(value, flags, known=old is not None)])
 
 
 def _counter(operation: Operation, report: Report) -> Iterator[Unit]:

@@ -14,8 +14,10 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from podplane.kernel.door import Kernel
+from podplane.kernel.errors import Denied
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.nft import foreign
+from podplane.kernel.nft.others import Tables
 from podplane.kernel.opener import KernelOpener
 from podplane.kernel.sysctl import path_of
 from podplane.lab.faults.arguments import FaultError
@@ -58,9 +60,12 @@ class Place(Protocol):
 
 
 def flush_nftables(place: Place, argument: str) -> str:
-    """Delete all tables."""
+    """Delete all tables but those that the kernel keeps for their owners."""
+    with Tables(place.namespace) as tables:
+        kept = sorted(name for _, name in tables.owned())
     foreign.flush_ruleset(place.namespace)
-    return f"On {place.name}, all nf_tables were flushed."
+    but = f" but {', '.join(kept)}: the agent alone may do that" if kept else ""
+    return f"On {place.name}, all nf_tables were flushed{but}."
 
 
 def add_rule(place: Place, argument: str) -> str:
@@ -68,7 +73,10 @@ def add_rule(place: Place, argument: str) -> str:
     with _door(place) as kernel:
         chains = {f"{v.table} {v.name}": v for v in _owned(place, kernel, Chain) if v.hook is not None}
     name, chain = _chosen(place, "chain", chains, "")
-    foreign.append_quota(place.namespace, chain.family, chain.table, chain.name, QUOTA_BYTES)
+    try:
+        foreign.append_quota(place.namespace, chain.family, chain.table, chain.name, QUOTA_BYTES)
+    except Denied:
+        return f"On {place.name}, the kernel refused a rule with a quota in the chain {name}: the agent alone may add one."
     return f"On {place.name}, a rule with a quota was appended to the chain {name}."
 
 

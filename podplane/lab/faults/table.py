@@ -81,6 +81,7 @@ CUT_API, UPLINK_DOWN, STOP_AGENT, MTU = "cut-api", "uplink-down", "stop-agent", 
 STOP_NAME_SERVER, POWER_OFF = "stop-name-server", "power-off"
 """While the power is off, nothing else can be done to a node."""
 REPAIRED = "`kubectl describe node {node}` has a Repaired event"
+TABLES_REPAIRED = "`{check}` passes; before Linux 6.9, which keeps tables for their owner, " + REPAIRED
 FAULTS: tuple[Fault, ...] = (
     Fault(
         "restart-agent",
@@ -183,11 +184,11 @@ FAULTS: tuple[Fault, ...] = (
         "The process of the name server, which serves all nodes of a lab, is killed; it starts again at once.",
         "names have answers, after some tenths of a second",
     ),
-    Fault("flush-nftables", "Another program runs `nft flush ruleset` on the node.", REPAIRED),
+    Fault("flush-nftables", "Another program runs `nft flush ruleset` on the node.", TABLES_REPAIRED),
     Fault(
         "add-rule",
-        "Another program appends a rule with a quota to a chain of podplane's.",
-        REPAIRED,
+        "Another program appends a rule with a quota to a chain of podplane's, or tries to.",
+        TABLES_REPAIRED,
     ),
     Fault(
         "delete-route",
