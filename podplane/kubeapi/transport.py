@@ -1,14 +1,16 @@
 """The API over HTTPS for programs on an event loop: a handler as the API server's own, so that `Client` takes either.
 
-httpx2 does HTTP; it is imported when the first transport is made. Each open watch has a connection of its own (HTTP/1.1), and there is
+httpcore2 does HTTP; it is imported when the first transport is made. Each open watch has a connection of its own (HTTP/1.1), and there is
 no limit to them; other requests share a few that are kept open. On one event loop a TLS handshake costs some milliseconds on either side.
 """
 
 from __future__ import annotations
 
 import email.utils
+import functools
 import socket
 import time
+import zlib
 from collections.abc import AsyncIterator, Callable
 from http import HTTPStatus
 from typing import Any
@@ -30,6 +32,8 @@ KEEPALIVE = (
 )
 """A watch whose server is not reached any more ends after 20 s, by the kernel: it would wait for the server's next try to send otherwise,
 which comes minutes after the network is back (RFC 1122, 4.2.3.6; client-go pings by HTTP/2 for the same)."""
+GZIP = 16 + zlib.MAX_WBITS
+"""Of zlib's bits of a window: the format is gzip's."""
 QUIET_SECONDS = 180.0
 """A watch from which nothing comes for so long (bookmarks come each minute) is taken for lost."""
 
@@ -38,17 +42,19 @@ class HttpTransport:
     """A `Handler` over HTTPS. ApiError with code 503 when the server does not answer, and when the transport is closed."""
 
     def __init__(self, access: Access) -> None:
-        import httpx2
+        import httpcore2
+
+        from podplane.kubeapi.connections import NO_ANSWER, Connections
 
         self._access = access
-        self._errors = (httpx2.HTTPError, OSError)
-        self._timeout = httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
-        self._quiet = httpx2.Timeout(QUIET_SECONDS, connect=CONNECT_SECONDS)
-        self._extensions: dict[str, Any] = {"sni_hostname": access.server_name} if access.server_name else {}
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=KEPT_CONNECTIONS, keepalive_expiry=KEPT_SECONDS)
-        transport = httpx2.AsyncHTTPTransport(access.context(), trust_env=False, limits=limits, socket_options=KEEPALIVE)
-        base_url = f"https://{access.address}{access.prefix}"
-        self._client = httpx2.AsyncClient(base_url=base_url, transport=transport, trust_env=False)
+        self._errors = (*NO_ANSWER, OSError, zlib.error)
+        self._url = functools.partial(httpcore2.URL, scheme="https", host=access.host, port=access.port)
+        self._request = httpcore2.Request
+        limits: dict[str, Any] = {"max_keepalive_connections": KEPT_CONNECTIONS, "keepalive_expiry": KEPT_SECONDS}
+        self._pool = httpcore2.AsyncConnectionPool(
+            access.context(), max_connections=None, socket_options=KEEPALIVE, network_backend=Connections(), **limits
+        )
+        self._is_closed = False
         self._dated = "", 0.0
         """The API's clock as its last answer said it (RFC 9110, 6.6.1), and this machine's then, in seconds since 1970."""
 
@@ -63,45 +69,66 @@ class HttpTransport:
 
     async def close(self) -> None:
         """Close all connections; watches that are read end with ApiError."""
-        await self._client.aclose()
+        self._is_closed = True
+        await self._pool.aclose()
 
     async def __call__(self, request: Request) -> Answer:
         """Send a request; a watch is answered with a stream."""
         streams = request.flag("watch")
-        headers = dict(request.headers)
+        call = self._request(
+            request.method,
+            self._url(target=self._access.prefix + target(request)),
+            headers=[*self._headers(request, streams=streams).items()],
+            content=request.body or None,
+            extensions=self._extensions(QUIET_SECONDS if streams else ANSWER_SECONDS),
+        )
+        if self._is_closed:
+            raise ApiError(503, "ServiceUnavailable", f"the connections to the API at {self._access.address} were closed")
+        try:
+            answer = await self._pool.handle_async_request(call)
+            headers = {name.lower(): value.decode("latin-1") for name, value in answer.headers}
+            self._dated = headers.get(b"date", ""), time.time()
+            if answer.status == HTTPStatus.UNAUTHORIZED:
+                self._access.refused()
+            content_type = headers.get(b"content-type", "")
+            if streams and answer.status < 400:
+                return Stream(_Chunks(answer, self._errors, self._no_answer), answer.status, content_type)
+            body = await _whole(answer, is_packed=headers.get(b"content-encoding") == "gzip")
+            return Response(answer.status, body, content_type)
+        except self._errors as error:
+            raise self._no_answer(error) from None
+
+    def _headers(self, request: Request, *, streams: bool) -> dict[str, str]:
+        """Those of the request, and HTTP's own."""
+        headers = {"host": self._access.address, "user-agent": "podplane", **request.headers}
         try:
             if bearer := self._access.bearer():
                 headers["authorization"] = f"Bearer {bearer}"
         except AccessError as error:
             raise ApiError(401, "Unauthorized", str(error)) from None
-        call = self._client.build_request(
-            request.method,
-            target(request),
-            headers=headers,
-            content=request.body or None,
-            timeout=self._quiet if streams else self._timeout,
-            extensions=self._extensions,
-        )
-        if self._client.is_closed:
-            raise ApiError(503, "ServiceUnavailable", f"the connections to the API at {self._access.address} were closed")
-        try:
-            answer = await self._client.send(call, stream=True)
-            self._dated = answer.headers.get("date", ""), time.time()
-            if answer.status_code == HTTPStatus.UNAUTHORIZED:
-                self._access.refused()
-            content_type = answer.headers.get("content-type", "")
-            if streams and answer.status_code < 400:
-                return Stream(_Chunks(answer, self._errors, self._no_answer), answer.status_code, content_type)
-            try:
-                return Response(answer.status_code, await answer.aread(), content_type)
-            finally:
-                await answer.aclose()
-        except self._errors as error:
-            raise self._no_answer(error) from None
+        if not streams:
+            headers["accept-encoding"] = "gzip"
+        if request.method != "GET":
+            headers["content-length"] = str(len(request.body))
+        return headers
+
+    def _extensions(self, seconds: float) -> dict[str, Any]:
+        """What httpcore2 is told of one request: for how long it waits, and the name in the server's certificate."""
+        timeouts = {"connect": CONNECT_SECONDS, "read": seconds, "write": ANSWER_SECONDS}
+        return {"timeout": timeouts} | ({"sni_hostname": self._access.server_name} if self._access.server_name else {})
 
     def _no_answer(self, error: BaseException) -> ApiError:
         why = str(error) or type(error).__name__
         return ApiError(503, "ServiceUnavailable", f"the API at {self._access.address} does not answer: {why}")
+
+
+async def _whole(answer: Any, *, is_packed: bool) -> bytes:
+    """The body of an answer."""
+    try:
+        body: bytes = await answer.aread()
+    finally:
+        await answer.aclose()
+    return zlib.decompress(body, GZIP) if is_packed else body
 
 
 class _Chunks(AsyncIterator[bytes]):
@@ -111,7 +138,7 @@ class _Chunks(AsyncIterator[bytes]):
         self, answer: Any, errors: tuple[type[BaseException], ...], no_answer: Callable[[BaseException], ApiError]
     ) -> None:
         self._answer, self._errors, self._no_answer = answer, errors, no_answer
-        self._body: AsyncIterator[bytes] = answer.aiter_bytes()
+        self._body: AsyncIterator[bytes] = aiter(answer.aiter_stream())
 
     async def __anext__(self) -> bytes:
         try:

@@ -59,8 +59,7 @@ def now() -> datetime.datetime:
 def run(access: Access, configuration: ControllersConfiguration) -> None:
     """Be one of the controllers' processes until SIGTERM. MachineError when it can't be."""
     logging.basicConfig(level=LEVELS[configuration.log_level], format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    for name in ("httpx2", "httpcore2"):  # they have a line for each request
-        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("httpcore2").setLevel(logging.WARNING)  # it has a line for each request
     pauses.shorten()
     with asyncio.Runner(loop_factory=loop_turns.loop_factory(os.environ)) as runner:
         runner.run(Program(access, configuration).run())

@@ -139,8 +139,7 @@ def check_root() -> None:
 def run(access: Access, node_name: str, configuration: Configuration) -> None:
     """Be the agent of this node until SIGTERM. MachineError when it can't be."""
     logging.basicConfig(level=LEVELS[configuration.log_level], format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    for name in ("httpx2", "httpcore2"):  # they have a line for each request
-        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("httpcore2").setLevel(logging.WARNING)  # it has a line for each request
     capabilities.prepare(configuration.sysctl_dir)
     with (
         run_folder(configuration.run_dir) as folder,

@@ -60,7 +60,9 @@ COMPONENT = "podplane-dns"
 def main(fd: int) -> None:
     """A process that serves by the orders that come over this socket, until its other end is closed."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    importlib.import_module("httpx2")  # by which the API is asked: now, while who started this is not ready either
+    importlib.import_module(
+        "podplane.kubeapi.connections"
+    )  # by which the API is asked: now, while who started this is not ready either
     serve(fd, pauses.shorten, lambda: os._exit(0))  # who started it is gone, and the sockets with it
 
 

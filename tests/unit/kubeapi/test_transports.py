@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import datetime
+import gzip
 import http.client
 import io
 import json
@@ -154,7 +155,7 @@ def watchers(api: Api) -> int:
 
 def connections(transport: HttpTransport) -> int:
     """The open connections of a transport."""
-    return len(transport._client._transport._pool.connections)  # type: ignore[attr-defined]  # nothing public tells
+    return len(transport._pool.connections)  # type: ignore[attr-defined]  # nothing public tells
 
 
 async def test_many_watches_of_one_transport_leave_room_for_requests_and_go_with_their_readers() -> None:
@@ -318,11 +319,44 @@ async def test_a_server_that_falls_silent_is_given_up(monkeypatch: pytest.Monkey
         await transport.close()
 
 
+@pytest.mark.parametrize(("body", "refused"), [(gzip.compress(b'{"items": []}' * 1000), False), (b"no gzip", True)])
+async def test_what_a_server_packs_is_unpacked(body: bytes, refused: bool) -> None:
+    async def handle(request: Request) -> Answer:
+        assert request.headers["accept-encoding"] == "gzip"
+        return Response(200, body, headers=(("content-encoding", "gzip"),))
+
+    async with served(handle) as port:
+        transport = HttpTransport(access_to(port))
+        if refused:
+            with pytest.raises(ApiError, match="does not answer"):
+                await Client(transport, "").list("pods")
+        else:
+            assert await Client(transport, "").list("pods") == b'{"items": []}' * 1000
+        await transport.close()
+
+
+async def test_an_idle_connection_that_the_server_closed_is_not_used_again() -> None:
+    async with served(Api().server.handle) as port:
+        relay = Relay(port)
+        front = await asyncio.start_server(relay.serve, "127.0.0.1", 0)
+        transport = HttpTransport(access_to(front.sockets[0].getsockname()[1]))
+        client = Client(transport, "")
+        await client.list("pods")
+        relay.cut()
+        relay.passes = True
+        await until(lambda: all(one.has_expired() for one in transport._pool.connections))
+        await client.list("pods")
+        assert connections(transport) == 1
+        await transport.close()
+        relay.cut()
+        front.close()
+
+
 async def test_the_kernel_looks_after_connections_that_nothing_comes_by() -> None:
     async with served(Api().server.handle) as port:
         transport = HttpTransport(access_to(port))
         await Client(transport, "").list("pods")
-        (connection,) = transport._client._transport._pool.connections  # type: ignore[attr-defined]  # nothing public tells
+        (connection,) = transport._pool.connections  # type: ignore[attr-defined]  # nothing public tells
         stream = connection._connection._network_stream
         opened = stream.get_extra_info("socket")
         assert opened.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
