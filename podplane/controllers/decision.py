@@ -7,6 +7,7 @@ second time.
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
@@ -34,6 +35,10 @@ class Objects(Protocol):
 
 class Cluster(Objects, Protocol):
     """Those of a cluster whose control plane is somebody else's."""
+
+    @property
+    def now(self) -> datetime.datetime:
+        """The time."""
 
     def node_blocks(self) -> NodeBlocks:
         """Which Node has which block."""

@@ -19,7 +19,9 @@ from podplane.controllers.load_balancers import NODES, networks_of
 from podplane.controllers.node_blocks import OTHERS, NodeBlocks
 from podplane.controllers.objects import Key, Object, key_of
 from podplane.kubeapi.messages import STRATEGIC_PATCH
+from podplane.model.conditions import said_at
 from podplane.model.config import ITS_OWN, NO_NETWORK, TWICE
+from podplane.model.objects import seniority
 
 WARNING = "Warning"
 NO_BLOCK, OF_OTHERS = "NoPodCIDR", "PodCIDROfOthers"
@@ -67,7 +69,8 @@ def _said_twice(view: Cluster, known: NodeBlocks, key: Key, node: Object) -> Ite
     if known.is_news(key, "\n".join(messages)):
         yield from (Note(node, TWICE, message, WARNING) for message in messages)
     if bool(messages) != is_marked(node):
-        yield Patch(NODES, node, {"status": {"conditions": [condition(is_younger=bool(messages))]}}, "status", STRATEGIC_PATCH)
+        conditions = [said_at(condition(is_younger=bool(messages)), view.now)]
+        yield Patch(NODES, node, {"status": {"conditions": conditions}}, "status", STRATEGIC_PATCH)
 
 
 def is_marked(node: Mapping[str, Any]) -> bool:
@@ -85,8 +88,7 @@ def condition(*, is_younger: bool) -> Object:
 
 
 def _age(node: Object) -> tuple[str, str]:
-    """The older Node is the lesser one; of the same second, by name."""
-    return node["metadata"].get("creationTimestamp", ""), node["metadata"]["name"]
+    return seniority(node["metadata"].get("creationTimestamp", ""), node["metadata"]["name"])
 
 
 def _itself_and_others(view: Cluster, node: Object) -> Iterable[Key]:

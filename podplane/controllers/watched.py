@@ -10,6 +10,7 @@ another history.) Of each object only what controllers read is kept (`parts`).
 
 from __future__ import annotations
 
+import datetime
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -50,6 +51,11 @@ class Watched:
     def load_balancers(self) -> LoadBalancers:
         """Load balancers, and who has which address."""
         return self._load_balancers
+
+    @property
+    def now(self) -> datetime.datetime:
+        """The time of the clock."""
+        return datetime.datetime.now(datetime.UTC)
 
     def node_blocks(self) -> NodeBlocks:
         """Which Node has which block."""

@@ -16,6 +16,7 @@ from podplane.kubeapi.cache import Cache
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.keeping import keep
 from podplane.kubeapi.retry import FailureLog
+from podplane.model.conditions import said_at
 from podplane.model.config import IS_UP, NO_ROUTE
 from podplane.model.objects import Node
 
@@ -60,8 +61,7 @@ class NoRoute:
             return LOOK_SECONDS
         if now < self._next:
             return self._next - now
-        time = self._now().strftime("%Y-%m-%dT%H:%M:%SZ")
-        condition = {**IS_UP, "lastHeartbeatTime": time, "lastTransitionTime": time}
+        condition = said_at(IS_UP, self._now())
         await self._client.patch_own_status("nodes", "", self._node_name, {"conditions": [condition]}, node.metadata.uid)
         log.warning("node=%s is available, whatever routes the cloud has (%s)", self._node_name, NO_ROUTE)
         self._next = now + AGAIN_SECONDS

@@ -8,15 +8,18 @@ for good.
 from __future__ import annotations
 
 import asyncio
+import datetime
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from podplane.kubeapi.cache import Cache
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.keeping import keep
 from podplane.kubeapi.retry import FailureLog
+from podplane.model.conditions import said_at
 from podplane.model.config import ITS_OWN
-from podplane.model.objects import Node
+from podplane.model.objects import Node, seniority
 from podplane.state.value import IPNetwork, network_of
 
 log = logging.getLogger(__name__)
@@ -25,8 +28,8 @@ log = logging.getLogger(__name__)
 class OwnBlock:
     """Of the Node with this name."""
 
-    def __init__(self, client: Client, nodes: Cache[Node], node_name: str) -> None:
-        self._client, self._nodes, self._node_name = client, nodes, node_name
+    def __init__(self, client: Client, nodes: Cache[Node], node_name: str, now: Callable[[], datetime.datetime]) -> None:
+        self._client, self._nodes, self._node_name, self._now = client, nodes, node_name, now
         self._changed = asyncio.Event()
 
     async def run(self) -> None:
@@ -43,14 +46,19 @@ class OwnBlock:
         own = self._nodes.objects.get(self._node_name)
         if own is None or not own.has_an_older_block or any(_is_before(one, own) for one in self._nodes.objects.values()):
             return
-        await self._client.patch_own_status("nodes", "", self._node_name, {"conditions": [ITS_OWN]}, own.metadata.uid)
+        conditions = [said_at(ITS_OWN, self._now())]
+        await self._client.patch_own_status("nodes", "", self._node_name, {"conditions": conditions}, own.metadata.uid)
         log.warning("node=%s is available: %s", self._node_name, ITS_OWN["message"])
 
 
 def _is_before(other: Node, own: Node) -> bool:
-    """Is it another Node that overlaps this one's blocks, and older (as controllers have it: of the same second, by name)?"""
-    ages = [(one.metadata.creation_timestamp, one.metadata.name) for one in (other, own)]
-    return ages[0] < ages[1] and any(one.overlaps(block) for one in _blocks(other) for block in _blocks(own))
+    """Is it another Node that overlaps this one's blocks, and older?"""
+    is_older = seniority(*_born(other)) < seniority(*_born(own))
+    return is_older and any(one.overlaps(block) for one in _blocks(other) for block in _blocks(own))
+
+
+def _born(node: Node) -> tuple[str, str]:
+    return node.metadata.creation_timestamp, node.metadata.name
 
 
 def _blocks(node: Node) -> list[IPNetwork]:

@@ -286,7 +286,7 @@ class Program:
         is_ready = self._announced(agent, supervisor, lambda why: events(own, why))
         supervisor.add("taint", ReadyTaint(client, cluster.caches.nodes, self._node_name, is_ready).run)
         supervisor.add("network of the Node", NoRoute(client, cluster.caches.nodes, self._node_name, is_ready, now).run)
-        supervisor.add("block of the Node", OwnBlock(client, cluster.caches.nodes, self._node_name).run)
+        supervisor.add("block of the Node", OwnBlock(client, cluster.caches.nodes, self._node_name, now).run)
         supervisor.add("claim of the Node", lambda: one.keep(cluster.caches.nodes, host.values, self._waiting.tell))
         if settings.dns.ips and names is None:
             watch = NameServerWatch(lambda: agent.agent.view, lambda answers: agent.name_server_changed(answers=answers))

@@ -184,6 +184,11 @@ class Node(Model, frozen=True):
         return any(c.type == kind and c.status == "True" for c in self.status.conditions)
 
 
+def seniority(created: str, name: str) -> tuple[str, str]:
+    """Of two Nodes the older one has the lesser: by creationTimestamp; of the same second, by name."""
+    return created, name
+
+
 class Namespace(Model, frozen=True):
     """core/v1 Namespace."""
 

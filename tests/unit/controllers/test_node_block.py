@@ -148,6 +148,10 @@ async def test_of_two_nodes_with_one_block_the_younger_is_told_and_none_is_chang
     await api("DELETE", f"{NODES}/old")
     await cluster.settle()
     assert await condition(api, "young") == "False"
+    (young,) = [
+        one for one in (await api("GET", f"{NODES}/young"))["status"]["conditions"] if one["type"] == "NetworkUnavailable"
+    ]
+    assert {"lastHeartbeatTime", "lastTransitionTime"} <= young.keys()
     await api("DELETE", f"{NODES}/young")
     await add_node(api, "young")
     await cluster.settle()

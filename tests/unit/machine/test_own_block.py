@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 
 import msgspec
 import pytest
@@ -20,6 +21,12 @@ def made(found: Node, created: str, *blocks: str) -> Node:
     return msgspec.structs.replace(found, metadata=metadata, spec=msgspec.structs.replace(found.spec, pod_cidrs=blocks))
 
 
+def now() -> datetime.datetime:
+    return datetime.datetime(2026, 1, 5, tzinfo=datetime.UTC)
+
+
+TIME = "2026-01-05T00:00:00Z"
+TAKEN_BACK = ITS_OWN | {"lastHeartbeatTime": TIME, "lastTransitionTime": TIME}
 OWN = made(said("True", TWICE), "2026-01-02T00:00:00Z", "10.244.1.0/24", "fd00:1::/64")
 OLDER = made(said("False", "", 2), "2026-01-01T00:00:00Z", "10.244.0.0/22")
 
@@ -27,12 +34,12 @@ OLDER = made(said("False", "", 2), "2026-01-01T00:00:00Z", "10.244.0.0/22")
 async def test_it_is_taken_back_once_no_older_node_has_the_block() -> None:
     caches, api = caches_of(OWN, OLDER), FakeApi()
     api.fails = 1
-    keeping = asyncio.create_task(OwnBlock(api, caches.nodes, "node1").run())
+    keeping = asyncio.create_task(OwnBlock(api, caches.nodes, "node1", now).run())
     await asyncio.sleep(0.02)
     assert api.written == [] and api.fails == 1, "it is so"
     caches.nodes.remove("node2")
     await until(lambda: bool(api.written))
-    assert api.written == [ITS_OWN]
+    assert api.written == [TAKEN_BACK]
     keeping.cancel()
 
 
@@ -47,16 +54,16 @@ async def test_it_is_taken_back_once_no_older_node_has_the_block() -> None:
 async def test_who_is_younger_or_has_other_blocks_does_not_count(other: Node) -> None:
     """Of the same second, by name."""
     caches, api = caches_of(OWN, other), FakeApi()
-    keeping = asyncio.create_task(OwnBlock(api, caches.nodes, "node1").run())
+    keeping = asyncio.create_task(OwnBlock(api, caches.nodes, "node1", now).run())
     await until(lambda: bool(api.written))
-    assert api.written == [ITS_OWN]
+    assert api.written == [TAKEN_BACK]
     keeping.cancel()
 
 
 @pytest.mark.parametrize(("status", "reason"), [("False", TWICE), ("True", NO_ROUTE), ("True", "RouteController")])
 async def test_what_others_say_stays(status: str, reason: str) -> None:
     caches, api = caches_of(said(status, reason)), FakeApi()
-    keeping = asyncio.create_task(OwnBlock(api, caches.nodes, "node1").run())
+    keeping = asyncio.create_task(OwnBlock(api, caches.nodes, "node1", now).run())
     await asyncio.sleep(0.02)
     assert api.written == []
     keeping.cancel()
