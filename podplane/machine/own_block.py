@@ -30,6 +30,8 @@ class OwnBlock:
 
     def __init__(self, client: Client, nodes: Cache[Node], node_name: str, now: Callable[[], datetime.datetime]) -> None:
         self._client, self._nodes, self._node_name, self._now = client, nodes, node_name, now
+        self._older = ""
+        """The Node whose block it was when all were looked at last: while it still is, no other one is looked at."""
         self._changed = asyncio.Event()
 
     async def run(self) -> None:
@@ -39,16 +41,23 @@ class OwnBlock:
 
     def _node_changed(self, *_: Any) -> None:
         own = self._nodes.objects.get(self._node_name)
-        if own is not None and own.has_an_older_block:
+        if own is not None and own.has_an_older_block and not self._is_still_older(own):
             self._changed.set()
 
     async def _step(self, now: float) -> None:
         own = self._nodes.objects.get(self._node_name)
-        if own is None or not own.has_an_older_block or any(_is_before(one, own) for one in self._nodes.objects.values()):
+        if own is None or not own.has_an_older_block or self._is_still_older(own):
+            return
+        self._older = next((one.metadata.name for one in self._nodes.objects.values() if _is_before(one, own)), "")
+        if self._older:
             return
         conditions = [said_at(ITS_OWN, self._now())]
         await self._client.patch_own_status("nodes", "", self._node_name, {"conditions": conditions}, own.metadata.uid)
         log.warning("node=%s is available: %s", self._node_name, ITS_OWN["message"])
+
+    def _is_still_older(self, own: Node) -> bool:
+        other = self._nodes.objects.get(self._older)
+        return other is not None and _is_before(other, own)
 
 
 def _is_before(other: Node, own: Node) -> bool:

@@ -8,6 +8,7 @@ import datetime
 import msgspec
 import pytest
 
+from podplane.machine import own_block
 from podplane.machine.own_block import OwnBlock
 from podplane.model.config import ITS_OWN, NO_ROUTE, TWICE
 from podplane.model.objects import Node
@@ -66,4 +67,32 @@ async def test_what_others_say_stays(status: str, reason: str) -> None:
     keeping = asyncio.create_task(OwnBlock(api, caches.nodes, "node1", now).run())
     await asyncio.sleep(0.02)
     assert api.written == []
+    keeping.cancel()
+
+
+async def test_while_one_older_node_has_it_no_other_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each change of any Node asks, in a cluster of thousands."""
+    looked_at, before = list[str](), own_block._is_before
+
+    def is_before(other: Node, own: Node) -> bool:
+        looked_at.append(other.metadata.name)
+        return before(other, own)
+
+    second = made(said("False", "", 3), "2026-01-01T00:00:00Z", "10.244.1.0/24")
+    apart = [made(said("False", "", n), "2026-01-01T00:00:00Z", f"10.245.{n}.0/24") for n in range(4, 40)]
+    caches, api = caches_of(OWN, OLDER, second, *apart), FakeApi()
+    keeping = asyncio.create_task(OwnBlock(api, caches.nodes, "node1", now).run())
+    await asyncio.sleep(0.02)
+    with monkeypatch.context() as patched:
+        patched.setattr(own_block, "_is_before", is_before)
+        for node in apart:
+            caches.nodes.set(made(node, "2026-01-01T00:00:00Z"))
+            await asyncio.sleep(0)
+        assert set(looked_at) == {"node2"} and len(looked_at) <= 2 * len(apart)
+    caches.nodes.remove("node2")
+    await asyncio.sleep(0.02)
+    assert api.written == [], "it is another one's still"
+    caches.nodes.remove("node3")
+    await until(lambda: bool(api.written))
+    assert api.written == [TAKEN_BACK]
     keeping.cancel()
