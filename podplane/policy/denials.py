@@ -34,6 +34,8 @@ class Denials(Generic[T]):
     def __init__(self, is_less: Callable[[T], bool] = lambda _: False) -> None:
         self._is_less = is_less
         self._entries: OrderedDict[T, Entry[T]] = OrderedDict()
+        self._less: OrderedDict[T, None] = OrderedDict()
+        """Those of the entries that make room first, in their order."""
         self._numbers = 0
         self.change = 0
         """That of the newest packet, which is the number of packets so far."""
@@ -44,20 +46,26 @@ class Denials(Generic[T]):
     def add(self, what: T, now: float) -> None:
         """A packet came."""
         self.change += 1
-        old = self._entries.pop(what, None)
+        old = self._remove(what)
         if old is None or now - old.last > KEPT_SECONDS:
             self._numbers += 1
             self._entries[what] = Entry(self._numbers, what, 1, now, now, self.change)
         else:
             self._entries[what] = old._replace(packets=old.packets + 1, last=now, change=self.change)
+        if self._is_less(what):
+            self._less[what] = None
         if len(self._entries) > KEPT:
-            del self._entries[next(filter(self._is_less, self._entries), next(iter(self._entries)))]
+            self._remove(next(iter(self._less or self._entries)))
 
     def after(self, change: int, now: float) -> Iterator[Entry[T]]:
         """The entries that packets came to after this change, the newest first; 0: all. Old ones are forgotten."""
         while self._entries and now - next(iter(self._entries.values())).last > KEPT_SECONDS:
-            self._entries.popitem(last=False)
+            self._remove(next(iter(self._entries)))
         for one in reversed(self._entries.values()):
             if one.change <= change:
                 return
             yield one
+
+    def _remove(self, what: T) -> Entry[T] | None:
+        self._less.pop(what, None)
+        return self._entries.pop(what, None)

@@ -65,3 +65,21 @@ def test_what_matters_less_makes_room_first_and_hides_nothing_else() -> None:
     for what in range(10, 2 * KEPT):
         denials.add(what, 3.0)
     assert [one.what for one in denials.after(0, 3.0)] == list(reversed(range(KEPT, 2 * KEPT)))
+
+
+@given(st.lists(st.integers(-2 * KEPT, 2 * KEPT), min_size=KEPT, max_size=2000))
+def test_who_makes_room_is_the_oldest_of_those_that_matter_less_and_is_not_searched_for(packets: list[int]) -> None:
+    asked = Counter[int]()
+
+    def is_less(what: int) -> bool:
+        asked[what] += 1
+        return what < 0
+
+    denials, model = Denials[int](is_less), list[int]()
+    for what in packets:
+        denials.add(what, 1.0)
+        model = [*(one for one in model if one != what), what]
+        if len(model) > KEPT:
+            model.remove(next((one for one in model if one < 0), model[0]))
+    assert [one.what for one in denials.after(0, 1.0)] == model[::-1]
+    assert asked == Counter(packets), "each packet asks once"
