@@ -22,7 +22,7 @@ import socket
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -149,6 +149,27 @@ def run(access: Access, node_name: str, configuration: Configuration) -> None:
         runner.run(Program(access, node_name, configuration, folder).run())
 
 
+class _Known(NamedTuple):
+    """The cluster as this process knows it, and whom it tells."""
+
+    transport: HttpTransport
+    client: Client
+    whose: Whose
+    cluster: Cluster
+    events: ObjectEvents
+    one: OneMachine
+    former: Former
+
+    @property
+    def caches(self) -> Caches:
+        """The objects of the cluster."""
+        return self.cluster.caches
+
+    def tell(self, why: str) -> None:
+        """Have an event of this process' Node written."""
+        self.events(NodeKey(self.cluster.node_name), why)
+
+
 class Program:
     """The process; `run` is its life."""
 
@@ -217,57 +238,90 @@ class Program:
 
     async def _started(self, host: MachineHost, supervisor: Supervisor) -> NodeAgent:
         """The agent, whose network is in place."""
+        known = await self._known(host, supervisor)
+        surroundings = self._surroundings(host, known)
+        settings = await surroundings.settings()
+        agent = self._node_agent(host, known, settings, supervisor)
+        beside = self._beside(host, agent, known.cluster, known.tell, serves=settings.services.enabled)
+        names = self._own_name_server(agent, settings, known.caches, host.namespace, known.tell)
+        self._connect(agent, known, surroundings, beside, names)
+        if names is not None:
+            await names.begin(supervisor)
+        started = await self._first_start(agent)
+        host.present, host.links_changed = lambda: agent.agent.network.attached, surroundings.changed
+        supervisor.add("surroundings", lambda: surroundings.follow(partial(_restart, agent, names)))
+        supervisor.add("beside", beside.run)
+        self._keep_node(host, agent, known, supervisor)
+        if settings.dns.ips and names is None:
+            watch = NameServerWatch(lambda: agent.agent.view, lambda answers: agent.name_server_changed(answers=answers))
+            supervisor.add("name server", watch.run)
+        self._reserve(agent, known.caches.pods.objects.values())
+        await self._ready(started, names)
+        return agent
+
+    async def _known(self, host: MachineHost, supervisor: Supervisor) -> _Known:
+        """The cluster, once it was listed; how the machine is before podplane changes it is kept then."""
         transport = HttpTransport(self._access)
         client = Client(transport, "")
         whose = Whose.of(self._node_name, self._access)
         kept = KnownCluster(self._folder, whose, KEPT)
         cluster = Cluster(client, supervisor, self._node_name, self._waiting, kept)
+        nodes = cluster.caches.nodes.objects
         recorder = Recorder(client, "podplane", now, one_of_many=True)
-        self._waiting.tell = NodeEvents(recorder, self._node_name, cluster.caches.nodes.objects)
+        self._waiting.tell = NodeEvents(recorder, self._node_name, nodes)
         await cluster.known()
         await asyncio.to_thread(self._remember, host)
-        events = ObjectEvents(recorder, cluster.caches)
-        own = NodeKey(self._node_name)
-        one = OneMachine(client, cluster.caches.nodes.objects, self._node_name, own_id(), port=self._configuration.agent_port)
-        networks = KeptCidrs(self._folder, whose)
-        surroundings = Surroundings(
+        one = OneMachine(client, nodes, self._node_name, own_id(), port=self._configuration.agent_port)
+        former = Former(self._configuration.migrate_from)
+        return _Known(transport, client, whose, cluster, ObjectEvents(recorder, cluster.caches), one, former)
+
+    def _surroundings(self, host: MachineHost, known: _Known) -> Surroundings:
+        """What the settings are made of, and what is in the way of them."""
+        preflight = Preflight(
+            host.namespace,
+            known.client,
+            known.one,
+            str(self._folder),
+            self._configuration.checked_conf_dir,
+            self._access.host,
+            lambda: known.transport.skew,
+        )
+        return Surroundings(
             self._configuration,
             host.values,
-            client,
-            cluster,
+            known.client,
+            known.cluster,
             self._waiting,
-            networks,
-            lambda why: events(own, why),
+            KeptCidrs(self._folder, known.whose),
+            known.tell,
             sysctl.read_here,
-            former := Former(self._configuration.migrate_from),
-            Preflight(
-                host.namespace,
-                client,
-                one,
-                str(self._folder),
-                self._configuration.checked_conf_dir,
-                self._access.host,
-                lambda: transport.skew,
-            ),
+            known.former,
+            preflight,
         )
-        settings = await surroundings.settings()
-        agent = NodeAgent(
+
+    def _node_agent(self, host: MachineHost, known: _Known, settings: Settings, supervisor: Supervisor) -> NodeAgent:
+        """The agent, which has not begun."""
+        return NodeAgent(
             self._node_name,
             host,
             settings,
-            client,
-            cluster.caches,
+            known.client,
+            known.caches,
             PeerPlans(),
-            events,
+            known.events,
             now,
             supervisor=supervisor,
             plugins=Plugins(self._folder, self._configuration.plugin_path, may_enter=self._workers.may_enter),
-            elsewhere=former.given,
+            elsewhere=known.former.given,
         )
-        beside = self._beside(host, agent, cluster, lambda why: events(own, why), serves=settings.services.enabled)
-        names = self._own_name_server(agent, settings, cluster.caches, host.namespace, lambda why: events(own, why))
-        agent.former_network = lambda: former.report(
-            cluster.caches.pods.objects.values(), self._node_name, _attached_uids(agent).__contains__
+
+    def _connect(
+        self, agent: NodeAgent, known: _Known, surroundings: Surroundings, beside: Beside, names: OwnNameServer | None
+    ) -> None:
+        """The agent reports what the others found, and is told what changes in the cluster."""
+        one = known.one
+        agent.former_network = lambda: known.former.report(
+            known.caches.pods.objects.values(), self._node_name, _attached_uids(agent).__contains__
         )
         agent.machine_without = lambda: [
             *([one.found] if one.found else []),
@@ -276,24 +330,16 @@ class Program:
             *(names.problems if names is not None else ()),
         ]
         agent.machine_unready = lambda: next(iter(surroundings.in_the_way), one.found)
-        _subscribe(agent, cluster.caches)
-        if names is not None:
-            await names.begin(supervisor)
-        started = await self._first_start(agent)
-        host.present, host.links_changed = lambda: agent.agent.network.attached, surroundings.changed
-        supervisor.add("surroundings", lambda: surroundings.follow(partial(_restart, agent, names)))
-        supervisor.add("beside", beside.run)
-        is_ready = self._announced(agent, supervisor, lambda why: events(own, why))
-        supervisor.add("taint", ReadyTaint(client, cluster.caches.nodes, self._node_name, is_ready).run)
-        supervisor.add("network of the Node", NoRoute(client, cluster.caches.nodes, self._node_name, is_ready, now).run)
-        supervisor.add("block of the Node", OwnBlock(client, cluster.caches.nodes, self._node_name, now).run)
-        supervisor.add("claim of the Node", lambda: one.keep(cluster.caches.nodes, host.values, self._waiting.tell))
-        if settings.dns.ips and names is None:
-            watch = NameServerWatch(lambda: agent.agent.view, lambda answers: agent.name_server_changed(answers=answers))
-            supervisor.add("name server", watch.run)
-        self._reserve(agent, cluster.caches.pods.objects.values())
-        await self._ready(started, names)
-        return agent
+        _subscribe(agent, known.caches)
+
+    def _keep_node(self, host: MachineHost, agent: NodeAgent, known: _Known, supervisor: Supervisor) -> None:
+        """Engines and the Node say that the network is there, as long as it is."""
+        is_ready = self._announced(agent, supervisor, known.tell)
+        client, nodes, one, name = known.client, known.caches.nodes, known.one, self._node_name
+        supervisor.add("taint", ReadyTaint(client, nodes, name, is_ready).run)
+        supervisor.add("network of the Node", NoRoute(client, nodes, name, is_ready, now).run)
+        supervisor.add("block of the Node", OwnBlock(client, nodes, name, now).run)
+        supervisor.add("claim of the Node", lambda: one.keep(nodes, host.values, self._waiting.tell))
 
     def _announced(self, agent: NodeAgent, supervisor: Supervisor, tell: Callable[[str], None]) -> Callable[[], bool]:
         """Engines are told of the network, where there is a folder for that. Is it there for pods?"""
