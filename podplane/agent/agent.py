@@ -20,10 +20,11 @@ from typing import Any
 import msgspec
 
 from podplane.agent import refusals
+from podplane.agent.ability import as_the_kernel_can
 from podplane.agent.attachments import AttachedPod, Attachments, Elsewhere, nowhere
 from podplane.agent.caches import Caches
 from podplane.agent.closing import Closing
-from podplane.agent.denied import DeniedLog, can_log
+from podplane.agent.denied import DeniedLog
 from podplane.agent.effects import Effects
 from podplane.agent.feature import Kind
 from podplane.agent.features import FEATURES
@@ -100,16 +101,6 @@ def _needed_later(found: Mapping[Identity, Value]) -> dict[Identity, Value]:
     }
 
 
-def _as_the_kernel_can(config: NetworkConfig, kernel: Kernel) -> NetworkConfig:
-    return msgspec.structs.replace(
-        config,
-        bridge_family=config.bridge_family and kernel.has_bridge_family(),
-        arp_family=config.arp_family and kernel.has_arp_family(),
-        log_denied=config.log_denied and can_log(kernel),
-        kernel=kernel.release(),
-    )
-
-
 class Agent:
     """One node's agent; its methods run on one event loop. `caches` are those of the process: they are only read."""
 
@@ -131,21 +122,39 @@ class Agent:
     ) -> None:
         """`mtu_changed` is called after the MTU of the network between nodes has changed (`underlay_mtu`); `elsewhere` knows addresses of
         the node's blocks that another network of the machine has given out."""
-        self._settings = settings = msgspec.structs.replace(settings, network=_as_the_kernel_can(settings.network, kernel))
-        self.config = config = self._wanted = settings.network
+        self._kernel, self._clock, self._record_event, self._mtu_changed = kernel, clock, record_event, mtu_changed
+        self._poller = poller or Poller()
+        self._take_settings(as_the_kernel_can(settings, kernel))
+        self._take_caches(node_name, caches)
+        self._begin_facts()
+        self._begin_loop()
+        shared = PeerPlans() if peers is None else peers  # an empty one is shared too
+        self._make_writers(node_name, shared, link_changed)
+        self._make_network(record or NoRecord(), elsewhere)
+        self._make_policies(node_name, caches)
+
+    def _take_settings(self, settings: Settings) -> None:
+        self._settings = settings
+        self.config = self._wanted = settings.network
         """`_wanted` has the MTU of the settings, `config` that which the uplink carries, where it is less."""
-        self._mtu_changed = mtu_changed
         self.serves = settings.services.enabled
         """Does it serve Services, or another proxy of the node?"""
+        self._name_servers = settings.dns.ips
+
+    def _take_caches(self, node_name: str, caches: Caches) -> None:
+        """What planners see of the cluster."""
         self.view = View(node_name, caches.nodes.objects, caches.services.objects, caches.slices_by_service)
         self.view.policies, self.view.claims = caches.policy_index, caches.claims
         self._usable: tuple[Node, NetworkConfig, Node] | None = None
         """The node's own object, settings, and what of it counts."""
         self.view.as_usable = self._as_usable
-        self._own_node = OwnNode(self.view, record_event)
-        self._name_servers = settings.dns.ips
+        self._own_node = OwnNode(self.view, self._record_event)
         caches.add_name_servers(self._name_servers)
         self._advertised: set[str] = set()
+        self.view.advertised = self._advertised
+
+    def _begin_facts(self) -> None:
+        """What is found out of the machine; nothing is, so far."""
         self._carried = ETHERNET_MTU
         """Bytes: what the uplink carries."""
         self.uplink_mac = ""
@@ -154,21 +163,34 @@ class Agent:
         """Types of tunnels whose checksums and segments are made in software, and why."""
         self._answers_until = -math.inf
         """By the clock: so long the kernel is to answer for what is advertised, whatever becomes of this agent."""
-        self.view.advertised = self._advertised
+        self.repairs: deque[tuple[float, str]] = deque(maxlen=REPAIRS_KEPT)
+        """The last repairs: when (seconds of the clock), and what."""
+
+    def _begin_loop(self) -> None:
+        """When the loop is to do something."""
+        self._wake, self._due = asyncio.Event(), asyncio.Event()
+        self._may_send = False
+        self.reconciles = Durations()
+        self._reconciled_at = self._clock()
+        self._interval = MIN_INTERVAL
+        """Seconds until the next reconcile may begin."""
+
+    def _make_writers(self, node_name: str, peers: PeerPlans, link_changed: Callable[[str, LinkEvent], None]) -> None:
+        """What plans, what reads the kernel, and what writes to it."""
+        kernel, clock = self._kernel, self._clock
         self.ledger = Ledger(kernel.matches)
-        self._kernel = kernel
-        self._clock = clock
-        self._record_event = record_event
-        self._poller = poller or Poller()
         self._effects = Effects(node_name, kernel, self._committed, self._poller.turn)
-        shared = PeerPlans() if peers is None else peers  # an empty one is shared too
-        self.planner = Planner(self.view, settings, self.ledger, shared, record_event, self._effects.add, self._in_kernel)
-        self._wake = asyncio.Event()
-        self.watcher = Watcher(node_name, self.ledger, kernel, ownership(config), clock, self._repaired, link_changed)
+        self.planner = Planner(
+            self.view, self._settings, self.ledger, peers, self._record_event, self._effects.add, self._in_kernel
+        )
+        self.watcher = Watcher(node_name, self.ledger, kernel, ownership(self.config), clock, self._repaired, link_changed)
         self.writer = Writer(node_name, self.ledger, kernel, clock, self.watcher.take_notifications, self._sent)
+
+    def _make_network(self, record: Record, elsewhere: Elsewhere) -> None:
+        """What attaches pods."""
         self.network = Attachments(
             self.view,
-            kernel,
+            self._kernel,
             self.ledger,
             self.planner,
             self.writer,
@@ -176,10 +198,14 @@ class Agent:
             self._wake.set,
             self._effects.judge.forgotten,
             self._emptied,
-            record or NoRecord(),
+            record,
             lambda ip, pod_uid: self._parties.names(ip, pod_uid),
             elsewhere,
         )
+
+    def _make_policies(self, node_name: str, caches: Caches) -> None:
+        """What becomes of policies, and of the flows that they are about."""
+        kernel, clock = self._kernel, self._clock
         policies: PolicyMemory = self.planner.memory(PolicyPodKey)
         self._policies = policies
         self._closing = Closing(
@@ -199,17 +225,9 @@ class Agent:
             self.enforced,
             self.services,
             clock,
-            is_wanted=config.log_denied,
+            is_wanted=self.config.log_denied,
             tcp_denied=self._resets.tcp_denied,
         )
-        self.reconciles = Durations()
-        self.repairs: deque[tuple[float, str]] = deque(maxlen=REPAIRS_KEPT)
-        """The last repairs: when (seconds of the clock), and what."""
-        self._due = asyncio.Event()
-        self._may_send = False
-        self._reconciled_at = clock()
-        self._interval = MIN_INTERVAL
-        """Seconds until the next reconcile may begin."""
 
     # What it is told.
 
