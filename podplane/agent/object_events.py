@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Any
 
 import msgspec
@@ -52,6 +52,11 @@ class ObjectEvents(msgspec.Struct, eq=False):
         task = asyncio.get_running_loop().create_task(self._write(key.kind, reference, reason, message))
         self._tasks.add(task)
         task.add_done_callback(self._is_written)
+
+    @property
+    def pending(self) -> Set[asyncio.Task[Any]]:
+        """What writes events now."""
+        return self._tasks
 
     def _is_written(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -8,11 +8,12 @@ As client-go's EventBroadcaster has it (tools/record/event.go). An event that is
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple, NoReturn
 
-from podplane.kubeapi.events import NORMAL, Events
+from podplane.kubeapi.events import LAST_SECONDS, NORMAL, Events
 from podplane.kubeapi.retry import FailureLog
 
 log = logging.getLogger(__name__)
@@ -68,8 +69,15 @@ class EventQueue:
             try:
                 is_written = await self._recorder.record(*event)
             finally:
+                self._waiting.task_done()
                 if not is_written:
                     self._lose(REFUSED, event)
+
+    async def settled(self, seconds: float = LAST_SECONDS) -> None:
+        """Wait until `run` has written what waits, so long at most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._waiting.join()
 
     def close(self) -> None:
         """Nothing is written any more: what waits is lost."""

@@ -6,10 +6,12 @@ each object allows 25 new events at once and then one every five minutes.
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import hashlib
+import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,11 +20,14 @@ import msgspec
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import AlreadyExists, ApiError, NotFound
 
+log = logging.getLogger(__name__)
 BURST, REFILL_SECONDS = 25, 300.0
 AGAIN_SECONDS = 60.0
 """What one of many has said counts for all of them for so long."""
 REMEMBERED = 4096
 """Events (and token buckets) that are kept; the oldest is dropped first."""
+LAST_SECONDS = 1.0
+"""At the orderly end of a process the API has so long for events that are under way."""
 NORMAL, WARNING = "Normal", "Warning"
 
 
@@ -158,6 +163,12 @@ class Recorder:
 
     def _time(self, seconds_ago: float = 0.0) -> str:
         return (self.now() - datetime.timedelta(seconds=seconds_ago)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+async def settled(tasks: Collection[asyncio.Task[Any]], seconds: float = LAST_SECONDS) -> None:
+    """Wait until these tasks have written their events, so long at most."""
+    if tasks and (left := (await asyncio.wait(tasks, timeout=seconds))[1]):
+        log.warning("events: %d were not written within %g s, at the end", len(left), seconds)
 
 
 def _keep(memory: OrderedDict[Any, Any], key: Any, value: Any) -> None:

@@ -1,7 +1,8 @@
 """The controllers of a cluster as a process: `podplane controllers`. Of several processes one decides, and the others wait for their turn.
 
     Lease ──► leads: lists, watches ──► `Watched` ──► `Manager`: decisions ──► writes, as long as it leads (`Fence`)
-    SIGTERM: what is under way ends, and the Lease has no holder; SIGKILL: another one leads when the Lease was not renewed for its duration
+    SIGTERM: what is under way ends, events that wait are written, and the Lease has no holder
+    SIGKILL: another one leads when the Lease was not renewed for its duration
     the API is away: nothing is written; who led does so again, or another one, once it answers
 
 Who does not lead watches nothing: it asks for the Lease, and answers on its port.
@@ -141,9 +142,11 @@ class Program:
                 supervisor.add(informer.resource, informer.run)
             supervisor.add("controllers", manager.run)
             supervisor.add("events", events.run)
-            await supervisor.run()
+            await asyncio.get_running_loop().create_future()
         finally:
             self._is_current = False
+            await supervisor.remove("controllers")
+            await events.settled()
             await supervisor.close()
             events.close()
 

@@ -11,7 +11,8 @@ import datetime
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
+from typing import Any
 
 from podplane.kubeapi.access import Access
 from podplane.kubeapi.errors import ApiError
@@ -50,6 +51,11 @@ class NodeEvents:
         task = asyncio.get_running_loop().create_task(record)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    @property
+    def pending(self) -> Set[asyncio.Task[Any]]:
+        """What writes events now."""
+        return self._tasks
 
     def _reference(self) -> dict[str, str]:
         node = self._nodes.get(self._node_name)

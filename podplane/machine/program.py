@@ -42,7 +42,7 @@ from podplane.kernel.errors import Denied, KernelError
 from podplane.kernel.namespace import Namespace, Workers
 from podplane.kubeapi.access import Access
 from podplane.kubeapi.client import Client
-from podplane.kubeapi.events import Recorder
+from podplane.kubeapi.events import Recorder, settled
 from podplane.kubeapi.supervise import Supervisor
 from podplane.kubeapi.transport import HttpTransport
 from podplane.machine import capabilities, firewalls, own_name_server, snapshot
@@ -184,6 +184,8 @@ class Program:
         self._workers = Workers(WORKERS)
         self._end = asyncio.Event()
         self._agent: NodeAgent | None = None
+        self._events: list[ObjectEvents | NodeEvents] = []
+        """What writes events, as far as that has begun."""
 
     async def run(self) -> None:
         """Begin, serve until SIGTERM, and end."""
@@ -229,6 +231,7 @@ class Program:
                 if self._agent is not None:
                     await self._agent.close()
                 await supervisor.close()
+            await settled({task for one in self._events for task in one.pending})
 
     def _journal(self) -> Journal:
         try:
@@ -268,12 +271,13 @@ class Program:
         cluster = Cluster(client, supervisor, self._node_name, self._waiting, kept)
         nodes = cluster.caches.nodes.objects
         recorder = Recorder(client, "podplane", now, one_of_many=True)
-        self._waiting.tell = NodeEvents(recorder, self._node_name, nodes)
+        events, node_events = ObjectEvents(recorder, cluster.caches), NodeEvents(recorder, self._node_name, nodes)
+        self._events, self._waiting.tell = [events, node_events], node_events
         await cluster.known()
         await asyncio.to_thread(self._remember, host)
         one = OneMachine(client, nodes, self._node_name, own_id(), port=self._configuration.agent_port)
         former = Former(self._configuration.migrate_from)
-        return _Known(transport, client, whose, cluster, ObjectEvents(recorder, cluster.caches), one, former)
+        return _Known(transport, client, whose, cluster, events, one, former)
 
     def _surroundings(self, host: MachineHost, known: _Known) -> Surroundings:
         """What the settings are made of, and what is in the way of them."""

@@ -10,7 +10,7 @@ import pytest
 from podplane.agent.keys import AttachmentKey, ClusterNetworkPolicyKey, Key, NetworkPolicyKey, NodeKey, PeerKey, ServiceKey
 from podplane.agent.object_events import ObjectEvents
 from podplane.kubeapi.errors import ApiError
-from podplane.kubeapi.events import WARNING, Recorder
+from podplane.kubeapi.events import WARNING, Recorder, settled
 from podplane.model.cluster_policy import ClusterNetworkPolicy
 from podplane.model.policy import NetworkPolicy, PolicyMetadata
 from tests.plans import node
@@ -67,3 +67,24 @@ async def test_an_event_that_the_api_does_not_take_is_logged(caplog: pytest.LogC
     events(NodeKey("node1"), "it is refused")
     await asyncio.gather(*events._tasks)
     assert "event about=node1" in caplog.text
+
+
+async def test_at_an_orderly_end_events_are_written_and_an_api_that_is_silent_is_not_waited_for(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    answers = asyncio.Event()
+
+    class Slow(Remembering):
+        async def record(self, *arguments: Any, **more: Any) -> None:
+            await answers.wait()
+            await super().record(*arguments, **more)
+
+    recorder = Slow()
+    events = ObjectEvents(recorder, caches_of(node(1, DUAL)))
+    await settled(events.pending)
+    events(NodeKey("node1"), "it is refused")
+    await settled(events.pending, 0.01)
+    assert not recorder.written and "events: 1 were not written" in caplog.text
+    asyncio.get_running_loop().call_later(0.01, answers.set)
+    await settled(events.pending)
+    assert len(recorder.written) == 1 and not events.pending

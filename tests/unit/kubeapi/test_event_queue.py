@@ -80,6 +80,21 @@ async def test_what_ends_the_task_costs_one_event() -> None:
     assert (recorder.written, queue.lost) == (["next"], {REFUSED: 1})
 
 
+async def test_at_an_orderly_end_what_waits_is_written_if_the_api_takes_it() -> None:
+    recorder = Writes()
+    queue = EventQueue(recorder)
+    await told(queue, "a", "bad", "b")
+    task = asyncio.create_task(queue.run())
+    await queue.settled(0.01)
+    assert recorder.written == [], "it does not wait for ever"
+    recorder.may.set()
+    await queue.settled()
+    assert recorder.written == ["a", "b"]
+    task.cancel()
+    queue.close()
+    assert queue.lost == {REFUSED: 1}
+
+
 async def test_who_is_ended_while_it_writes_counts_that_event() -> None:
     queue = EventQueue(Writes())
     await told(queue, "a", "b")
