@@ -151,7 +151,8 @@ class FakeTables:
         recreated = new is None or isinstance(old, OpaqueObject)
         if isinstance(old, Chain) and isinstance(new, Chain):
             recreated = (old.hook, old.comment) != (new.hook, new.comment)
-        if recreated and any(_refers(v, old.identity) for i, v in self._values.items() if i != old.identity):
+        names = REFERENCES.get(str(old.identity[0]))  # nothing refers to what is of another kind: elements, which are many
+        if recreated and names and any(old.identity in names(v) for i, v in self._values.items() if i != old.identity):
             raise Refusal(errno.EBUSY)
 
     def _check_arrival(self, old: Value | None, new: Value) -> None:
@@ -183,19 +184,12 @@ class FakeTables:
     def _check_circles(self, new: NftValue) -> None:
         """ELOOP when a base chain leads into a circle; one that no base chain leads to stands (nft_chain_validate)."""
         values = {**self._values, new.identity: new}
-        done: set[Identity] = set()
-
-        def walk(identity: Identity, path: tuple[Identity, ...]) -> None:
-            if identity in path:
+        if _ends_in_a_circle(
+            [new.identity], values
+        ):  # or else what is new brings none, and all base chains need not be followed
+            bases = [i for i, v in values.items() if isinstance(v, Chain) and v.hook is not None]
+            if _ends_in_a_circle(bases, values):
                 raise Refusal(errno.ELOOP)
-            if identity not in done:
-                for ahead in _leads_to(values[identity], values):
-                    walk(ahead, (*path, identity))
-                done.add(identity)
-
-        for identity, value in values.items():
-            if isinstance(value, Chain) and value.hook is not None:
-                walk(identity, ())
 
     def _inside(self, old: Value) -> list[Identity]:
         """What goes with a set or a table."""
@@ -247,10 +241,6 @@ def _needs(value: Value) -> set[Identity]:
     return _jumps(value) | _lookups(value) | _counters(value)
 
 
-def _refers(value: Value, identity: Identity) -> bool:
-    return identity in _needs(value)
-
-
 def _jumps(value: Value) -> set[Identity]:
     found: list[Verdict] = []
     if isinstance(value, Chain):
@@ -264,10 +254,27 @@ def _jumps(value: Value) -> set[Identity]:
     }
 
 
+def _ends_in_a_circle(starts: Iterable[Identity], values: Mapping[Identity, Value]) -> bool:
+    """Does one of these lead into a circle of chains?"""
+    done: set[Identity] = set()
+
+    def walk(identity: Identity, path: tuple[Identity, ...]) -> bool:
+        if identity in path:
+            return True
+        if identity not in done:
+            if any(walk(ahead, (*path, identity)) for ahead in _leads_to(values[identity], values)):
+                return True
+            done.add(identity)
+        return False
+
+    return any(walk(start, ()) for start in starts)
+
+
 def _leads_to(value: Value, values: Mapping[Identity, Value]) -> set[Identity]:
     """The chains that packets get to from a chain: by its rules, and by the verdict maps that they look into."""
     maps = {e.set for r in value.rules for e in r.expressions if isinstance(e, Lookup)} if isinstance(value, Chain) else set()
-    own = [v for v in values.values() if isinstance(v, Element) and v.set in maps and _same_table(v, value)]
+    every = values.values() if maps else ()
+    own = [v for v in every if isinstance(v, Element) and v.set in maps and _same_table(v, value)]
     return {ahead for one in (value, *own) for ahead in _jumps(one) if ahead in values}
 
 
@@ -287,3 +294,7 @@ def _counters(value: Value) -> set[Identity]:
         return set()
     names = {e.name for r in value.rules for e in r.expressions if isinstance(e, CounterReference)}
     return {NamedCounter(family=value.family, table=value.table, name=name).identity for name in names}
+
+
+REFERENCES = {"nft chain": _jumps, "nft set": _lookups, "nft object": _counters}
+"""What a value refers to of each kind."""
