@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from podplane.cli.cluster.reads import page_by_page
 from podplane.kubeapi.errors import ApiError, NotFound
 from podplane.machine import removal
 from podplane.machine.removal import NAMESPACE
@@ -22,6 +23,8 @@ CHART = "podplane"
 OWNED = "owner=helm"
 SELECTED = f"{OWNED},name="
 """Labels of the Secrets in which helm keeps what it knows of a release."""
+VERSIONS = "20"
+"""So many Secrets are read at once, as each may have 1 MiB."""
 LARGEST = 32 << 20
 """Bytes of JSON: a Secret has at most 1 MiB, and gzip makes 1,000 times as much of it if somebody wants that."""
 GZIP = 31
@@ -59,7 +62,7 @@ def of_podplane(client: Any) -> list[Release]:
     """Those whose chart is podplane alone, which an object of podplane's need not name: `kubectl replace` takes its annotations away.
     They are in this namespace, as the chart refuses others. Raises ApiError."""
     charts: dict[str, set[str]] = {}
-    for one in client.objects("secrets", NAMESPACE, labelSelector=OWNED):
+    for one in _versions(client, NAMESPACE, OWNED):
         name = (one["metadata"].get("labels") or {}).get("name", "")
         charts.setdefault(name, set()).add(chart(one))
     return [Release(name, NAMESPACE) for name, found in charts.items() if name and found == {CHART}]
@@ -81,11 +84,12 @@ def remove(client: Any, found: Release, warn: Callable[[str], None]) -> Iterator
     """Delete the Service of names that helm made, and what it knows of the release; what goes, in words. `warn` of what stays."""
     command = f"helm uninstall {found.name} --namespace {found.namespace}"
     try:
-        versions = client.objects("secrets", found.namespace, labelSelector=f"{SELECTED}{found.name}")
+        selected = _versions(client, found.namespace, f"{SELECTED}{found.name}")
+        versions = {one["metadata"]["name"]: chart(one) for one in selected}
     except ApiError as error:
         warn(f"helm still knows the release {found.name} ({error}): {command}")
         return
-    if others := sorted({chart(one) or "an unknown one" for one in versions} - {CHART}):
+    if others := sorted({one or "an unknown one" for one in versions.values()} - {CHART}):
         warn(
             f"the release {found.name} of helm stays, as its chart is not {CHART}, but {', '.join(others)}: "
             f"take {CHART} out of that, or {command}, which removes all of it"
@@ -93,10 +97,14 @@ def remove(client: Any, found: Release, warn: Callable[[str], None]) -> Iterator
         return
     yield from _service(client, found)
     if versions:
-        for one in versions:
+        for name in versions:
             with contextlib.suppress(NotFound):
-                client.delete("secrets", found.namespace, one["metadata"]["name"])
+                client.delete("secrets", found.namespace, name)
         yield f"release {found.name} of helm"
+
+
+def _versions(client: Any, namespace: str, labels: str) -> Iterator[Mapping[str, Any]]:
+    return page_by_page(client, "secrets", namespace, VERSIONS, labelSelector=labels)
 
 
 def _service(client: Any, found: Release) -> Iterator[str]:

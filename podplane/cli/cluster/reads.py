@@ -6,7 +6,7 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -72,13 +72,18 @@ def _pods(client: Client) -> list[Object]:
 
 
 def paged(client: Client, resource: str, namespace: str = "", **query: str) -> list[Object]:
-    """The objects of a resource, of one namespace or of all, in pages."""
-    found, continuation = [], ""
+    """The objects of a resource, of one namespace or of all, read in pages."""
+    return list(page_by_page(client, resource, namespace, **query))
+
+
+def page_by_page(client: Client, resource: str, namespace: str = "", limit: str = PAGE, **query: str) -> Iterator[Object]:
+    """The same, of which one page is in memory at a time."""
+    continuation = ""
     while True:
-        page = msgspec.json.decode(client.raw(resource, namespace, limit=PAGE, **query, **{"continue": continuation}))
-        found += page["items"]
+        page = msgspec.json.decode(client.raw(resource, namespace, limit=limit, **query, **{"continue": continuation}))
+        yield from page["items"]
         if not (continuation := page["metadata"].get("continue") or ""):
-            return found
+            return
 
 
 def _get(resource: str, name: str) -> Callable[[Client], Object]:

@@ -33,9 +33,14 @@ class Api:
         self.namespace, self.secrets, self.service = namespace, secrets, service
         self.deleted: list[tuple[str, str, str]] = []
 
-    def objects(self, resource: str, namespace: str, labelSelector: str) -> list[dict[str, Any]]:
+    def raw(self, resource: str, namespace: str, *, limit: str, labelSelector: str, **query: str) -> bytes:
+        """A page of one Secret."""
         assert (resource, labelSelector) in {("secrets", "owner=helm,name=net"), ("secrets", "owner=helm")}
-        return list(self.secrets) if namespace == self.namespace else []
+        assert 0 < int(limit) <= 50, "each may have 1 MiB"
+        start = int(query["continue"] or 0)
+        found = self.secrets[start:] if namespace == self.namespace else []
+        more = {"continue": str(start + 1)} if found[1:] else {}
+        return json.dumps({"items": found[:1], "metadata": more}).encode()
 
     def get(self, resource: str, namespace: str, name: str) -> dict[str, Any]:
         if self.service is None:
@@ -83,7 +88,7 @@ def test_what_may_not_be_read_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: str, **__: str) -> Any:
         raise ApiError(403, "Forbidden", "no right")
 
-    monkeypatch.setattr(api, "objects", refuse)
+    monkeypatch.setattr(api, "raw", refuse)
     gone, (line,) = removed(api)
     assert not gone and not api.deleted and "helm uninstall net --namespace networks" in line
 
