@@ -24,6 +24,7 @@ from tests.unit.cli.test_cluster_helm import secret
 from tests.unit.machine.test_removal import AGENTS, pod
 
 SAME = f"{on_node.SAME} (3 x link)"
+SLICES = "endpointslices.discovery.k8s.io"
 SETS = ("daemonsets.apps", "kube-system")
 
 
@@ -58,6 +59,8 @@ class FakeApi:
         """Of pods that clean, as the DaemonSet had it when they were made."""
         self.secrets = list[dict[str, Any]]()
         """Of helm."""
+        self.slices = list[dict[str, Any]]()
+        """Of the Service of names."""
         self.deleted: list[str] = []
         self.asked = Counter[str]()
         self.patched: list[Any] = []
@@ -100,6 +103,8 @@ class FakeApi:
             return self.nodes
         if resource == "secrets":
             return self.secrets
+        if resource == SLICES and labelSelector == "kubernetes.io/service-name=kube-dns":
+            return self.slices
         if resource != "pods":
             return []
         if not labelSelector:
@@ -174,6 +179,23 @@ def test_what_stays_in_the_api_is_named_with_how_it_goes(monkeypatch: pytest.Mon
     assert line.endswith("(kubectl -n kube-system delete service kube-dns)")
     api.there = {("services", "kube-system", "kube-dns"): {"spec": {"selector": {"k8s-app": "kube-dns"}}}}
     assert "stays" not in run(api, monkeypatch).output, "a CoreDNS is somebody else's"
+
+
+def test_endpoints_of_names_are_podplanes_that_stay_or_a_name_server_of_somebody_elses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def slice_of(manager: str) -> dict[str, Any]:
+        labels = {"endpointslice.kubernetes.io/managed-by": manager}
+        return {"metadata": {"name": manager, "labels": labels}, "endpoints": [{"addresses": ["192.0.2.1"]}]}
+
+    api = FakeApi([], {})
+    api.there = {("services", "kube-system", "kube-dns"): {"spec": {"clusterIP": "10.96.0.10"}}}
+    api.slices = [slice_of("podplane"), slice_of("podplane"), slice_of("podplane")]
+    text = run(api, monkeypatch).output
+    assert "3 EndpointSlices of the Service kube-dns" in text and "the Service kube-dns, which leads to no pods" in text
+    assert "delete endpointslices -l endpointslice.kubernetes.io/managed-by=podplane)" in text
+    api.slices = [slice_of("us")]
+    assert "stays" not in run(api, monkeypatch).output
 
 
 def test_a_release_that_the_agents_do_not_name_goes_too(monkeypatch: pytest.MonkeyPatch) -> None:
