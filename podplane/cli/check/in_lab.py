@@ -8,12 +8,12 @@ from typing import Any
 
 from podplane.cli.check import lookups, policies, served, tunnels, users
 from podplane.cli.check.parties import Gathered
-from podplane.cli.check.policed import Around, every_way, some_ways
+from podplane.cli.check.policed import Around, Way, every_way, some_ways
 from podplane.cli.check.promises import HasTunnel, Largest, Party, Verdict
 from podplane.cli.check.questions import AGAIN_SECONDS, DENIED_SECONDS, PROBE_SECONDS, Ask
 from podplane.cli.check.scene import Found
 from podplane.cli.check.services import Own
-from podplane.cli.policy.cluster import cluster
+from podplane.cli.policy.cluster import Cluster, cluster
 from podplane.dns.resolv_conf import ResolvConf
 from podplane.lab import underlay
 from podplane.lab.spec import LabSpec
@@ -74,14 +74,22 @@ class InLab:
         outside = replace(self.outside, port=USUAL_PORT)  # nobody listens there: what is refused has passed
         around = Around(pods, nodes, [outside], paths)
         ways = list(every_way(around, who.cluster, briefly=True) if everything else some_ways(around, who.cluster))
-        judged = policies.plan(ways, paths, who.cluster)
+        judged = _judged(ways, around, who.cluster)
         answers = ask([probe for probe, said in judged.items() if said.allowed], PROBE_SECONDS)
         answers |= ask([probe for probe, said in judged.items() if not said.allowed], DENIED_SECONDS)
         again = [probe for probe, said in judged.items() if said.allowed and policies.judge(probe, said, answers.get(probe))]
         answers |= ask(again, AGAIN_SECONDS)
-        found = policies.verdict(judged, answers)
-        if found.failures:  # somebody may have changed policies meanwhile
-            judged = policies.unchanged(judged, policies.plan(ways, paths, cluster(self._client)))
-            found = policies.verdict(judged, answers)
-        found.pairs = policies.fates(judged, answers)
+        if any(policies.judge(probe, said, answers.get(probe)) for probe, said in judged.items()):
+            judged = policies.unchanged(
+                judged, _judged(ways, around, cluster(self._client))
+            )  # somebody may have changed policies
+        unclear = policies.untold(judged, answers)
+        found = policies.verdict(judged, answers, unclear)
+        found.pairs = policies.fates(judged, answers, unclear)
         return [found] if judged else []
+
+
+def _judged(ways: Iterable[Way], around: Around, known: Cluster) -> policies.Judged:
+    """What is sent, with what shows that there is somebody who would answer."""
+    judged = policies.plan(ways, around.paths, known)
+    return {**judged, **policies.controls(judged, around, known)}

@@ -105,7 +105,8 @@ class Verdict:
     """One promise: how much proved it (a probe, an address, an even choice), each failure in words, and what policies denied, so that it
     was not tried: how much, by what denies it. `not_tried` says why nobody could try it here.
 
-    `stopped` is how much of what proved it was denied, was tried all the same, and did not pass. `pairs` says of source and target what
+    `stopped` is how much of what proved it was denied, was tried all the same, and did not pass; `untold` how much did not pass that would
+    have got no answer either if it had. `pairs` says of source and target what
     they are let by policies, as far as that was tried.
     """
 
@@ -115,6 +116,7 @@ class Verdict:
     denied: Counter[str] = field(default_factory=Counter)
     not_tried: str = ""
     stopped: int = 0
+    untold: int = 0
     pairs: dict[tuple[str, str], Fate] = field(default_factory=dict)
 
     @property

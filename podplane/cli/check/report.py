@@ -57,6 +57,7 @@ def as_json(result: Result) -> str:
         }
         | ({"denied": dict(v.denied)} if v.denied else {})
         | ({"stopped": v.stopped} if v.stopped else {})
+        | ({"untold": v.untold} if v.untold else {})
         | ({"not_tried": v.not_tried} if v.not_tried else {})
         for v in result.verdicts
     ]
@@ -103,6 +104,7 @@ def _mark(verdict: Verdict, colour: bool) -> str:
 def _count(verdict: Verdict) -> str:
     count = f"{verdict.proved} of {verdict.tried}" if verdict.tried else ""
     count += f": {verdict.proved - verdict.stopped} pass, {verdict.stopped} are stopped" if verdict.stopped else ""
+    count += f"; of {verdict.untold} more it can't be told, as nobody answers there" if verdict.untold else ""
     if verdict.not_tried:
         return f"not tried: {verdict.not_tried}"
     if not verdict.denied:

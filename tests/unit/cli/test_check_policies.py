@@ -7,7 +7,20 @@ from dataclasses import replace
 import pytest
 
 from podplane.cli.check.policed import MOST_OF_SORTS, OTHERS, Around, every_way, some_ways
-from podplane.cli.check.policies import ICMP, OPEN, REFUSED, UDP, Judged, fates, judge, plan, unchanged, verdict
+from podplane.cli.check.policies import (
+    ICMP,
+    OPEN,
+    REFUSED,
+    UDP,
+    Judged,
+    controls,
+    fates,
+    judge,
+    plan,
+    unchanged,
+    untold,
+    verdict,
+)
 from podplane.cli.check.promises import Fate, Party
 from podplane.cli.policy.cluster import Cluster
 from tests.unit.cli.policies import ALLOW_WEB, CLIENT, DENY_DB, WEB, known
@@ -167,3 +180,32 @@ def test_what_policies_say_otherwise_after_it_was_tried_is_no_failure() -> None:
     opened = policy("default/open", podSelector={"matchLabels": WEB}, ingress=[{}])
     left = unchanged(before, judged_of(known(ALLOW_WEB, opened)))
     assert left and all(said.allowed for said in left.values())
+
+
+def test_what_nobody_would_have_answered_proves_nothing() -> None:
+    judged = judged_of(known(ALLOW_WEB))
+    right = {probe: {"ok": said.allowed} for probe, said in judged.items()}
+    silent = {probe: {"ok": False} if probe.target == "web-2" else said for probe, said in right.items()}
+    unclear = untold(judged, silent)
+    assert unclear and {probe.target for probe in unclear} >= {"web-2"} and not any(judged[probe].allowed for probe in unclear)
+    refused = {probe: {"ok": False, "error": REFUSED} if judged[probe].allowed else said for probe, said in silent.items()}
+    assert not {probe for probe in untold(judged, refused) if probe.protocol == OPEN}, "who refuses would have refused"
+    found = verdict(judged, silent, unclear)
+    assert found.untold == len(unclear) and found.stopped == sum(not said.allowed for said in judged.values()) - len(unclear)
+    assert ("client", "web-2") not in fates({probe: judged[probe] for probe in unclear}, silent, unclear)
+    leak = next(iter(unclear))
+    assert verdict(judged, {**silent, leak: {"ok": True}}, unclear).failures, "what passes is a failure, whoever else is silent"
+
+
+def test_where_policies_deny_all_a_node_shows_that_somebody_would_answer() -> None:
+    cluster = known(DENY_DB)
+    judged = judged_of(cluster)
+    added = controls(judged, AROUND, cluster)
+    assert added and all(said.allowed for said in added.values())
+    assert all(one.source == "node1" for one in added if one.target in ("outside", "shop/db")), "the node of who is denied"
+    whole = {**judged, **added}
+    ends = {(one.ip, one.protocol, one.port) for one, said in whole.items() if not said.allowed}
+    assert ends == {(one.ip, one.protocol, one.port) for one, said in whole.items() if said.allowed} & ends
+    assert not untold(whole, {probe: {"ok": said.allowed} for probe, said in whole.items()})
+    alone = Around(PODS, [], [OUTSIDE], PATHS)
+    assert not controls(plan(every_way(alone, cluster), PATHS, cluster), alone, cluster), "no node takes part"
