@@ -13,7 +13,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 NAME = "podplane-cni"
-SOURCES = ("podplane-cni.c", "loopback.c")
+SOURCES = ("podplane-cni.c", "loopback.c", "journal.c")
 OPTIONS = ("-std=c11", "-Os", "-Wall", "-s")
 SECONDS = 60
 """A compiler that takes longer is given up."""

@@ -6,6 +6,7 @@
  * a Unix socket with a path is found from all.
  *
  *     connect ── refused, nobody there ──► wait a little, again          for 30 s at most, then "try again later" (11)
+ *     the same of a DEL, and the agent has not attached it (journal.c) ──► done
  *     sent, and the agent ended before it answered ──► connect, and say that the request is sent again
  *     the engine ended before it read the answer of an ADD ──► DEL in this namespace: nobody else would ask for that
  *
@@ -421,6 +422,8 @@ static int ask(const char *command, struct problems problems)
 			snprintf(details, sizeof(details), "%s: %s", path, strerror(reason));
 			return fail(IO_FAILURE, "the podplane agent of this node can't be asked", details);
 		}
+		if (strcmp(command, "DEL") == 0 && (reason == ENOENT || reason == ECONNREFUSED) && !may_be_attached(path))
+			return 0;
 		if (now_ms() + pause > until)
 			return away(command, path, reason);
 		if (ended == LOST && make_request(problems, 1) < 0)

@@ -11,5 +11,7 @@ const char *version_said(void);
 void quote(char *to, size_t size, const char *from);
 /* Write to standard output. */
 int write_all(const char *data, size_t size);
+/* Is there anything that an agent, which listens here and is away, may have attached for the container? */
+int may_be_attached(const char *socket_path);
 /* The plugin `loopback`; the exit status. */
 int loopback(const char *command);

@@ -1,7 +1,7 @@
 #!/usr/bin/python3 -ISB
-"""podplane-cni where no C compiler was at hand: the same as podplane-cni.c and loopback.c, which say what it does, but slower to start.
+"""podplane-cni where no C compiler was at hand: the same as podplane-cni.c, loopback.c and journal.c, but slower to start.
 
-It needs the standard library only, and is copied to where container engines look for plugins.
+They say what it does. It needs the standard library only, and is copied to where container engines look for plugins.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 
-SOCKET = "/run/podplane/cni.sock"
+SOCKET, JOURNAL = "/run/podplane/cni.sock", "attachments.journal"
 VERBS = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
 VERSIONS = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
 REQUEST_BYTES = ANSWER_BYTES = 1 << 20
@@ -23,7 +23,8 @@ WAIT_SECONDS, STATUS_WAIT_SECONDS, ANSWER_SECONDS = 30.0, 1.0, 120.0
 MOST_WAIT_SECONDS = 3600.0
 LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.01, 0.25
 INCOMPATIBLE_VERSION, INVALID_ENVIRONMENT, IO_FAILURE, TRY_AGAIN, NOT_AVAILABLE, REFUSED, FAULTY = 1, 4, 5, 11, 50, 100, 102
-AWAY = (errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN)
+NOBODY = (errno.ENOENT, errno.ECONNREFUSED)
+AWAY = (*NOBODY, errno.EAGAIN)
 LOST = (errno.ECONNRESET, errno.EPIPE)
 STDOUT = 1
 CLONE_NEWNET = 0x4000_0000
@@ -119,6 +120,8 @@ def ask(command: str, stdin: bytes, fds: list[int], own: list[bytes]) -> bytes:
             return b"\0" + versions(stdin)
         if number not in (*AWAY, *LOST):
             raise Failed(IO_FAILURE, "the podplane agent of this node can't be asked", reason)
+        if command == "DEL" and number in NOBODY and not may_be_attached(path):
+            return b"\0"
         if time.monotonic() + pause > until:
             code = NOT_AVAILABLE if command == "STATUS" else TRY_AGAIN
             raise Failed(code, "the podplane agent of this node does not answer", reason)
@@ -129,6 +132,26 @@ def ask(command: str, stdin: bytes, fds: list[int], own: list[bytes]) -> bytes:
         if not is_add:
             time.sleep(pause)
         pause = min(pause * 2, LONGEST_LOOK_SECONDS)
+
+
+def may_be_attached(path: str) -> bool:
+    """Is there anything that an agent, which listens here and is away, may have attached for the container? By its journal (journal.c)."""
+    container, attached = os.environ.get("CNI_CONTAINERID", ""), set()
+    if not container:
+        return True
+    try:
+        with open(os.path.join(os.path.dirname(path), JOURNAL), "rb") as journal:
+            for line in journal:
+                record = json.loads(line)
+                if made := record.get("attach"):
+                    attached.add((made["container_id"], made["ifname"]))
+                elif gone := record.get("detach"):
+                    attached.discard(tuple(gone))
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return True
+    return any(one == container for one, _ in attached)
 
 
 def versions(stdin: bytes) -> bytes:

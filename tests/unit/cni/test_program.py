@@ -13,9 +13,11 @@ import pytest
 
 from podplane.cni import wire
 from podplane.cni.result import VERSIONS
+from podplane.machine.journal import Journal
 from tests.unit.cni import programs
 from tests.unit.cni.fakes import configuration
 from tests.unit.cni.programs import PROGRAMS, Ended, words_of
+from tests.unit.machine.test_journal import IPS, attachment
 
 STDIN = configuration("1.0.0")
 
@@ -67,6 +69,14 @@ async def run(words: list[str], path: Path, verb: str, stdin: bytes = STDIN, **e
     return await programs.run(words, stdin, CNI_COMMAND=verb, CNI_CONTAINERID="c1", CNI_IFNAME="eth0", **socket_of, **env)
 
 
+def attached(folder: Path, *containers: str) -> Journal:
+    """The journal of an agent that is away, with these containers."""
+    journal = Journal(folder / "attachments.journal")
+    for one in containers:
+        journal.attach(attachment(one), IPS, 0)
+    return journal
+
+
 async def test_a_call_is_handed_over_with_the_namespace_and_the_answer_is_copied(words: list[str], tmp_path: Path) -> None:
     agent, path = Scripted(wire.answer(0, b'{"a":1}'), wire.answer(3, b"")), tmp_path / "cni.sock"
     async with agent.at(path):
@@ -100,6 +110,7 @@ async def test_a_large_configuration_and_answer_pass_and_larger_ones_do_not(word
 
 async def test_an_agent_that_is_away_is_waited_for_but_not_for_ever(words: list[str], tmp_path: Path) -> None:
     path = tmp_path / "cni.sock"
+    attached(tmp_path, "c1")
     for verb, code in (("ADD", 11), ("DEL", 11), ("CHECK", 11), ("GC", 11), ("STATUS", 50)):
         ended = await run(words, path, verb, PODPLANE_CNI_WAIT="0")
         assert (ended.status, ended.output["code"], ended.output["cniVersion"]) == (1, code, "1.0.0")
@@ -114,6 +125,39 @@ async def test_an_agent_that_is_away_is_waited_for_but_not_for_ever(words: list[
         assert await adding == Ended(0, b"{}", b"")
 
 
+async def test_of_an_agent_that_is_away_what_is_not_attached_is_deleted_at_once(words: list[str], tmp_path: Path) -> None:
+    """Kubernetes' node has booted since then, its agent was removed, or a DEL comes a second time (kubeadm reset)."""
+    path, wait = tmp_path / "cni.sock", {"PODPLANE_CNI_WAIT": "3600"}
+    assert await run(words, path, "DEL", **wait) == Ended(0, b"", b""), "there is no journal"
+    journal = attached(tmp_path, "c11", "c2")
+    assert await run(words, path, "DEL", **wait) == Ended(0, b"", b"")
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    assert await run(words, path, "DEL", **wait) == Ended(0, b"", b""), "nobody listens there any more"
+
+    async def is_waited_for() -> bool:
+        return (await run(words, path, "DEL", PODPLANE_CNI_WAIT="0")).status == 1
+
+    for ifname in ("eth0", "net1"):
+        journal.attach(attachment("c1", ifname=ifname), IPS, 0)
+    assert await is_waited_for()
+    journal.detach(("c1", "eth0"))
+    assert await is_waited_for(), "its other interface is there"
+    journal.detach(("c1", "net1"))
+    assert await run(words, path, "DEL", **wait) == Ended(0, b"", b"")
+    journal.attach(attachment("c1", ifname='"}\n'), IPS, 0)
+    journal.detach(("c1", "eth0"))
+    assert await is_waited_for()
+    journal.detach(("c1", '"}\n'))
+    journal.compact()
+    assert await run(words, path, "DEL", **wait) == Ended(0, b"", b"")
+    journal.attach(attachment("c1"), IPS, 0)
+    assert await is_waited_for(), "it was attached again"
+    (tmp_path / "attachments.journal").unlink()
+    (tmp_path / "attachments.journal").mkdir()
+    assert await is_waited_for(), "what can't be read may say that it is attached"
+
+
 @pytest.mark.parametrize("said", ["abc", "-1", "3601", "1e3", "0x10", " 5", "5s", "1_0", "1.2.3", ".", "nan", "inf"])
 async def test_a_wait_that_is_no_number_of_seconds_is_refused(words: list[str], tmp_path: Path, said: str) -> None:
     ended = await run(words, tmp_path / "cni.sock", "ADD", PODPLANE_CNI_WAIT=said)
@@ -123,6 +167,7 @@ async def test_a_wait_that_is_no_number_of_seconds_is_refused(words: list[str], 
 
 async def test_a_wait_has_parts_of_a_second_and_an_empty_one_says_nothing(words: list[str], tmp_path: Path) -> None:
     path = tmp_path / "cni.sock"
+    attached(tmp_path, "c1")
     for said in ("0.01", "0."):
         assert (await run(words, path, "DEL", PODPLANE_CNI_WAIT=said)).output["code"] == 11
     adding = asyncio.create_task(run(words, path, "ADD", PODPLANE_CNI_WAIT=""))
@@ -192,6 +237,7 @@ async def test_an_answer_that_can_not_be_written_is_taken_back_if_it_is_of_an_ad
 
 async def test_an_engine_that_ended_has_nothing_added_later_and_all_deleted(words: list[str], tmp_path: Path) -> None:
     path = tmp_path / "cni.sock"
+    attached(tmp_path, "c1")
     (added, add), (deleted, delete) = os.pipe(), os.pipe()
     os.close(added)
     process = await begun(words, path, "ADD", add, PODPLANE_CNI_WAIT="3600")
