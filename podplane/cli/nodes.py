@@ -30,7 +30,7 @@ START_SECONDS, AGAIN_SECONDS = 10.0, 0.1
 NOT_YET = ("connection refused", "closed the connection without an answer")
 """In the text of status 503 of a node whose agent may be about to start: it is asked again as long as others may take to answer."""
 AT_ONCE, STUCK_SECONDS, MOST_AT_ONCE = 16, 0.25, 256
-"""So many questions are on their way at one time, each on a connection of its own; as many more whenever nothing came for so long; no more
+"""So many questions are on their way at one time, each on a connection of its own; twice as many whenever nothing came for so long; no more
 than this."""
 LAST_PORT = 65535
 NOT_ASKED = "NotAsked"
@@ -101,8 +101,8 @@ class _Asking:
         self._start_threads()
 
     def _start_threads(self) -> None:
-        """As many more as it takes, AT_ONCE at most."""
-        for _ in range(min(AT_ONCE, self._todo.qsize(), MOST_AT_ONCE - self._threads)):
+        """As many more as it takes: AT_ONCE, or as many as there are."""
+        for _ in range(min(max(AT_ONCE, self._threads), self._todo.qsize(), MOST_AT_ONCE - self._threads)):
             threading.Thread(
                 target=_answer, args=(self._client, self._todo, self._done, self._end, self._each), daemon=True
             ).start()
@@ -159,7 +159,7 @@ def _at(client: Any, question: Question, port: int) -> Answer | ApiError:
 
 
 def _silent(seconds: float) -> ApiError:
-    return ApiError(504, "Timeout", f"no answer within {seconds:.0f} s")
+    return ApiError(504, "Timeout", f"no answer within {round(seconds, 1):g} s")
 
 
 def _said_port(client: Any, question: Question) -> int:

@@ -21,10 +21,10 @@ from podplane.kubeapi.errors import ApiError
 from podplane.model.answers import NodeStatus
 from podplane.model.config import AGENT_PORT
 
-API_SECONDS, AGENT_SECONDS = 10.0, 2.0
-"""The API has so long to be read, and one agent to answer; all of those that are asked have as long, 1 s more for each LEAST_A_SECOND of
-them, and what the list of Nodes took: who is slow with that is slow with questions, too."""
+API_SECONDS, AGENT_SECONDS, AGENTS_SECONDS = 10.0, 1.5, 1.8
+"""The API has so long to be read, one agent to answer, and all agents, whoever of them is silent (`patience`)."""
 LEAST_A_SECOND = 100
+"""Where more than ASKED are asked, they have 1 s more for each so many of them."""
 ASKED = 250
 """So many agents are asked, unless all are."""
 FORBIDDEN = 403
@@ -85,7 +85,7 @@ def _with_answers(found: Facts, client: Any, everything: bool) -> Facts:
     not_ready = {pod.node for pod in found.pods if not pod.is_ready} & asked.keys()
     unready = {name: Question(name, _port(found.nodes[name]), "readyz") for name in not_ready}
     servers = statuses.questions(names if found.has_name_servers else ())
-    seconds = AGENT_SECONDS + len(names) / LEAST_A_SECOND + found.took
+    seconds = patience(len(names), found.took)
     answers = ask(client, [*asked.values(), *unready.values(), *servers], seconds, seconds, AGENT_SECONDS)
     return dataclasses.replace(
         found,
@@ -95,6 +95,11 @@ def _with_answers(found: Facts, client: Any, everything: bool) -> Facts:
         not_ready={name: why for name, one in unready.items() if (why := _why_not_ready(answers[one]))},
         servers=[_of_server(one, answers[one]) for one in servers if not _is_unasked(answers[one])],
     )
+
+
+def patience(count: int, took: float) -> float:
+    """Seconds that so many agents have; and what the list of Nodes took, as who is slow with that is slow with questions, too."""
+    return AGENTS_SECONDS + max(0, count - ASKED) / LEAST_A_SECOND + took
 
 
 def _port(node: ClusterNode) -> int:

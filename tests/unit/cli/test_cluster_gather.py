@@ -157,6 +157,23 @@ def test_a_question_without_an_answer_holds_up_nothing_for_ever(monkeypatch: pyt
     assert "w2" not in found.told() and str(found.answers["w2"]) == "no answer within 1 s"
 
 
+@pytest.mark.parametrize("count", [1, 100, gather.ASKED])
+def test_however_many_agents_are_silent_they_are_waited_for_together(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """2.5 s with the start of the command and an API that answers in 0.2 s."""
+    waited: list[tuple[float, ...]] = []
+
+    def ask(client: Any, questions: list[Any], *seconds: float) -> dict[Any, Any]:
+        waited.append(seconds)
+        return dict.fromkeys(questions, NONE)
+
+    monkeypatch.setattr(gather, "ask", ask)
+    read(Client(count))
+    ((in_all, starting, each),) = waited
+    took = in_all - gather.AGENTS_SECONDS
+    assert in_all == starting == gather.patience(count, took) and each < in_all
+    assert gather.patience(count, 0.0) < 2 and gather.patience(10 * count + gather.ASKED, 0.0) > gather.patience(count, 0.0)
+
+
 def test_networks_are_those_that_agents_are_told_of_then_kubeadms() -> None:
     client = Client()
     kubeadm = "networking: {podSubnet: 10.1.0.0/16, serviceSubnet: 10.2.0.0/16}"
