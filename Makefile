@@ -41,11 +41,12 @@ lint: $(ready)
 	$(bin)/lint-imports
 
 # The tests are compiled once, or each worker would do it for itself, even where the environment says that no bytecode is kept. The linters
-# run beside them, and say at the end what they found. Modules are begun in their order, so that those with labs, which take long, are not
-# the last ones. They wait a lot: there are more workers than two cores.
+# run beside them, and say at the end what they found; ^C ends them, too, which shells keep from what is in the background. Modules are begun
+# in their order, so that those with labs, which take long, are not the last ones. They wait a lot: there are more workers than two cores.
 test: export PYTHONDONTWRITEBYTECODE :=
 test: $(ready) tools
 	@$(MAKE) --no-print-directory lint >$(VENV)/lint.txt 2>&1 & linters=$$!; \
+	trap 'kill $$linters 2>/dev/null; exit 130' HUP INT TERM; \
 	$(bin)/python -m pytest --collect-only -q >/dev/null 2>&1; \
 	$(bin)/python -m pytest -n 4 --dist loadgroup --no-loadscope-reorder; failed=$$?; \
 	wait $$linters || failed=1; cat $(VENV)/lint.txt; exit $$failed
