@@ -7,7 +7,6 @@ processor time.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
 from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar
@@ -46,10 +45,10 @@ class _Stream(httpcore2.AsyncNetworkStream):
         await _within(timeout, self._writer.drain(), httpcore2.WriteTimeout, httpcore2.WriteError)
 
     async def aclose(self) -> None:
-        """At once, without waiting for the other side's TLS alert: HTTP itself says where an answer ends."""
+        """At once, without waiting for the other side's TLS alert: HTTP itself says where an answer ends. (`wait_closed` would wait for
+        ever for a connection that was lost while TLS began.)"""
         self._writer.transport.abort()
-        with contextlib.suppress(OSError):
-            await self._writer.wait_closed()
+        await asyncio.sleep(0)
 
     async def start_tls(
         self,

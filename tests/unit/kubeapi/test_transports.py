@@ -21,6 +21,7 @@ import pytest
 from podplane.apiserver import watch
 from podplane.kubeapi import transport as transport_module
 from podplane.kubeapi import transport as transports
+from podplane.kubeapi.access import Access
 from podplane.kubeapi.client import Client, close
 from podplane.kubeapi.errors import AlreadyExists, ApiError, Conflict, Gone, NotFound
 from podplane.kubeapi.events import WARNING, Recorder
@@ -333,6 +334,28 @@ async def test_what_a_server_packs_is_unpacked(body: bytes, refused: bool) -> No
         else:
             assert await Client(transport, "").list("pods") == b'{"items": []}' * 1000
         await transport.close()
+
+
+@pytest.mark.parametrize("closes", [True, False])
+async def test_a_server_that_does_not_finish_the_handshake_is_no_server(closes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transports, "CONNECT_SECONDS", 0.1)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        if closes:
+            writer.transport.abort()
+        else:
+            await reader.read()
+            writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        transport = HttpTransport(Access("127.0.0.1", server.sockets[0].getsockname()[1], token="secret"))
+        async with asyncio.timeout(5):
+            for _ in range(2):
+                with pytest.raises(ApiError, match="does not answer"):
+                    await Client(transport, "").list("pods")
+            assert connections(transport) == 0
+            await transport.close()
 
 
 async def test_an_idle_connection_that_the_server_closed_is_not_used_again() -> None:
