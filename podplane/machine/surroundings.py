@@ -155,11 +155,12 @@ class Surroundings:
 
     async def _find_cidrs(self) -> None:
         while True:
+            if self._client.contact is None and self._recall():
+                break  # the agent began with what was known: an API that is away would be waited for until the question times out
             try:
                 await self._ask_for_cidrs()
             except ApiError as error:
-                if (kept := self._kept.load()) is not None:
-                    self._cidrs, self._is_kept = kept, True
+                if self._recall():
                     break
                 self._waiting.says(waits_for(error))
             else:
@@ -173,6 +174,13 @@ class Surroundings:
         if (said := " and ".join(self._unnamed())) != self._said:
             self._said = said
             log.warning("networks that the configuration does not name: %s", said)
+
+    def _recall(self) -> bool:
+        """Have what was found last; False when nothing was."""
+        if (kept := self._kept.load()) is None:
+            return False
+        self._cidrs, self._is_kept = kept, True
+        return True
 
     def _unnamed(self) -> Iterator[str]:
         if not self._configuration.names_cluster:

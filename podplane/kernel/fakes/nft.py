@@ -184,12 +184,10 @@ class FakeTables:
     def _check_circles(self, new: NftValue) -> None:
         """ELOOP when a base chain leads into a circle; one that no base chain leads to stands (nft_chain_validate)."""
         values = {**self._values, new.identity: new}
-        if _ends_in_a_circle(
-            [new.identity], values
-        ):  # or else what is new brings none, and all base chains need not be followed
-            bases = [i for i, v in values.items() if isinstance(v, Chain) and v.hook is not None]
-            if _ends_in_a_circle(bases, values):
-                raise Refusal(errno.ELOOP)
+        if not _ends_in_a_circle([new.identity], values):
+            return  # it brings none, and what base chains lead to need not be followed
+        if _ends_in_a_circle([i for i, v in values.items() if isinstance(v, Chain) and v.hook is not None], values):
+            raise Refusal(errno.ELOOP)
 
     def _inside(self, old: Value) -> list[Identity]:
         """What goes with a set or a table."""

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podplane.kubeapi.client import Client
+from podplane.kubeapi.client import Client, Contact
 from podplane.kubeapi.errors import ApiError
 from podplane.machine import cidrs
 from podplane.machine.cidrs import Cidrs, covering, of_kubeadm
@@ -32,6 +32,7 @@ class FakeApi(Client):
 
     def __init__(self, config_map: dict[str, Any] | ApiError, ranges: list[dict[str, Any]] | ApiError) -> None:
         self._config_map, self._ranges = config_map, ranges
+        self.contact = Contact(True, 0.0)
         self.asked = 0
         """So often for the networks of Services."""
 

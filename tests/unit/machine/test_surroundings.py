@@ -267,6 +267,15 @@ async def test_while_the_api_is_away_what_was_found_last_counts(tmp_path: Path) 
     following.cancel()
 
 
+async def test_an_api_that_has_answered_nothing_at_all_is_not_waited_for(tmp_path: Path) -> None:
+    api = FakeApi({"data": {"ClusterConfiguration": KUBEADM}}, [])
+    first = await Rig(tmp_path, api).tested.settings()
+    api.contact = None
+    assert await Rig(tmp_path, api).tested.settings() == first and api.asked == 1
+    (tmp_path / FILE).unlink()
+    assert await Rig(tmp_path, api).tested.settings() == first and api.asked == 2, "nothing else is at hand"
+
+
 async def test_networks_of_services_that_a_cluster_gets_later_count_and_none_is_lost_when_they_can_not_be_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
