@@ -35,6 +35,8 @@ def two(cluster: Installed) -> Iterator[Installed]:
     cluster.kubectl("delete", "service", "backs")
     for node in set(cluster.rig.nodes) - {"w1", "w2"}:
         cluster.remove_node(node)
+    cluster.kubectl("--namespace=kube-system", "rollout", "restart", AGENTS)  # status names those that were started again
+    cluster.rolled_out()
 
 
 @pytest.fixture(scope="module")

@@ -95,7 +95,9 @@ def test_an_archive_has_each_layer_by_its_digest(tmp_path: Path) -> None:
 
 def test_dependencies_are_those_of_dependencies_too() -> None:
     names = {one.name.lower() for one in packages.dependencies()}
-    assert {"anyio", "click", "httpcore2", "truststore", "msgspec", "pyyaml"} <= names, "truststore is needed by httpcore2 alone"
+    assert {"anyio", "click", "httpcore2", "truststore", "msgspec", "pyyaml"} <= names, (
+        "truststore is needed by httpcore2 alone"
+    )
     assert not names & {"podplane", "pytest", "hypothesis", "mypy", "ruff"}
 
 
