@@ -4,7 +4,8 @@
     Services  ServiceCIDRs (networking.k8s.io/v1) ── else ──► kubeadm-config (networking.serviceSubnet)
 
 Blocks say less than the network that they are taken from. So the least network that holds all of them counts, and it grows when a Node
-comes whose block is not in it, each time to twice its size at the least.
+comes whose block is not in it, each time to twice its size at the least. Where they have no narrow one in common, because a Node has a
+block from elsewhere, those count that share one with the own Node's; those of other Nodes are left out (`apart`).
 
 Sources: kubeadm, cmd/kubeadm/app/apis/kubeadm/v1beta4, ClusterConfiguration; KEP-1880 (ServiceCIDR).
 """
@@ -90,13 +91,14 @@ class _Kept(msgspec.Struct, frozen=True):
     cidrs: Cidrs
 
 
-async def find(client: Client, nodes: Iterable[Node]) -> Cidrs:
-    """What the cluster says now. ApiError when it does not answer."""
+async def find(client: Client, nodes: Iterable[Node], own: Iterable[str] = (), kept: Iterable[str] = ()) -> Cidrs:
+    """What the cluster says now, to the Node with these `own` blocks; `kept` are networks of pods that were found before. ApiError when it
+    does not answer."""
     kubeadm = of_kubeadm(await kubeadm_config(client))
     service, service_from = await _ranges(client), RANGES_FROM
     if not service:
         service, service_from = kubeadm.service, kubeadm.service_from
-    cluster = kubeadm.cluster or covering(block for node in nodes for block in node.spec.pod_cidrs)
+    cluster = kubeadm.cluster or covering((block for node in nodes for block in node.spec.pod_cidrs), own, kept)
     return Cidrs(cluster, service, kubeadm.cluster_from or BLOCKS, service_from)
 
 
@@ -176,15 +178,56 @@ def networks(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def covering(blocks: Iterable[str]) -> tuple[str, ...]:
-    """The least network of each IP version that holds all of these blocks; none of a version whose blocks have no narrow one in common."""
-    widest: dict[int, IPNetwork] = {}
+def covering(blocks: Iterable[str], own: Iterable[str] = (), kept: Iterable[str] = ()) -> tuple[str, ...]:
+    """The least network of each IP version that holds all of these blocks. Where they have no narrow one in common: those of `kept`, if
+    they hold all `own` blocks, else the least that hold the own ones and those which share a narrow network with these."""
+    least: dict[int, dict[IPNetwork, IPNetwork]] = {}
     for block in map(network_of, networks(blocks)):
-        known = widest.get(block.version, block)
-        while not holds(known, block):
-            known = known.supernet()
-        widest[block.version] = known
-    return tuple(str(one) for one in widest.values() if one.prefixlen >= WIDEST[one.version])
+        of_version = least.setdefault(block.version, {})
+        is_held = any(holds(one, block) for one in of_version.values())
+        if not is_held and (family := _family(block)):
+            of_version[family] = _with(of_version.get(family, block), block)
+    mine, before = (tuple(map(network_of, networks(one))) for one in (own, kept))
+    found = (_chosen(version, of_version, mine, before) for version, of_version in least.items())
+    return tuple(str(one) for of_version in found for one in of_version)
+
+
+def _chosen(
+    version: int, least: Mapping[IPNetwork, IPNetwork], own: Iterable[IPNetwork], kept: Iterable[IPNetwork]
+) -> Iterable[IPNetwork]:
+    """Of one IP version; `least` has the network of each family of blocks."""
+    if len(least) <= 1:
+        return least.values()
+    mine, before = ([one for one in networks if one.version == version] for networks in (own, kept))
+    if before and all(any(holds(network, block) for network in before) for block in mine):
+        return before
+    return [network for family, network in least.items() if family in map(_family, mine)]
+
+
+def apart(blocks: Iterable[str], clusters: Iterable[str]) -> dict[str, str]:
+    """Those of these blocks that can't be of these networks of pods, nor of wider ones, and why, as Nodes have them."""
+    known = list(map(network_of, clusters))
+    families, why = {_family(one) for one in known}, {}
+    for text in blocks:
+        block = network_of(text)
+        if any(one.version == block.version and holds(one, block) for one in known) or _family(block) in families:
+            continue
+        if same := ", ".join(str(one) for one in known if one.version == block.version):
+            why[text] = f"the block {text} has no network of /{WIDEST[block.version]} in common with those of pods ({same})"
+    return why
+
+
+def _family(block: IPNetwork) -> IPNetwork | None:
+    """The widest network of pods that may hold it: blocks with the same one have a narrow network in common. None for what is wider."""
+    widest = WIDEST[block.version]
+    return block.supernet(new_prefix=widest) if block.prefixlen >= widest else None
+
+
+def _with(network: IPNetwork, block: IPNetwork) -> IPNetwork:
+    """The least network that holds both."""
+    while not holds(network, block):
+        network = network.supernet()
+    return network
 
 
 def holds(network: IPNetwork, block: IPNetwork) -> bool:

@@ -49,7 +49,7 @@ OWN = (
     *("cni_replace", "clean_kube_proxy", "allow_overlaps"),
 )
 PLUGIN_PATH = ("/opt/cni/bin", "/usr/lib/cni")
-FOUND_OUT = ("former_backends", "kernel", "uplink_driver", "former_bridge", "route_metric")
+FOUND_OUT = ("former_backends", "kernel", "uplink_driver", "former_bridge", "route_metric", "left_out")
 """Of `network`: what can't be chosen."""
 MTU = range(576, 65537)
 PORTS = range(1, 65536)

@@ -39,6 +39,11 @@ LOOK_SECONDS = 60.0
 """Between two looks without a change, and between two questions for ServiceCIDRs."""
 RETRY_SECONDS = 5.0
 """From one try to find out the networks of the cluster to the next."""
+NAMED_BY_NONE = (
+    "waiting for the networks of pods: neither `network.cluster_cidrs` in --config FILE, nor kubeadm's ConfigMap names one"
+)
+NO_BLOCKS = "and no Node has a block (spec.podCIDRs)"
+SEVERAL = "and the blocks of Nodes (spec.podCIDRs) are of several, or wider than /8 (IPv6: /32), and tell none for this Node"
 
 
 class Surroundings:
@@ -122,12 +127,30 @@ class Surroundings:
         values = list(await asyncio.to_thread(self._values))
         if self._preflight is not None and (why := await self._preflight.one.problem(node, values)):
             raise MachineError(why)
-        made = self._made(await self._uplink(node, values), node)
+        made = await self._without_strays(self._made(await self._uplink(node, values), node), node)
         found, may_begin = await self._look_around(made, node, values)
         if may_begin:
             self._tell_in_the_way(found)
             return made, ()
         return made, found
+
+    async def _without_strays(self, made: Settings, node: Node) -> Settings:
+        """Where the networks of pods are made of blocks: without those of other Nodes that are of another network."""
+        if not self._counts_blocks:
+            return made
+        others = [block for block in self._blocks() if block not in node.spec.pod_cidrs]
+        found = await asyncio.to_thread(cidrs.apart, others, made.network.cluster_cidrs)
+        network = msgspec.structs.replace(made.network, left_out=tuple(sorted(found.items())))
+        return msgspec.structs.replace(made, network=network)
+
+    @property
+    def _counts_blocks(self) -> bool:
+        """Are the networks of pods made of blocks?"""
+        return not self._configuration.names_cluster and self._cidrs.cluster_from == BLOCKS
+
+    def _blocks(self) -> Iterable[str]:
+        """Of all Nodes."""
+        return dict.fromkeys(block for one in self._cluster.caches.nodes.objects.values() for block in one.spec.pod_cidrs)
 
     async def _look_around(self, made: Settings, node: Node, values: Iterable[Value]) -> tuple[list[str], bool]:
         """What is in the way, and whether the agent may begin all the same: the network of the node is in place, and fits its blocks."""
@@ -143,9 +166,7 @@ class Surroundings:
 
     def _pods(self, made: Settings) -> Iterable[str]:
         """The networks of pods; where they are made of blocks, which are what counts, these."""
-        if self._configuration.names_cluster or self._cidrs.cluster_from != BLOCKS:
-            return made.network.cluster_cidrs
-        return dict.fromkeys(block for one in self._cluster.caches.nodes.objects.values() for block in one.spec.pod_cidrs)
+        return self._blocks() if self._counts_blocks else made.network.cluster_cidrs
 
     def _tell_in_the_way(self, found: list[str]) -> None:
         for line in (one for one in found if one not in self.in_the_way):
@@ -164,23 +185,28 @@ class Surroundings:
                     break
                 self._waiting.says(waits_for(error))
             else:
-                if self._configuration.names_cluster or self._cidrs.cluster:
+                if self._is_enough(self._cidrs):
                     break
-                self._waiting.hindered(
-                    "waiting for the networks of pods: neither `network.cluster_cidrs` in --config FILE, nor kubeadm's ConfigMap, nor "
-                    "spec.podCIDRs of a Node names one"
-                )
+                self._waiting.hindered(f"{NAMED_BY_NONE}, {SEVERAL if self._blocks() else NO_BLOCKS}")
             await asyncio.sleep(RETRY_SECONDS)
         if (said := " and ".join(self._unnamed())) != self._said:
             self._said = said
             log.warning("networks that the configuration does not name: %s", said)
 
     def _recall(self) -> bool:
-        """Have what was found last; False when nothing was."""
-        if (kept := self._kept.load()) is None:
+        """Have what was found last; False when nothing was, or too little."""
+        if (kept := self._kept.load()) is None or not self._is_enough(kept):
             return False
         self._cidrs, self._is_kept = kept, True
         return True
+
+    def _is_enough(self, found: Cidrs) -> bool:
+        """To begin with."""
+        return self._configuration.names_cluster or bool(found.cluster)
+
+    def _own_blocks(self) -> tuple[str, ...]:
+        own = self._cluster.caches.nodes.objects.get(self._cluster.node_name)
+        return own.spec.pod_cidrs if own is not None else ()
 
     def _unnamed(self) -> Iterator[str]:
         if not self._configuration.names_cluster:
@@ -189,10 +215,13 @@ class Surroundings:
             yield self._cidrs.of_services
 
     async def _ask_for_cidrs(self) -> None:
-        self._cidrs = await cidrs.find(self._client, self._cluster.caches.nodes.objects.values())
-        self._is_kept = False
+        kept = self._kept.load() or Cidrs()
+        nodes = self._cluster.caches.nodes.objects.values()
+        found = await cidrs.find(self._client, nodes, self._own_blocks(), kept.cluster)
         self._asked_at = asyncio.get_running_loop().time()
-        self._kept.save(self._cidrs)
+        if self._is_enough(found):
+            self._cidrs, self._is_kept = found, False
+            self._kept.save(found)
 
     async def _ask_for_ranges(self) -> None:
         """The networks of Services again, but once in a while: a cluster may get more of them at any time (KEP-1880)."""
@@ -240,14 +269,21 @@ class Surroundings:
             self._changed.set()
 
     def _is_outside(self, node: Node | None) -> bool:
-        """Has it a block of which the network of pods is not known yet?"""
-        return node is not None and self._wider(node.spec.pod_cidrs) != self._cidrs.cluster
+        """Has it a block of which the network of pods is not known yet, or that is to be left out and is not?"""
+        if node is None:
+            return False
+        return self._wider(node.spec.pod_cidrs) != self._cidrs.cluster or self._is_stray(node)
+
+    def _is_stray(self, node: Node) -> bool:
+        known = dict(self._settings.network.left_out) if self._settings is not None else {}
+        return self._counts_blocks and not cidrs.apart(node.spec.pod_cidrs, self._cidrs.cluster).keys() <= known.keys()
 
     def _wider(self, blocks: Iterable[str]) -> tuple[str, ...]:
         """The networks of pods when there are these blocks, too."""
         if not self._configuration.needs_cidrs or self._cidrs.cluster_from != BLOCKS:
             return self._cidrs.cluster
-        return cidrs.covering((*self._cidrs.cluster, *blocks))
+        known = (*self._cidrs.cluster, *self._own_blocks())
+        return cidrs.covering((*known, *blocks), known)
 
     async def follow(self, restart: Callable[[Settings], Awaitable[object]]) -> None:
         """Start the agent anew whenever its settings are others, until cancelled."""
@@ -267,15 +303,13 @@ class Surroundings:
             return told
         with contextlib.suppress(ApiError):  # it is asked again at a later look
             await (self._ask_for_cidrs() if self._is_kept else self._ask_for_ranges())
-        blocks = [block for one in self._cluster.caches.nodes.objects.values() for block in one.spec.pod_cidrs]
-        if (
-            wider := await asyncio.to_thread(self._wider, blocks)
-        ) != self._cidrs.cluster:  # thousands of blocks are long for a turn
+        wider = await asyncio.to_thread(self._wider, self._blocks())  # thousands of blocks are long for a turn
+        if wider != self._cidrs.cluster:
             self._cidrs = msgspec.structs.replace(self._cidrs, cluster=wider)
             self._kept.save(self._cidrs)
         values = list(await asyncio.to_thread(self._values))
         try:
-            wanted = self._made(await self._uplink(node, values), node)
+            wanted = await self._without_strays(self._made(await self._uplink(node, values), node), node)
             found, _ = await self._look_around(wanted, node, values)
             self._tell_in_the_way(found)
         except MachineError as error:

@@ -80,7 +80,7 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kernel, and `uplink_driver` the driver of its uplink, as the agent finds them ("": not known). `former_bridge` is the bridge of the
     network that the node is migrated from, while pods may be on it ("": there is none), and `route_metric` that of routes to blocks, so
     that those of that network count before them (`podplane.routes.behind`; 0: the kernel's default). `agent_port`: where
-    the node's agent answers over HTTP.
+    the node's agent answers over HTTP. `left_out` are blocks of other Nodes that are not routed, each with the reason.
     """
 
     cluster_cidrs: tuple[str, ...]
@@ -104,3 +104,4 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     former_bridge: str = ""
     route_metric: int = 0
     agent_port: int = AGENT_PORT
+    left_out: tuple[tuple[str, str], ...] = ()

@@ -35,7 +35,9 @@ class Usable(NamedTuple):
 
 def usable(node: Node, config: NetworkConfig, lost: Mapping[str, str] = NO_CLAIM_LOST) -> Usable:
     """What of a Node counts. `lost` are claims that others have (`claims.Claims.lost`)."""
-    within = {block: why for block in node.spec.pod_cidrs if (why := _in_services(block, config.service_cidrs))}
+    elsewhere = dict(config.left_out)
+    blocks = node.spec.pod_cidrs
+    within = {one: why for one in blocks if (why := _in_services(one, config.service_cidrs) or elsewhere.get(one))}
     if not lost and not within:
         return Usable(node, node.senseless)
     gone = {**lost, **within}

@@ -71,6 +71,16 @@ async def test_of_two_nodes_with_one_block_one_has_it_and_the_others_pods_are_to
     ]
 
 
+async def test_a_block_that_the_settings_leave_out_is_not_routed_and_its_node_is_told() -> None:
+    rig, why = rig_of(), "the block 172.20.5.0/24 is of another network"
+    rig.settings = agent_settings(DUAL, left_out=(("172.20.5.0/24", why),))
+    rig.new_agent()
+    await rig.start(saying(1), saying(2), saying(3, ["172.20.5.0/24", "fd00:10:244:3::/64"]))
+    assert routes(rig, 3) == {"fd00:10:244:3::/64"} and routes(rig, 2) == set(node(2, DUAL).spec.pod_cidrs)
+    assert told(rig) == [f"node3: {why}: left out"]
+    assert [event[::2] for event in rig.events] == [("node/node3", f"node3: {why}: left out")]
+
+
 @ALL
 async def test_a_node_that_lies_about_further_addresses_takes_no_routes_of_others(backend: str) -> None:
     rig, theirs = rig_of(backend), [one.address for number in (5, 6) for one in node(number, DUAL).status.addresses]

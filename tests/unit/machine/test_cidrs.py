@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from podplane.kubeapi.client import Client, Contact
 from podplane.kubeapi.errors import ApiError
 from podplane.machine import cidrs
-from podplane.machine.cidrs import Cidrs, covering, of_kubeadm
+from podplane.machine.cidrs import Cidrs, apart, covering, of_kubeadm
 from tests.plans import node
 
 KUBEADM = """
@@ -88,6 +88,36 @@ def test_blocks_with_no_narrow_network_in_common_are_of_several() -> None:
     assert covering(["10.0.0.0/24", "172.16.0.0/24"]) == ()
     assert covering(["10.0.0.0/24", "172.16.0.0/24", "fd00::/64"]) == ("fd00::/64",)
     assert covering(["10.0.0.0/24", "nonsense"]) == ("10.0.0.0/24",)
+
+
+def test_where_blocks_are_of_several_networks_the_own_one_says_which_counts() -> None:
+    blocks = ["172.20.5.0/24", "10.244.0.0/24", "10.244.1.0/24", "fd00::/64", "10.0.0.0/7"]
+    assert covering(blocks, ["10.244.1.0/24"]) == ("10.244.0.0/23", "fd00::/64")
+    assert covering(blocks, ["172.20.5.0/24"]) == ("172.20.5.0/24", "fd00::/64")
+    assert covering(["10.0.0.0/7"], ["10.0.0.0/7"]) == ()
+
+
+@pytest.mark.parametrize(
+    ("own", "found"),
+    [
+        (["10.244.1.0/24"], ("10.244.0.0/16",)),
+        ([], ("10.244.0.0/16",)),  # it gets its block later
+        (["10.9.1.0/24"], ("10.0.0.0/8",)),
+    ],
+)
+def test_what_was_found_before_counts_where_it_holds_the_own_blocks(own: list[str], found: tuple[str, ...]) -> None:
+    assert covering(["172.20.5.0/24", "10.244.0.0/24", *own], own, ["10.244.0.0/16"]) == found
+    assert covering(["10.244.0.0/24"], ["10.244.0.0/24"], ["10.244.0.0/16"]) == ("10.244.0.0/24",), "nothing is in doubt"
+
+
+def test_blocks_that_can_not_be_of_the_networks_of_pods_are_named_as_nodes_have_them() -> None:
+    blocks = ["10.9.0.0/24", "172.20.5.0/24", "FD00:1::/64", "fd00:0:1::/64", "10.0.0.0/7"]
+    assert apart(blocks, ["10.244.0.0/22", "fd00::/62"]) == {
+        "172.20.5.0/24": "the block 172.20.5.0/24 has no network of /8 in common with those of pods (10.244.0.0/22)",
+        "FD00:1::/64": "the block FD00:1::/64 has no network of /32 in common with those of pods (fd00::/62)",
+        "10.0.0.0/7": "the block 10.0.0.0/7 has no network of /8 in common with those of pods (10.244.0.0/22)",
+    }
+    assert apart(blocks, ["fd00::/62"]).keys() == {"FD00:1::/64"}, "there is no network of IPv4 to be apart from"
 
 
 @given(st.lists(st.integers(0, (1 << 16) - 1), min_size=1, max_size=20))

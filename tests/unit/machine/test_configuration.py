@@ -85,6 +85,7 @@ def test_what_is_said_counts_before_what_is_found() -> None:
         ({"network": NETWORK | {"former_backends": ["vxlan"]}}, "network.former_backends: that is found out"),
         ({"network": NETWORK | {"uplink_driver": "veth"}}, "network.uplink_driver: that is found out"),
         ({"network": NETWORK | {"kernel": "6.1"}}, "network.kernel: that is found out"),
+        ({"network": NETWORK | {"left_out": [["10.9.0.0/24", "so"]]}}, "network.left_out: that is found out"),
         ({"network": NETWORK | {"former_bridge": "cni0"}}, "network.former_bridge: that is found out"),
         ({"network": NETWORK | {"route_metric": 7}}, "network.route_metric: that is found out"),
         ({"migrate_from": "cbr0"}, "migrate_from: 'cbr0' can't be the bridge of another network"),

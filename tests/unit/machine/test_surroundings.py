@@ -25,6 +25,7 @@ from podplane.machine.preflight import Facts
 from podplane.machine.surroundings import Surroundings
 from podplane.model.config import NetworkConfig
 from podplane.model.objects import Node, NodeAddress
+from podplane.routes.usable import usable
 from podplane.state.network import Address, Link
 from podplane.state.value import Value, address_of
 from tests.plans import node
@@ -227,6 +228,49 @@ async def test_networks_made_of_blocks_grow_when_a_node_is_outside(tmp_path: Pat
     await asyncio.sleep(0.01)
     assert len(rig.restarts) == 1, "it does not shrink"
     following.cancel()
+
+
+def stray(block: str = "172.20.5.0/24") -> Node:
+    one = node(9, V4)
+    return msgspec.structs.replace(one, spec=msgspec.structs.replace(one.spec, pod_cidrs=(block,)))
+
+
+async def test_one_node_with_a_block_from_elsewhere_is_left_out_and_holds_up_nobody(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FakeApi(MISSING, MISSING))
+    rig.cluster.caches.nodes.set(stray())
+    first = (await rig.tested.settings()).network
+    assert first.cluster_cidrs == ("10.244.0.0/22",) and not rig.waited
+    why = "the block 172.20.5.0/24 has no network of /8 in common with those of pods (10.244.0.0/22)"
+    assert first.left_out == (("172.20.5.0/24", why),)
+    assert usable(stray(), first).sentence == f"node9: {why}: left out"
+    assert usable(node(2, V4), first).node.spec.pod_cidrs == ("10.244.2.0/24",)
+
+
+async def test_a_node_with_a_block_from_elsewhere_that_comes_later_changes_no_network(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FakeApi(MISSING, MISSING))
+    await rig.tested.settings()
+    following = asyncio.create_task(rig.tested.follow(rig.restart))
+    rig.cluster.caches.nodes.set(stray())
+    await until(lambda: bool(rig.restarts))
+    assert rig.restarts[0].network.cluster_cidrs == ("10.244.0.0/22",)
+    assert [block for block, _ in rig.restarts[0].network.left_out] == ["172.20.5.0/24"]
+    assert (kept := KeptCidrs(tmp_path, WHOSE).load()) is not None and kept.cluster == ("10.244.0.0/22",)
+    following.cancel()
+
+
+async def test_a_node_without_a_block_takes_what_was_found_before_else_it_waits(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FakeApi(MISSING, MISSING))
+    own = rig.cluster.caches.nodes.objects["node1"]
+    rig.cluster.caches.nodes.set(msgspec.structs.replace(own, spec=msgspec.structs.replace(own.spec, pod_cidrs=())))
+    rig.cluster.caches.nodes.set(stray())
+    beginning = asyncio.create_task(rig.tested.settings())
+    await until(lambda: bool(rig.waited))
+    assert rig.waited[0].endswith(
+        "the blocks of Nodes (spec.podCIDRs) are of several, or wider than /8 (IPv6: /32), and tell none for this Node"
+    )
+    assert KeptCidrs(tmp_path, WHOSE).load() is None, "nothing was found"
+    KeptCidrs(tmp_path, WHOSE).save(Cidrs(("10.244.0.0/16",)))
+    assert (await beginning).network.cluster_cidrs == ("10.244.0.0/16",)
 
 
 async def test_named_networks_are_not_asked_for(tmp_path: Path) -> None:
