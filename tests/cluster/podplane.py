@@ -93,7 +93,7 @@ class Installed:
 
     def ip(self, pod: str) -> str:
         """The address of a pod."""
-        found: str = self.rig.get("pod", pod)["status"]["podIP"]
+        found: str = self.rig.get("pod", pod)["status"].get("podIP", "")
         return found
 
     def ips(self, pod: str) -> list[str]:
