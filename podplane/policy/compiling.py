@@ -28,10 +28,11 @@ from podplane.model.policy import (
 from podplane.policy import peers as p
 from podplane.policy import rows as r
 from podplane.policy import tables
-from podplane.policy.networks import networks_of
+from podplane.policy.networks import BITS, Prefix, network, prefixes_of
 from podplane.policy.peers import GroupSet, NamedPort, Opening, PeerSet, digest
 from podplane.policy.tables import IN, OUT
 from podplane.state.nft import COMMENT_BYTES, Chain, NamedCounter, Part, Rule, Set, label
+from podplane.state.nft_members import Members
 from podplane.state.nft_nat import protocol
 from podplane.state.nft_rules import Row, count_in, family, goto, jump, rule
 from podplane.state.value import Fragment, Value, fragment
@@ -120,6 +121,8 @@ class _Compiler:
         self._local: set[NamedPort] = set()
         self._counters: list[RuleCounter] = []
         self._equal = Counter[str]()
+        self._found_blocks: dict[int, tuple[Match, ...]] = {}
+        """Of each rule, by its identity."""
 
     def program(self, rules: tuple[PolicyRule, ...]) -> Program:
         found = [one for number, allowed in enumerate(rules, 1) for one in self._rules(number, allowed)]
@@ -190,18 +193,26 @@ class _Compiler:
         row = r.address_in(version, self._side, name) if peers.port is None else r.address_and_port_in(version, name)
         return Match(row, version)
 
-    def _blocks(self, allowed: PolicyRule) -> Iterator[Match]:
-        blocks = [peer for peer in allowed.peers or () if isinstance(peer, IPBlock)]
-        for version in self._versions:
-            networks = networks_of(blocks, version)
-            if len(networks) <= INLINE_NETWORKS:
-                yield from (Match(r.network_is(network, self._side), version) for network in networks)
-            else:
-                own = digest((self._path, *map(str, networks)))
-                key = (tables.TYPE[version],)
-                found = tables.set_("cidrs", version, key, own, f"{len(networks)} networks", interval=True)
-                self._fill(found, [(network,) for network in networks])
-                yield Match(r.address_in(version, self._side, found.name), version)
+    def _blocks(self, allowed: PolicyRule) -> tuple[Match, ...]:
+        """Several ports of a rule may ask for its blocks."""
+        if (found := self._found_blocks.get(id(allowed))) is None:
+            blocks = [peer for peer in allowed.peers or () if isinstance(peer, IPBlock)]
+            found = tuple(
+                match for version in self._versions for match in self._networks(prefixes_of(blocks, version), version)
+            )
+            self._found_blocks[id(allowed)] = found
+        return found
+
+    def _networks(self, prefixes: list[Prefix], version: int) -> Iterator[Match]:
+        if len(prefixes) <= INLINE_NETWORKS:
+            yield from (Match(r.network_is(network(one, version), self._side), version) for one in prefixes)
+            return
+        keys = [first.to_bytes(BITS[version] // 8, "big") + bytes((length,)) for first, length in prefixes]
+        key, own = (tables.TYPE[version],), digest((self._path, b"".join(keys)))
+        found = tables.set_("networks", version, key, own, f"{len(keys)} networks", interval=True)
+        comment = _label(self._policy).encode()
+        self._values += [found, Members.of(found, [one + comment for one in keys])]
+        yield Match(r.address_in(version, self._side, found.name), version)
 
     # Ports.
 
@@ -242,7 +253,7 @@ class _Compiler:
                 port = NamedPort(one.protocol, one.port)
                 for version in self._versions:
                     yield from (self._pods(PeerSet(selector, port), version) for selector in _selectors(allowed))
-                    if blocks := ANY if allowed.peers is None else tuple(self._blocks(allowed)):
+                    if blocks := ANY if allowed.peers is None else self._blocks(allowed):
                         pods = self._pods(PeerSet(ALL_PODS, port), version)
                         yield from (both for block in blocks if (both := _both(pods, block)))
 

@@ -111,11 +111,21 @@ PASSES = {OUT: Verdict(GOTO, "ingress"), IN: Verdict(GOTO, "pass")}
 """What becomes of packets of a pod that no policy selects for this direction."""
 CLOSED = {OUT: Verdict(GOTO, "deny-out"), IN: Verdict(GOTO, "deny-in")}
 """What becomes of them where policies select it and can't be programmed."""
-RANK = {"ports": 1, "cidrs": 1, "pods": 2, "named": 2, "group": 2, "local": 2, "self": 3, "policies-out": 3, "policies-in": 3}
+RANK = {
+    "ports": 1,
+    "networks": 1,
+    "pods": 2,
+    "named": 2,
+    "group": 2,
+    "local": 2,
+    "self": 3,
+    "policies-out": 3,
+    "policies-in": 3,
+}
 RANK |= {"own": 3}
 RANK |= dict.fromkeys((*MAPS.values(), TO_NODE), 4)
 """Sets that rules look into are filled before a pod is led to these rules, and emptied after that."""
-PACKED = ("pods", "named", "group")
+PACKED = ("pods", "named", "group", "networks")
 """Kinds of sets that may have a hundred thousand elements."""
 GATE, FOREIGN = "gate", "foreign"
 BY_RULE = {IN: "cnp-in", OUT: "cnp-out"}

@@ -1,11 +1,13 @@
 """The elements of one large set as one value: a million of them are no million objects.
 
-An element is packed: the bytes of its key (`nft_types.key_bytes`), then its comment. All are in order, in chunks that versions of the set
+An element is packed: the bytes of its key (`nft_types.key_bytes`), then its comment. The key of a network, in an interval set, is its first
+address and a byte with the length of its prefix. All are in order, in chunks that versions of the set
 share; so one more or one less costs a chunk, and two versions are compared by the chunks that they do not share.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import itertools
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -34,20 +36,38 @@ def packed(key: bytes, comment: str) -> bytes:
     return key + comment.encode()
 
 
+def packed_key(names: tuple[str, ...], parts: tuple[Part, ...]) -> bytes:
+    """The key of one, of these types: of a network, with its length."""
+    lengths = [one.prefixlen for one in parts if isinstance(one, ipaddress.IPv4Network | ipaddress.IPv6Network)]
+    return types.key_bytes(names, parts) + bytes(lengths)
+
+
 class Members(NftValue, frozen=True, gc=False, kw_only=True, eq=False):
-    """All elements of a set of addresses, say, that is no map and has no intervals. `key` is that of its `Set`; `chunks` are those of
-    `of` and `with_`. One without any is never wanted."""
+    """All elements of a set of addresses, say, or of networks of one type (`interval`), that is no map. `key` is that of its `Set`;
+    `chunks` are those of `of` and `with_`. One without any is never wanted."""
 
     set: str
     key: tuple[str, ...]
     chunks: tuple[Chunk, ...] = ()
+    interval: bool = False
 
     @classmethod
     def of(cls, owner: Set, elements: Iterable[bytes]) -> Members:
         """Those of a set, packed, each key once, in any order."""
         return cls(
-            netns=owner.netns, family=owner.family, table=owner.table, set=owner.name, key=owner.key, chunks=_chunks(elements)
+            netns=owner.netns,
+            family=owner.family,
+            table=owner.table,
+            set=owner.name,
+            key=owner.key,
+            chunks=_chunks(elements),
+            interval=owner.interval,
         )
+
+    @property
+    def size(self) -> int:
+        """Bytes of the key of an element."""
+        return types.size(self.key) + self.interval
 
     @property
     def identity(self) -> Identity:
@@ -77,7 +97,7 @@ class Members(NftValue, frozen=True, gc=False, kw_only=True, eq=False):
 
     def with_(self, element: bytes) -> Members:
         """With this element, in the place of the one of its key."""
-        number, chunk, place = self._find(key := element[: types.size(self.key)])
+        number, chunk, place = self._find(key := element[: self.size])
         replaced = place < len(chunk) and chunk[place].startswith(key)
         new = (*chunk[:place], element, *chunk[place + replaced :])
         parts = (new,) if len(new) <= 2 * CHUNK else (new[:CHUNK], new[CHUNK:])
@@ -100,8 +120,7 @@ class Members(NftValue, frozen=True, gc=False, kw_only=True, eq=False):
 
     def element(self, content: bytes) -> Element:
         """One element, unpacked."""
-        size = types.size(self.key)
-        key, comment = types.key_parts(self.key, content[:size]), content[size:].decode(errors="replace")
+        key, comment = self.parts(content), content[self.size :].decode(errors="replace")
         return Element(netns=self.netns, family=self.family, table=self.table, set=self.set, key=key, comment=comment)
 
     def elements(self) -> Iterator[Element]:
@@ -110,7 +129,8 @@ class Members(NftValue, frozen=True, gc=False, kw_only=True, eq=False):
 
     def parts(self, content: bytes) -> tuple[Part, ...]:
         """The key of an element."""
-        return types.key_parts(self.key, content[: types.size(self.key)])
+        key = content[: types.size(self.key)]
+        return (ipaddress.ip_network((key, content[len(key)])),) if self.interval else types.key_parts(self.key, key)
 
     def _find(self, key: bytes) -> tuple[int, Chunk, int]:
         """The number of the chunk that has a key, or would have it, that chunk, and the place there."""

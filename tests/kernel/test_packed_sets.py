@@ -73,6 +73,22 @@ def test_many_elements_are_written_and_read_as_one_value(name: str) -> None:
 
 
 @both
+def test_networks_are_written_and_read_as_one_value(name: str) -> None:
+    """With neighbours, and up to the last address."""
+    networks = Set(**PLACE, name="networks", key=("ipv4_addr",), packed=True, interval=True)
+    numbers = [(10 << 24 | n << 9, 24 - n % 2) for n in range(700)] + [(0xFFFFFFF0, 28)]
+    keys = [first.to_bytes(4, "big") + bytes((length,)) for first, length in numbers]
+    many, fewer = (Members.of(networks, [packed(one, "np/a/p") for one in some]) for some in (keys, keys[3:]))
+    with opened(name) as kernel:
+        done(kernel, Operation(None, networks), Operation(None, many))
+        assert read(kernel, networks) == networks and read(kernel, many) == many
+        done(kernel, Operation(many, fewer))
+        assert read(kernel, many) == fewer
+        done(kernel, Operation(fewer, None), Operation(networks, None))
+        assert set(kernel.read(OWN)) == {TABLE.identity}
+
+
+@both
 def test_a_change_sends_what_differs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with opened(name) as kernel:
         many = members(range(1000))

@@ -31,8 +31,7 @@ from podplane.state.nft import (
     Table,
     Verdict,
 )
-from podplane.state.nft_members import Members, SomeMembers, packed
-from podplane.state.nft_types import key_bytes
+from podplane.state.nft_members import Members, SomeMembers, packed, packed_key
 from podplane.state.operations import Operation
 from podplane.state.ownership import Ownership
 from podplane.state.value import Identity, Value
@@ -216,7 +215,7 @@ def _packed(values: Mapping[Identity, Value]) -> dict[Identity, Value]:
     found: dict[Identity, Value] = {}
     for identity, value in values.items():
         if isinstance(value, Element) and (key := (value.family, value.table, value.set)) in owners:
-            own.setdefault(key, []).append(packed(key_bytes(owners[key].key, value.key), value.comment))
+            own.setdefault(key, []).append(packed(packed_key(owners[key].key, value.key), value.comment))
         else:
             found[identity] = value
     members = (Members.of(owners[key], contents) for key, contents in own.items())

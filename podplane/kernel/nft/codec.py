@@ -254,8 +254,10 @@ def _encoder(types_of_key: tuple[str, ...], types_of_data: tuple[str, ...], inte
     data_padding = bytes(-types.size(plain_data) & 3)
 
     def encode_packed(content: bytes) -> bytes:
-        start = key_head + content[:size] + key_padding + (b"" if delete else _packed_comment(content[size:]))
-        return ATTRIBUTE.pack(ATTRIBUTE.size + len(start), c.LIST_ELEM | NLA_F_NESTED) + start
+        key, comment = content[:size], content[size + interval :]
+        start = key_head + key + key_padding + (b"" if delete else _packed_comment(comment))
+        element = ATTRIBUTE.pack(ATTRIBUTE.size + len(start), c.LIST_ELEM | NLA_F_NESTED) + start
+        return element + _interval_end(key, 1 << 8 * size - content[size]) if interval else element
 
     def encode(value: FoundElement) -> bytes:
         if isinstance(value, SomeMembers):
@@ -273,7 +275,7 @@ def _encoder(types_of_key: tuple[str, ...], types_of_data: tuple[str, ...], inte
                 start += data_head + pack_data(data) + data_padding
             start += _element_comment(value.comment)
         element = ATTRIBUTE.pack(ATTRIBUTE.size + len(start), c.LIST_ELEM | NLA_F_NESTED) + start
-        return element + _interval_end(key, value.key[0]) if interval and not in_parts else element
+        return element + _interval_end(key, _addresses(value.key[0])) if interval and not in_parts else element
 
     return encode
 
@@ -284,9 +286,9 @@ def _opaque_element(value: OpaqueElement, delete: bool) -> bytes:
     return value.content
 
 
-def _interval_end(key: bytes, part: Part) -> bytes:
-    """The element behind an interval; nothing behind one up to the greatest key."""
-    end = _end(key, part)
+def _interval_end(key: bytes, count: int) -> bytes:
+    """The element behind an interval of so many keys; nothing behind one up to the greatest key."""
+    end = _end(key, count)
     flags = be32(c.ELEM_FLAGS, c.ELEM_INTERVAL_END)
     return b"" if end is None else nested(c.LIST_ELEM, nested(c.ELEM_KEY, expressions.data(end)), flags)
 
@@ -308,10 +310,13 @@ def _packed_comment(comment: bytes) -> bytes:
     return attribute(c.ELEM_USERDATA, bytes((c.COMMENT_IN_ELEMENT, len(comment) + 1)) + comment + b"\0")
 
 
-def _end(key: bytes, part: Part) -> bytes | None:
-    """The first key behind an interval; None behind the greatest key."""
-    size = part.num_addresses if isinstance(part, ipaddress.IPv4Network | ipaddress.IPv6Network) else 1
-    after = int.from_bytes(key, "big") + size
+def _addresses(part: Part) -> int:
+    return part.num_addresses if isinstance(part, ipaddress.IPv4Network | ipaddress.IPv6Network) else 1
+
+
+def _end(key: bytes, count: int) -> bytes | None:
+    """The first key behind an interval of so many keys; None behind the greatest key."""
+    after = int.from_bytes(key, "big") + count
     return None if after >> (8 * len(key)) else after.to_bytes(len(key), "big")
 
 

@@ -321,13 +321,32 @@ def join_intervals(owner: Set, found: Iterable[Row]) -> list[FoundElement]:
     """Elements of a plain interval set: each start, and the end behind it, make one."""
     if not owner.interval or len(owner.key) > 1:
         return [element for _, end, element in found if not end]
+    return [_interval(owner, key, after, element) for key, after, element in _starts(found)]
+
+
+def packed_intervals(owner: Set, found: Iterable[Row]) -> Iterator[bytes | OpaqueElement]:
+    """The same of a packed set (`nft_members`)."""
+    for key, after, element in _starts(found):
+        length = _prefix_length(key, after)
+        if isinstance(element, Element) and length is not None:
+            yield key + bytes((length,)) + element.comment.encode(errors="surrogateescape")
+        elif isinstance(other := _interval(owner, key, after, element), OpaqueElement):
+            yield other
+
+
+def _prefix_length(key: bytes, after: bytes | None) -> int | None:
+    """Of the network from a key to the one before `after`, or to the greatest one; None where that is no network."""
+    first, bits = int.from_bytes(key, "big"), 8 * len(key)
+    count = (int.from_bytes(after, "big") if after is not None else 1 << bits) - first
+    return bits + 1 - count.bit_length() if count > 0 and not count & (count - 1) and not first & (count - 1) else None
+
+
+def _starts(found: Iterable[Row]) -> Iterator[tuple[bytes, bytes | None, FoundElement]]:
+    """The first key of each interval, the key behind it (None: there is none), and its element."""
     ordered = sorted(found, key=lambda row: (row[0], not row[1]))
-    joined: list[FoundElement] = []
     for position, (key, end, element) in enumerate(ordered):
         if not end:
-            after = ordered[position + 1][0] if position + 1 < len(ordered) else None
-            joined.append(_interval(owner, key, after, element))
-    return joined
+            yield key, ordered[position + 1][0] if position + 1 < len(ordered) else None, element
 
 
 def _interval(owner: Set, key: bytes, after: bytes | None, element: FoundElement) -> FoundElement:

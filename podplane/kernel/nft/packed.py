@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from podplane.kernel.nft.codec import ELEMENTS_PER_MESSAGE
-from podplane.state import nft_types as types
 from podplane.state.nft import Set
 from podplane.state.nft_members import Members, SomeMembers
 from podplane.state.operations import Failure, Operation, Report
@@ -41,7 +40,7 @@ class Packed:
         if not gone and not came:
             report.applied.append(operation)
             return [], []
-        size = types.size(value.key)
+        size = value.size
         before = {content[:size]: content for content in gone}
         changed = [one for one in came if one[:size] in before] if before else []
         came = [one for one in came if one[:size] not in before] if changed else came
@@ -131,5 +130,5 @@ def _after(operation: Operation, applied: Iterable[Operation]) -> Members:
     for one in applied:
         held.difference_update(one.old.contents if isinstance(one.old, SomeMembers) else ())
         held.update(one.new.contents if isinstance(one.new, SomeMembers) else ())
-    owner = Set(family=value.family, table=value.table, name=value.set, key=value.key)
+    owner = Set(family=value.family, table=value.table, name=value.set, key=value.key, interval=value.interval)
     return Members.of(owner, held)

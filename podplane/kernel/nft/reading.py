@@ -141,13 +141,17 @@ class Reader:
 
     def _dump_elements(self, owner: Set) -> Generator[None, None, Found | None]:
         """The elements of a set by one dump; None if some came twice."""
-        decoded: Callable[[Set, bytes], Iterable[Any]] = decode.packed_from if owner.packed else decode.elements_from
+        decoded: Callable[[Set, bytes], Iterable[Any]] = (
+            decode.packed_from if owner.packed and not owner.interval else decode.elements_from
+        )
         rows: list[Any] = []
         for messages in self._socket.dump_steps(c.GETSETELEM, _query(owner)):
             more = itertools.chain.from_iterable(decoded(owner, message) for _, message in messages)
             while some := list(itertools.islice(more, ELEMENTS_AT_ONCE)):
                 rows += some
                 yield
+        if owner.packed and owner.interval:
+            return _networks(owner, rows)
         return (_members if owner.packed else _each)(owner, rows)
 
 
@@ -164,6 +168,13 @@ def _members(owner: Set, rows: Sequence[bytes | OpaqueElement]) -> Found | None:
     if len(own) + len(others) < len(rows):
         return None
     return {one.identity: one for one in (*others, *((Members.of(owner, own),) if own else ()))}
+
+
+def _networks(owner: Set, rows: Sequence[decode.Row]) -> Found | None:
+    """The same of a set of networks."""
+    if len({row[:2] for row in rows}) < len(rows):
+        return None
+    return _members(owner, list(decode.packed_intervals(owner, rows)))
 
 
 def _each(owner: Set, rows: Sequence[decode.Row]) -> Found | None:
