@@ -28,6 +28,7 @@ from podplane.machine.former import Former
 from podplane.machine.preflight import Preflight, problems
 from podplane.machine.uplink import Uplink
 from podplane.model.objects import Node
+from podplane.routes.usable import usable
 from podplane.state.value import Value
 
 log = logging.getLogger(__name__)
@@ -165,8 +166,12 @@ class Surroundings:
         )  # of thousands of blocks it is long for a turn
 
     def _pods(self, made: Settings) -> Iterable[str]:
-        """The networks of pods; where they are made of blocks, which are what counts, these."""
-        return self._blocks() if self._counts_blocks else made.network.cluster_cidrs
+        """The networks of pods; where they are made of blocks: the own ones, and those of other Nodes that are not left out."""
+        if not self._counts_blocks:
+            return made.network.cluster_cidrs
+        nodes = self._cluster.caches.nodes.objects
+        others = (usable(one, made.network).node for name, one in nodes.items() if name != self._cluster.node_name)
+        return dict.fromkeys((*self._own_blocks(), *(block for one in others for block in one.spec.pod_cidrs)))
 
     def _tell_in_the_way(self, found: list[str]) -> None:
         for line in (one for one in found if one not in self.in_the_way):

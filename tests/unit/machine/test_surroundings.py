@@ -273,6 +273,17 @@ async def test_a_node_without_a_block_takes_what_was_found_before_else_it_waits(
     assert (await beginning).network.cluster_cidrs == ("10.244.0.0/16",)
 
 
+async def test_what_is_left_out_of_other_nodes_is_not_in_the_way_and_the_own_block_is(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FakeApi(MISSING, [{"spec": {"cidrs": ["10.96.0.0/16"]}}]))
+    rig.cluster.caches.nodes.set(stray("10.96.0.0/24"))
+    made = await rig.tested.settings()
+    assert list(rig.tested._pods(made)) == ["10.244.1.0/24", "10.244.2.0/24"]
+    own = node(1, V4)
+    within = msgspec.structs.replace(own.spec, pod_cidrs=("10.96.1.0/24",))
+    rig.cluster.caches.nodes.set(msgspec.structs.replace(own, spec=within))
+    assert list(rig.tested._pods(made)) == ["10.96.1.0/24", "10.244.2.0/24"]
+
+
 async def test_named_networks_are_not_asked_for(tmp_path: Path) -> None:
     named = {"network": {"cluster_cidrs": ["10.0.0.0/8"], "service_cidrs": []}}
     rig = Rig(tmp_path, FakeApi(AWAY, AWAY), named)
