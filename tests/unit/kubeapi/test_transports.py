@@ -320,8 +320,10 @@ async def test_a_server_that_falls_silent_is_given_up(monkeypatch: pytest.Monkey
         await transport.close()
 
 
-@pytest.mark.parametrize(("body", "refused"), [(gzip.compress(b'{"items": []}' * 1000), False), (b"no gzip", True)])
-async def test_what_a_server_packs_is_unpacked(body: bytes, refused: bool) -> None:
+@pytest.mark.parametrize("refused", [False, True])
+async def test_what_a_server_packs_is_unpacked(refused: bool) -> None:
+    body = b"no gzip" if refused else gzip.compress(b'{"items": []}' * 1000)
+
     async def handle(request: Request) -> Answer:
         assert request.headers["accept-encoding"] == "gzip"
         return Response(200, body, headers=(("content-encoding", "gzip"),))
