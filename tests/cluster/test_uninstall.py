@@ -53,6 +53,9 @@ def test_another_network_works_where_podplane_was(cluster: Installed) -> None:
     cluster.ready("server", "client")
     assert cluster.ask("client", cluster.ip("server")) == cluster.ip("client")
     cluster.kubectl("delete", "pods", "--all", "--wait")
+    cluster.rig.until(
+        lambda: "veth" not in cluster.rig.nodes["w1"]("ip", "-brief", "link")
+    )  # a DEL comes after the API's object has gone
     other.remove()
 
 
