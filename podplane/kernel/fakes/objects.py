@@ -94,7 +94,7 @@ class Objects:
         self._lose(self._on_link(name))
         self.software_checksums.discard(name)
         for sysctl in [sysctl for sysctl in tuple(self.sysctls) if f".{name.replace('.', '/')}." in sysctl]:
-            del self.sysctls[sysctl]
+            self.sysctls.pop(sysctl, None)  # a thread that removes the link, too, may have been quicker
         for redirect in [v for v in tuple(self.network.values()) if isinstance(v, Redirect) and v.to == name]:
             self.network[redirect.identity] = msgspec.structs.replace(redirect, to="")  # mirred_device_event, which is silent
         link = self.network.pop(Link(name=name).identity)
