@@ -169,6 +169,10 @@ def test_a_node_whose_power_fails_has_its_pods_back_and_all_see_them(three: Inst
     rig.until(lambda: three.ask("front-w3", three.ip("back-w1")) == three.ip("front-w3"))
     three.rolled_out()
     three.ready(*pods)
+    assert [three.ask("front-w2", three.ip("back-w3")), three.ask("front-w3", SERVICE, 80)] == [
+        three.ip("front-w2"),
+        three.ip("front-w3"),
+    ]
 
 
 def addresses(cluster: Installed, node: str) -> set[str]:
