@@ -61,7 +61,7 @@ def time_of(stamp: bytes) -> datetime.datetime:
 async def read(path: Path, request: LogRequest, live: LogFile | None = None) -> AsyncIterator[bytes]:
     """The log as it was asked for, in chunks; when it is followed, until `live`, the log that is being written, is closed."""
     wanted, more = Filter(request), _Follower()
-    following = live is not None and request.follow
+    following = live is not None and request.follow and not live.is_closed
     if live is not None and following:
         live.listeners.append(more.tell)
     files = _open(path)

@@ -40,6 +40,7 @@ class LogFile(msgspec.Struct):
     path: Path
     now: Callable[[], datetime.datetime]
     listeners: list[Callable[[bytes], None]] = msgspec.field(default_factory=list)
+    is_closed: bool = False
     _file: BinaryIO | None = None
     _size: int = 0
     _partial: dict[str, bytes] = msgspec.field(default_factory=dict)
@@ -87,6 +88,7 @@ class LogFile(msgspec.Struct):
     def close(self) -> None:
         """The container has ended, and so has its log; idempotent."""
         self._shut()
+        self.is_closed = True
         for listener in self.listeners:
             listener(b"")
         self.listeners.clear()

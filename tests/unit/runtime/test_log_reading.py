@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from podplane.kubeapi.streams import LogRequest
 from podplane.runtime import logs
-from podplane.runtime.output import ASIDE
+from podplane.runtime.output import ASIDE, LogFile
 
 HEAD = b"2026-01-01T00:00:00.000000000Z stdout "
 
@@ -51,6 +52,17 @@ def test_the_last_lines(
         patch.setattr(logs, "BLOCK_BYTES", block)
         assert asyncio.run(read(path, tail_lines=count)) == last(aside + now, count)
         assert asyncio.run(read(path)) == last(aside + now, 100)
+
+
+async def test_a_log_that_was_closed_before_it_is_read_has_an_end(tmp_path: Path) -> None:
+    """The container can end after its log was asked for and before the first of it is read."""
+    log = LogFile(tmp_path / "0.log", lambda: datetime.datetime.now(datetime.UTC))
+    log.write("stdout", b"all\n")
+    followed = logs.read(log.path, LogRequest("default", "a", follow=True), log)
+    log.close()
+    async with asyncio.timeout(5):
+        assert [chunk async for chunk in followed] == [b"all\n"]
+    assert log.listeners == []
 
 
 @pytest.mark.parametrize("said", [{"limit_bytes": 3}, {"tail_lines": 3}])
