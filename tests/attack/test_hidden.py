@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from podplane.kernel.rootfs import HIDDEN_FOLDERS, OWN, Root
-from tests.e2e.conftest import Podplane, nothing_left
+from tests.e2e.conftest import Podplane, nothing_left, until
 from tests.kernel.test_rootfs import FOLDER, lab_folder
 from tests.kernel.test_zygote import Machine, contained
 
@@ -138,7 +138,7 @@ def test_a_pod_gets_the_processes_of_the_lab_if_that_was_allowed(lab: Podplane) 
     assert not any("pytest" in line for line in seen)
     assert [e for e in lab.api.objects("events", "default") if "hostPID" in e["message"]] == []
     lab("delete", "pod", "sees")
-    assert not any(_has(place, b"sleep\0" + b"4321\0") for place in Path("/proc").glob("[0-9]*/cmdline"))
+    until(lambda: not any(_has(place, b"sleep\0" + b"4321\0") for place in Path("/proc").glob("[0-9]*/cmdline")))
 
 
 COMMANDS = "for p in $(ls /proc | grep '^[0-9]' | sort -n); do tr '\\0' ' ' 2>/dev/null </proc/$p/cmdline; echo; done"

@@ -123,7 +123,8 @@ async def begun(machine: Machine, root: Root) -> int:
 
 async def listed(machine: Machine, root: Root, pid: int) -> list[str]:
     """What a container says of its mounts and of what lies in /, which is this process, or any other with 0."""
-    script = "cut -d' ' -f2-3 /proc/mounts | sort; ls -lA --time-style=+ / | grep -v ' proc$'; cat /etc/hosts; echo $(cat /usr/own/key)"
+    below = "ls -lA --time-style=+ / | grep -v ' proc$' | tr -s ' '"
+    script = f"cut -d' ' -f2-3 /proc/mounts | sort; {below}; cat /etc/hosts; echo $(cat /usr/own/key)"
     process, reader = machine.talker(script, root=root, sandbox=machine.processes.make_sandbox().id)
     said = (await reader.read()).decode().splitlines()
     await process.exited
