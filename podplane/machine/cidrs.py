@@ -23,7 +23,6 @@ import msgspec
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import ApiError
 from podplane.machine.known import Whose
-from podplane.model.objects import Node
 from podplane.state.value import IPNetwork, network_of
 
 RANGES = "servicecidrs.networking.k8s.io"
@@ -91,14 +90,14 @@ class _Kept(msgspec.Struct, frozen=True):
     cidrs: Cidrs
 
 
-async def find(client: Client, nodes: Iterable[Node], own: Iterable[str] = (), kept: Iterable[str] = ()) -> Cidrs:
-    """What the cluster says now, to the Node with these `own` blocks; `kept` are networks of pods that were found before. ApiError when it
-    does not answer."""
+async def find(client: Client, blocks: Iterable[str], own: Iterable[str] = (), kept: Iterable[str] = ()) -> Cidrs:
+    """What the cluster says now, where Nodes have these blocks, to the Node with these `own` ones; `kept` are networks of pods that were
+    found before. ApiError when it does not answer."""
     kubeadm = of_kubeadm(await kubeadm_config(client))
     service, service_from = await _ranges(client), RANGES_FROM
     if not service:
         service, service_from = kubeadm.service, kubeadm.service_from
-    cluster = kubeadm.cluster or covering((block for node in nodes for block in node.spec.pod_cidrs), own, kept)
+    cluster = kubeadm.cluster or covering(blocks, own, kept)
     return Cidrs(cluster, service, kubeadm.cluster_from or BLOCKS, service_from)
 
 

@@ -127,29 +127,31 @@ class Preflight:
         self._ask_at = -1.0
         self._rights: list[str] = []
 
-    async def look(
-        self, network: NetworkConfig, pods: Iterable[str], node: Node, values: Iterable[Value], allowed: Iterable[str]
-    ) -> Facts:
-        """The facts. `pods` are the networks of pods, `allowed` those that may overlap."""
-        found = tuple(values)
-        around = Surrounding(
-            values=found,
-            own=ownership(network),
-            uplink=network.uplink,
+    def around(self, uplink: str, node: Node, values: Iterable[Value], allowed: Iterable[str]) -> Surrounding:
+        """What there is beside podplane; `allowed` are networks that may overlap."""
+        return Surrounding(
+            values=tuple(values),
+            uplink=uplink,
             node_ips=node.internal_ips,
             name_servers=_name_servers(),
             api=self._api,
             allowed=tuple(allowed),
         )
+
+    async def look(
+        self, network: NetworkConfig, pods: Iterable[str], node: Node, values: Iterable[Value], allowed: Iterable[str]
+    ) -> Facts:
+        """The facts. `pods` are the networks of pods, `allowed` those that may overlap."""
+        around = self.around(network.uplink, node, values, allowed)
         facts = await asyncio.to_thread(self._machine)
         return msgspec.structs.replace(
             facts,
             pods=tuple(pods),
             services=network.service_cidrs,
-            around=around,
+            around=msgspec.structs.replace(around, own=ownership(network)),
             missing_rights=tuple(await self._missing_rights()),
             skew=self._skew(),
-            other_machine=await self.one.problem(node, found),
+            other_machine=await self.one.problem(node, around.values),
         )
 
     def _machine(self) -> Facts:

@@ -12,19 +12,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
 from podplane.agent.settings import Settings
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import ApiError
-from podplane.machine import cidrs, reverse_path, uplink
+from podplane.machine import cidrs, overlaps, reverse_path, uplink
 from podplane.machine.cidrs import BLOCKS, Cidrs, KeptCidrs
 from podplane.machine.cluster import Cluster, Waiting, waits_for
 from podplane.machine.configuration import Configuration
 from podplane.machine.errors import MachineError
 from podplane.machine.former import Former
+from podplane.machine.overlaps import Taken
 from podplane.machine.preflight import Preflight, problems
 from podplane.machine.uplink import Uplink
 from podplane.model.objects import Node
@@ -84,6 +85,8 @@ class Surroundings:
         self._sysctls = sysctls
         self._former = former or Former("")
         self._preflight = preflight
+        self._of_nodes: tuple[Taken, ...] = ()
+        """Networks that are no Node's block, as they were at the last look."""
         self._filters: list[str] = []
         """What the filter of reverse paths drops, as it was at the last look."""
         self.in_the_way: list[str] = []
@@ -123,12 +126,12 @@ class Surroundings:
     async def proposed(self, node: Node) -> tuple[Settings, Sequence[str]]:
         """Settings, and what is in the way of a first start with them. MachineError without an uplink, or when another machine has the
         Node."""
-        if self._configuration.needs_cidrs:
-            await self._find_cidrs()
-        values = list(await asyncio.to_thread(self._values))
+        uplink, values = await self._read(node)
+        if self._configuration.needs_cidrs and await self._find_cidrs():
+            uplink, values = await self._read(node)  # meanwhile the machine may be another
         if self._preflight is not None and (why := await self._preflight.one.problem(node, values)):
             raise MachineError(why)
-        made = await self._without_strays(self._made(await self._uplink(node, values), node), node)
+        made = await self._without_strays(self._made(uplink), node)
         found, may_begin = await self._look_around(made, node, values)
         if may_begin:
             self._tell_in_the_way(found)
@@ -136,22 +139,34 @@ class Surroundings:
         return made, found
 
     async def _without_strays(self, made: Settings, node: Node) -> Settings:
-        """Where the networks of pods are made of blocks: without those of other Nodes that are of another network."""
-        if not self._counts_blocks:
-            return made
+        """Without blocks of other Nodes that can't be any Node's."""
         others = [block for block in self._blocks() if block not in node.spec.pod_cidrs]
-        found = await asyncio.to_thread(cidrs.apart, others, made.network.cluster_cidrs)
+        found = await asyncio.to_thread(self._strays, others, made.network.cluster_cidrs)
         network = msgspec.structs.replace(made.network, left_out=tuple(sorted(found.items())))
         return msgspec.structs.replace(made, network=network)
+
+    def _strays(self, blocks: Iterable[str], clusters: Iterable[str]) -> dict[str, str]:
+        """Those of these blocks that overlap the network between nodes, or are, where the networks of pods are made of blocks, of another
+        network; and why."""
+        apart = cidrs.apart(blocks, clusters) if self._counts_blocks else {}
+        return apart | overlaps.strays(blocks, self._of_nodes)
 
     @property
     def _counts_blocks(self) -> bool:
         """Are the networks of pods made of blocks?"""
         return not self._configuration.names_cluster and self._cidrs.cluster_from == BLOCKS
 
-    def _blocks(self) -> Iterable[str]:
+    def _blocks(self) -> Collection[str]:
         """Of all Nodes."""
-        return dict.fromkeys(block for one in self._cluster.caches.nodes.objects.values() for block in one.spec.pod_cidrs)
+        return dict.fromkeys(
+            block for one in self._cluster.caches.nodes.objects.values() for block in one.spec.pod_cidrs
+        ).keys()
+
+    def _counted(self, blocks: Collection[str]) -> Iterable[str]:
+        """Those of which the networks of pods are made."""
+        own = self._own_blocks()
+        strays = overlaps.strays((one for one in blocks if one not in own), self._of_nodes)
+        return (one for one in blocks if one not in strays)
 
     async def _look_around(self, made: Settings, node: Node, values: Iterable[Value]) -> tuple[list[str], bool]:
         """What is in the way, and whether the agent may begin all the same: the network of the node is in place, and fits its blocks."""
@@ -179,7 +194,9 @@ class Surroundings:
             self._tell(line)
         self.in_the_way = found
 
-    async def _find_cidrs(self) -> None:
+    async def _find_cidrs(self) -> bool:
+        """Find the networks of the cluster; had they to be waited for?"""
+        has_waited = False
         while True:
             if self._client.contact is None and self._recall():
                 break  # the agent began with what was known: an API that is away would be waited for until the question times out
@@ -193,10 +210,12 @@ class Surroundings:
                 if self._is_enough(self._cidrs):
                     break
                 self._waiting.hindered(f"{NAMED_BY_NONE}, {SEVERAL if self._blocks() else NO_BLOCKS}")
+            has_waited = True
             await asyncio.sleep(RETRY_SECONDS)
         if (said := " and ".join(self._unnamed())) != self._said:
             self._said = said
             log.warning("networks that the configuration does not name: %s", said)
+        return has_waited
 
     def _recall(self) -> bool:
         """Have what was found last; False when nothing was, or too little."""
@@ -221,8 +240,7 @@ class Surroundings:
 
     async def _ask_for_cidrs(self) -> None:
         kept = self._kept.load() or Cidrs()
-        nodes = self._cluster.caches.nodes.objects.values()
-        found = await cidrs.find(self._client, nodes, self._own_blocks(), kept.cluster)
+        found = await cidrs.find(self._client, self._counted(self._blocks()), self._own_blocks(), kept.cluster)
         self._asked_at = asyncio.get_running_loop().time()
         if self._is_enough(found):
             self._cidrs, self._is_kept = found, False
@@ -239,13 +257,18 @@ class Surroundings:
             self._cidrs = found
             self._kept.save(found)
 
-    def _made(self, found: Uplink, node: Node) -> Settings:
+    def _made(self, found: Uplink) -> Settings:
         warnings = self._configuration.warnings(found)
         for warning in (one for one in warnings if one not in self._warned):
             log.warning("%s", warning)
             self._tell(warning)
         self._warned = warnings
         return self._configuration.settings(found, self._cidrs, has_former=self._former.ports is not None)
+
+    async def _read(self, node: Node) -> tuple[Uplink, list[Value]]:
+        """The uplink, and what the kernel of the machine holds."""
+        values = list(await asyncio.to_thread(self._values))
+        return await self._uplink(node, values), values
 
     async def _uplink(self, node: Node, values: Sequence[Value]) -> Uplink:
         name = self._configuration.features.get("network", {}).get("uplink", "")
@@ -254,6 +277,9 @@ class Surroundings:
         def look() -> tuple[Uplink, list[str]]:
             self._former.look(values)
             found = uplink.find(values, node.internal_ips, name)
+            if self._preflight is not None:
+                around = self._preflight.around(found.name, node, values, self._configuration.allow_overlaps)
+                self._of_nodes = overlaps.of_nodes(around)
             filters = self._sysctls(reverse_path.sysctls(found.name))
             others = (one for one in peers if one[0] != node.metadata.name)
             return found, reverse_path.dropped(values, filters, found.name, others)
@@ -270,25 +296,28 @@ class Surroundings:
         if one is None:
             return
         is_own = one.metadata.name == self._cluster.node_name
-        if (is_own and _differs(old, new)) or self._is_outside(new):
+        if (is_own and _differs(old, new)) or (_blocks_differ(old, new) and self._is_outside(new)):
             self._changed.set()
 
     def _is_outside(self, node: Node | None) -> bool:
         """Has it a block of which the network of pods is not known yet, or that is to be left out and is not?"""
         if node is None:
             return False
-        return self._wider(node.spec.pod_cidrs) != self._cidrs.cluster or self._is_stray(node)
+        blocks = node.spec.pod_cidrs
+        return self._wider(blocks) != self._cidrs.cluster or (
+            node.metadata.name != self._cluster.node_name and self._is_stray(blocks)
+        )
 
-    def _is_stray(self, node: Node) -> bool:
+    def _is_stray(self, blocks: Collection[str]) -> bool:
         known = dict(self._settings.network.left_out) if self._settings is not None else {}
-        return self._counts_blocks and not cidrs.apart(node.spec.pod_cidrs, self._cidrs.cluster).keys() <= known.keys()
+        return not self._strays(blocks, self._cidrs.cluster).keys() <= known.keys()
 
-    def _wider(self, blocks: Iterable[str]) -> tuple[str, ...]:
+    def _wider(self, blocks: Collection[str]) -> tuple[str, ...]:
         """The networks of pods when there are these blocks, too."""
         if not self._configuration.needs_cidrs or self._cidrs.cluster_from != BLOCKS:
             return self._cidrs.cluster
         known = (*self._cidrs.cluster, *self._own_blocks())
-        return cidrs.covering((*known, *blocks), known)
+        return cidrs.covering((*known, *self._counted(blocks)), known)
 
     async def follow(self, restart: Callable[[Settings], Awaitable[object]]) -> None:
         """Start the agent anew whenever its settings are others, until cancelled."""
@@ -312,9 +341,9 @@ class Surroundings:
         if wider != self._cidrs.cluster:
             self._cidrs = msgspec.structs.replace(self._cidrs, cluster=wider)
             self._kept.save(self._cidrs)
-        values = list(await asyncio.to_thread(self._values))
         try:
-            wanted = await self._without_strays(self._made(await self._uplink(node, values), node), node)
+            uplink, values = await self._read(node)
+            wanted = await self._without_strays(self._made(uplink), node)
             found, _ = await self._look_around(wanted, node, values)
             self._tell_in_the_way(found)
         except MachineError as error:
@@ -328,6 +357,10 @@ class Surroundings:
             self._settings = wanted
             await asyncio.sleep(BETWEEN_SECONDS)
         return ""
+
+
+def _blocks_differ(old: Node | None, new: Node | None) -> bool:
+    return old is None or new is None or old.spec.pod_cidrs != new.spec.pod_cidrs
 
 
 def _differs(old: Node | None, new: Node | None) -> bool:

@@ -183,6 +183,8 @@ def test_each_is_one_line(name: str) -> None:
 class FakePreflight(Preflight):
     """One that finds this."""
 
+    _api = ""
+
     def __init__(self, found: Facts, other: str = "") -> None:
         self.found, self.one = found, self  # type: ignore[assignment]  # it is asked for both
         self.other = other

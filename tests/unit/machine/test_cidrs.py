@@ -55,7 +55,7 @@ RANGES: list[dict[str, Any]] = [{"spec": {"cidrs": ["10.96.0.0/12"]}}, {"spec": 
 
 
 async def test_kubeadm_and_the_ranges_of_services_say_more_than_blocks() -> None:
-    found = await cidrs.find(FakeApi({"data": {"ClusterConfiguration": KUBEADM}}, RANGES), [node(1, (4, 6))])
+    found = await cidrs.find(FakeApi({"data": {"ClusterConfiguration": KUBEADM}}, RANGES), node(1, (4, 6)).spec.pod_cidrs)
     assert found == Cidrs(("10.244.0.0/16", "fd00:10:244::/48"), ("10.96.0.0/12", "fd00:96::/112"), BY_KUBEADM, "ServiceCIDRs")
     assert found.of_pods == "10.244.0.0/16, fd00:10:244::/48 for pods (by the ConfigMap kubeadm-config)"
     assert found.of_services == "10.96.0.0/12, fd00:96::/112 for Services (by ServiceCIDRs)"
@@ -63,7 +63,7 @@ async def test_kubeadm_and_the_ranges_of_services_say_more_than_blocks() -> None
 
 @pytest.mark.parametrize("error", [MISSING, FORBIDDEN])
 async def test_what_is_not_there_or_may_not_be_seen_says_nothing(error: ApiError) -> None:
-    found = await cidrs.find(FakeApi(error, error), [node(1, (4, 6)), node(2, (4, 6))])
+    found = await cidrs.find(FakeApi(error, error), [*node(1, (4, 6)).spec.pod_cidrs, *node(2, (4, 6)).spec.pod_cidrs])
     assert found.cluster == ("10.244.0.0/22", "fd00:10:244::/62") and found.cluster_from == cidrs.BLOCKS
     assert found.service == () and found.of_services == "none for Services"
     found = await cidrs.find(FakeApi({"data": {"ClusterConfiguration": KUBEADM}}, error), [])

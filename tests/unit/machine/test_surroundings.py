@@ -21,7 +21,7 @@ from podplane.machine.cluster import Cluster, Waiting
 from podplane.machine.former import Former
 from podplane.machine.known import Whose
 from podplane.machine.overlaps import Surrounding
-from podplane.machine.preflight import Facts
+from podplane.machine.preflight import Facts, Preflight
 from podplane.machine.surroundings import Surroundings
 from podplane.model.config import NetworkConfig
 from podplane.model.objects import Node, NodeAddress
@@ -46,10 +46,13 @@ class FakeCluster(Cluster):
         return self.caches.nodes.objects["node1"]
 
 
-class InPlace:
-    """Finds nothing in the way, and a link of podplane's there."""
+class InPlace(Preflight):
+    """Finds nothing in the way, and a link of podplane's there; the API is at 192.168.9.1."""
 
-    one = SimpleNamespace(problem=AsyncMock(return_value=""))
+    def __init__(self) -> None:
+        self._api = "192.168.9.1"
+
+    one: Any = SimpleNamespace(problem=AsyncMock(return_value=""))
 
     async def look(self, network: NetworkConfig, pods: Any, node: Node, values: Any, allowed: Any) -> Facts:
         own = Link(name=network.bridge)
@@ -256,6 +259,58 @@ async def test_a_node_with_a_block_from_elsewhere_that_comes_later_changes_no_ne
     assert [block for block, _ in rig.restarts[0].network.left_out] == ["172.20.5.0/24"]
     assert (kept := KeptCidrs(tmp_path, WHOSE).load()) is not None and kept.cluster == ("10.244.0.0/22",)
     following.cancel()
+
+
+@pytest.mark.parametrize("named", [{}, {"cluster_cidrs": ["10.0.0.0/8", "192.168.0.0/16"], "service_cidrs": []}])
+@pytest.mark.parametrize(
+    ("block", "what"),
+    [
+        ("192.168.1.128/25", "192.168.1.0/24, the node's own network (eth0)"),
+        ("192.168.9.0/24", "192.168.9.1/32, the address of the API"),
+    ],
+)
+async def test_a_block_that_overlaps_the_network_between_nodes_is_left_out(
+    tmp_path: Path, named: dict[str, Any], block: str, what: str
+) -> None:
+    rig = Rig(tmp_path, FakeApi(MISSING, MISSING), {"network": named})
+    rig.tested._preflight = InPlace()
+    first = (await rig.tested.settings()).network
+    following = asyncio.create_task(rig.tested.follow(rig.restart))
+    rig.cluster.caches.nodes.set(stray(block))
+    await until(lambda: bool(rig.restarts))
+    assert (block, f"the block {block} overlaps {what}") in rig.restarts[0].network.left_out
+    assert rig.restarts[0].network.cluster_cidrs == first.cluster_cidrs
+    following.cancel()
+
+
+async def test_a_block_within_the_network_between_nodes_makes_that_of_pods_no_wider(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FakeApi(MISSING, MISSING))
+    rig.links["eth0"] = ("10.9.0.10", 1500)
+    rig.cluster.caches.nodes.set(with_ip("10.9.0.10"))
+    rig.cluster.caches.nodes.set(stray("10.9.0.0/26"))
+    rig.tested._preflight = InPlace()
+    made = (await rig.tested.settings()).network
+    assert made.cluster_cidrs == ("10.244.0.0/22",) and dict(made.left_out).keys() == {"10.9.0.0/26"}
+
+
+@pytest.mark.parametrize("allowed", [["192.168.0.0/16"], ["192.168.1.0/24"]])
+async def test_a_block_that_overlaps_what_may_be_overlapped_is_not_left_out(tmp_path: Path, allowed: list[str]) -> None:
+    names = {"network": {"cluster_cidrs": ["10.0.0.0/8", "192.168.1.0/24"], "service_cidrs": []}, "allow_overlaps": allowed}
+    rig = Rig(tmp_path, FakeApi(MISSING, MISSING), names)
+    rig.cluster.caches.nodes.set(stray("192.168.1.128/25"))
+    rig.tested._preflight = InPlace()
+    assert "192.168.1.128/25" not in dict((await rig.tested.settings()).network.left_out)
+
+
+async def test_the_own_block_is_never_left_out(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FakeApi(MISSING, MISSING))
+    own = node(1, V4)
+    within = msgspec.structs.replace(own.spec, pod_cidrs=("192.168.1.128/25",))
+    rig.cluster.caches.nodes.set(msgspec.structs.replace(own, spec=within))
+    rig.tested._preflight = InPlace()
+    made = await rig.tested.settings()
+    assert "192.168.1.128/25" not in dict(made.network.left_out)
+    assert "192.168.1.128/25" in rig.tested._pods(made)
 
 
 async def test_a_node_without_a_block_takes_what_was_found_before_else_it_waits(tmp_path: Path) -> None:
