@@ -560,7 +560,7 @@ class Agent:
         """End: what the kernel holds stays as it is."""
         await self.idle()
         self.watcher.close()
-        self.denied.close()
+        await self.denied.close()
         self.planner.close()
 
     # What there is to say.

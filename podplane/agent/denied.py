@@ -82,6 +82,7 @@ class DeniedLog:
         self._is_wanted = is_wanted
         self._denials = Denials[Denied](lambda one: one.in_check)
         self._log: PacketLog | None = None
+        self._closing: asyncio.Future[None] | None = None
         self._fd = -1
         self._since = 0.0
         self._dropped_before = self._told_before = 0
@@ -94,8 +95,8 @@ class DeniedLog:
         if is_wanted == (self._log is not None):
             return
         if not is_wanted:
-            self.close()
-        elif self._clock() >= self._again_at:
+            self._close()
+        elif self._clock() >= self._again_at and (self._closing is None or self._closing.done()):
             self._open()
 
     def _open(self) -> None:
@@ -113,14 +114,21 @@ class DeniedLog:
         if self._fd >= 0:
             asyncio.get_running_loop().add_reader(self._fd, self.take)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Read no more; what was read is kept."""
+        self._close()
+        if self._closing is not None:
+            await self._closing
+
+    def _close(self) -> None:
+        """In a thread: who closes a netfilter socket waits until the kernel has freed what was deleted of nf_tables: of a large policy
+        for seconds (net/netfilter/nf_tables_api.c, nft_rcv_nl_event)."""
         if self._log is None:
             return
+        loop = asyncio.get_running_loop()
         if self._fd >= 0:
-            asyncio.get_running_loop().remove_reader(self._fd)
-        self._log.close()
-        self._log = None
+            loop.remove_reader(self._fd)
+        self._closing, self._log = loop.run_in_executor(None, self._log.close), None
 
     def take(self) -> None:
         """Read what was logged."""

@@ -165,7 +165,7 @@ class NodeAgent:
             self._start_error = str(error) or type(error).__name__
             if former is not None:
                 self.agent.watcher.close()
-                self.agent.denied.close()
+                await self.agent.denied.close()
                 for name, part in former.items():
                     setattr(self, name, part)
             raise
