@@ -48,7 +48,7 @@ test: $(ready) tools
 	@$(MAKE) --no-print-directory lint >$(VENV)/lint.txt 2>&1 & linters=$$!; \
 	trap 'kill $$linters 2>/dev/null; exit 130' HUP INT TERM; \
 	$(bin)/python -m pytest --collect-only -q >/dev/null 2>&1; \
-	$(bin)/python -m pytest -n 4 --dist loadgroup --no-loadscope-reorder; failed=$$?; \
+	$(bin)/python -m pytest -n 6 --dist loadgroup --no-loadscope-reorder; failed=$$?; \
 	wait $$linters || failed=1; cat $(VENV)/lint.txt; exit $$failed
 
 # What the kernel of this machine may lack is tried on that of Debian's cloud images; its processor is emulated: minutes.

@@ -248,7 +248,7 @@ def test_a_terminal_and_its_size(kubectl: Kubectl) -> None:
     shell.type("test -t 0 && echo it-is-$((1+1))\n")
     shell.expect("it-is-2\r\n")
     shell.type("tty\n")
-    shell.expect("\n/dev/pts/[0-9]+\r\n")
+    shell.expect("/dev/pts/[0-9]+\r\n")
     shell.type("until [ \"$(stty size)\" = '30 100' ]; do sleep 0.05; done; echo size-$((1+2))\n")
     shell.expect("size-3")
     termios.tcsetwinsize(shell.fd, (40, 120))

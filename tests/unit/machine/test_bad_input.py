@@ -27,7 +27,7 @@ from podplane.state.ownership import link_alias
 from podplane.state.value import Value, address_of, network_of
 from tests.plans import config
 from tests.unit.machine.test_cidrs import KUBEADM, FakeApi
-from tests.unit.machine.test_surroundings import Rig, until
+from tests.unit.machine.test_surroundings import Rig, at_once, until  # noqa: F401  # one that all tests here use
 
 V4 = (4,)
 NOW = datetime.datetime(2026, 11, 27, tzinfo=datetime.UTC)
