@@ -276,7 +276,9 @@ def test_our_own_changes_are_announced_of_links_only() -> None:
     others = [value for value in THINGS if not isinstance(value, Link) and value not in UNSIGNED]
     assert not kernel.apply([Operation(value, None) for value in others]).failed
     put(kernel, others)
-    tentative = [one for one in others if isinstance(one, Address) and one.ip.version == 6]  # the kernel tells when they no longer are
+    tentative = [
+        one for one in others if isinstance(one, Address) and one.ip.version == 6
+    ]  # the kernel tells when they no longer are
     assert [one for one in changes(monitor).observations if one.value not in tentative] == []
     second = msgspec.structs.replace(PORT, name="pp2", peer=Peer(name="far2"))
     put(kernel, [second])
