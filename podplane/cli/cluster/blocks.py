@@ -15,6 +15,7 @@ from podplane.state.value import IPNetwork, address_of, network_of
 NO_BLOCK = "has no block for pods (spec.podCIDRs)"
 ALLOCATE = "kube-controller-manager gives them with --allocate-node-cidrs and --cluster-cidr"
 EXHAUSTED = "its cluster CIDR may have none left, or it does not run"
+GONE = "kubectl delete node, of one whose machine is gone"
 ANEW = "delete the Node, and start its kubelet anew"
 CORRECT = "correct config.network.cluster_cidrs (back to what it was: helm rollback podplane), and delete no Node"
 
@@ -32,7 +33,7 @@ def block_problems(facts: Facts) -> Iterator[Problem]:
             yield Problem("has no InternalIP: no other node can reach it", (node.name,), "give its kubelet --node-ip")
         yield from _missing(node, usual[0][0], any(one.spec.pod_cidrs for one in nodes))
         for why in claims.lost(node.name).values():
-            yield Problem(f"is left out in part: {why}", (node.name,), "kubectl delete node, of one whose machine is gone")
+            yield Problem(f"is left out in part: {why}", (node.name,), GONE, "are left out in part, as others have the same")
         yield from _elsewhere(node, services, clusters, todo)
 
 
@@ -60,12 +61,15 @@ def _elsewhere(node: ClusterNode, services: Iterable[IPNetwork], clusters: Seque
     for block in map(network_of, node.spec.pod_cidrs):
         if _is_outside(block, clusters):
             names = listed([str(one) for one in clusters if one.version == block.version])
-            yield Problem(f"the block {block} is outside of the network of pods {names}", (node.name,), todo)
+            text = f"outside of the network of pods {names}"
+            yield Problem(f"the block {block} is {text}", (node.name,), todo, f"have blocks {text}")
         for one in services:
             if one.version == block.version and one.overlaps(block):
-                yield Problem(f"the block {block} overlaps the network of Services {one}", (node.name,))
+                text = f"the network of Services {one}"
+                yield Problem(f"the block {block} overlaps {text}", (node.name,), sort=f"have blocks that overlap {text}")
     for ip in map(address_of, node.internal_ips):
         for what, networks in (("pods", clusters), ("Services", services)):
             for one in networks:
                 if one.version == ip.version and ip in one:
-                    yield Problem(f"its address {ip} is in the network of {what} {one}", (node.name,))
+                    text = f"in the network of {what} {one}"
+                    yield Problem(f"its address {ip} is {text}", (node.name,), sort=f"have addresses {text}")

@@ -7,7 +7,7 @@ agent nobody wonders that it does not answer.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from podplane.cli.cluster.blocks import block_problems
@@ -26,28 +26,46 @@ REMOVE = "podplane cluster uninstall, which says why nodes are not clean and end
 INSTALL = "install it as docs/install.md says"
 NO_LEADER = "no replica of the controllers leads: nodes get no blocks of theirs, and load balancers no addresses"
 TAINT = "node.podplane.io/not-ready"
+ALIKE = 3
+"""So many of one sort are told one by one."""
 LEASE_SECONDS = 30.0
 """Controllers renew their Lease much more often."""
 
 
 def problems(facts: Facts) -> list[Problem]:
-    """All of them, those that concern the whole cluster first; equal ones of several nodes are one."""
+    """All of them, those that concern the whole cluster first; equal ones of several nodes are one, and so are many of one sort."""
     if is_being_removed(facts):
         return [Problem(f"podplane is being removed: {_cleaned(facts.removal or {})}", todo=REMOVE)]
     if not is_installed(facts):
         return [Problem(_not_installed(facts), todo=INSTALL)]
-    together: dict[tuple[str, str], list[str]] = {}
+    together: dict[Problem, list[str]] = {}
     for check in CHECKS:
         for one in check(facts):
-            together.setdefault((one.text, one.todo), []).extend(one.nodes)
-    return [_filled_in(facts, text, tuple(dict.fromkeys(nodes)), todo) for (text, todo), nodes in together.items()]
+            together.setdefault(one._replace(nodes=()), []).extend(one.nodes)
+    told = (one._replace(nodes=tuple(dict.fromkeys(nodes))) for one, nodes in together.items())
+    return [_filled_in(facts, one) for one in _sorted_out(list(told))]
 
 
-def _filled_in(facts: Facts, text: str, nodes: tuple[str, ...], todo: str) -> Problem:
-    if len(nodes) == 1:
-        pods = facts.pods_of(nodes[0])
-        todo = todo.replace(NODE, nodes[0]).replace(POD, pods[0].name if len(pods) == 1 else POD)
-    return Problem(text, nodes, todo)
+def _sorted_out(told: Sequence[Problem]) -> Iterator[Problem]:
+    """With one in place of many of a sort, where the first of them was: it has their nodes, and that one's text."""
+    sorts: dict[tuple[str, str], list[Problem]] = {}
+    for one in told:
+        sorts.setdefault((one.sort, one.todo), []).append(one)
+    for one in told:
+        alike = sorts[one.sort, one.todo]
+        if not one.sort or len(alike) <= ALIKE:
+            yield one
+        elif one is alike[0]:
+            nodes = dict.fromkeys(name for each in alike for name in each.nodes)
+            yield Problem(f"{one.sort}; {', '.join(one.nodes)}: {one.text}", tuple(nodes), one.todo)
+
+
+def _filled_in(facts: Facts, problem: Problem) -> Problem:
+    if len(problem.nodes) != 1:
+        return problem
+    name = problem.nodes[0]
+    pods = facts.pods_of(name)
+    return problem._replace(todo=problem.todo.replace(NODE, name).replace(POD, pods[0].name if len(pods) == 1 else POD))
 
 
 def is_installed(facts: Facts) -> bool:

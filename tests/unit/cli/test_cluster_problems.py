@@ -301,6 +301,18 @@ def test_equal_troubles_of_several_nodes_are_one() -> None:
     assert one.nodes == ("w1", "w2") and "--allocate-node-cidrs" in one.todo
 
 
+@pytest.mark.parametrize(("count", "lines"), [(3, 3), (4, 1), (1000, 1)])
+def test_many_of_one_sort_are_one(count: int, lines: int) -> None:
+    names = [f"w{number}" for number in range(1, count + 1)]
+    nodes = [node(name, cidrs=[f"10.{number // 250}.{number % 250}.0/24"]) for number, name in enumerate(names)]
+    found = problems(facts(*nodes, cluster_cidrs=("10.244.0.0/16",), answers={}))
+    outside = [one for one in found if "outside of the network of pods 10.244.0.0/16" in one.text]
+    assert len(outside) == lines and {name for one in outside for name in one.nodes} == set(names)
+    text = "the block 10.0.0.0/24 is outside of the network of pods 10.244.0.0/16"
+    assert outside[0].text == (text if lines > 1 else f"have blocks outside of the network of pods 10.244.0.0/16; w1: {text}")
+    assert {one.todo for one in outside} == {blocks.CORRECT}
+
+
 def test_what_to_do_names_the_node_and_its_pod_where_it_is_one() -> None:
     unready = {name: pod(name, is_ready=False, why="CrashLoopBackOff") for name in ("w2", "w3")}
     (one,), (two,) = (
