@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 from collections.abc import Iterator
@@ -124,4 +125,28 @@ def test_a_node_that_is_a_copy_of_another_and_an_agent_that_hangs_are_told(clust
         machine("sh", "-c", f"kill -CONT {agent}")
         cluster.kubectl("delete", "node", STRAY)
     cluster.rolled_out()
+    become_well(cluster)
+
+
+def test_a_node_whose_block_is_in_the_network_between_nodes_takes_no_way_from_others(cluster: Installed) -> None:
+    """Its routes would take that of the API's machine, which is no node's. It is told, and agents that start then become ready."""
+    family = cluster.rig.families[0]
+    network = ipaddress.ip_network((family.hub, family.length), strict=False)
+    block = str(ipaddress.ip_network((cluster.rig.control, 30), strict=False))
+    spec = {"podCIDR": block, "podCIDRs": [block]}
+    address = {"type": "InternalIP", "address": family.machine(99)}
+    cluster.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": STRAY}, "spec": spec})
+    cluster.kubectl(
+        "patch", "node", STRAY, "--subresource=status", f"--patch={json.dumps({'status': {'addresses': [address]}})}"
+    )
+    told = f"{STRAY}: the block {block} overlaps {network}, the node's own network (eth0): left out"
+    try:
+        cluster.rig.until(lambda: set(troubles(cluster).get(told, [])) == set(cluster.rig.nodes))
+        cluster.kubectl("--namespace=kube-system", "delete", "pods", "--selector=app.kubernetes.io/component=agent", "--wait")
+        cluster.rolled_out()
+        cluster.rig.until(lambda: set(troubles(cluster).get(told, [])) == set(cluster.rig.nodes))
+        for machine in cluster.rig.nodes.values():
+            assert block not in machine("ip", "route")
+    finally:
+        cluster.kubectl("delete", "node", STRAY)
     become_well(cluster)
