@@ -28,7 +28,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 PACKAGES = ("state", "agent", "services", "ipam", "kernel")
-COPIED = ("podplane", "tests", "bench", "tools", "pyproject.toml", "README.md")
+READ = ("podplane", "bench", "tools", "charts", "deploy", "docs", "examples", "README.md")
+"""What tests import and read."""
+COPIED = (*READ, "tests", "pyproject.toml")
 TESTS = (*PACKAGES, "cli", "lab", "apiserver/controllers")
 """Folders of tests/unit whose tests reach these packages."""
 CHILDREN, COUNT, SEED = 2, 100, 1
@@ -43,11 +45,12 @@ ROOT = Path(__file__).resolve().parents[1]
 def settings(packages: Iterable[str], tests: Iterable[str]) -> str:
     """What mutmut reads from pyproject.toml."""
     mutated = ", ".join(f'"podplane/{package}/*"' for package in packages)
+    read = ", ".join(f'"{name}"' for name in READ)
     return f"""
 [tool.mutmut]
 source_paths = ["podplane"]
 only_mutate = [{mutated}]
-also_copy = ["podplane", "bench", "tools", "README.md"]
+also_copy = [{read}]
 pytest_add_cli_args = ["-p", "no:cacheprovider"]
 pytest_add_cli_args_test_selection = [{", ".join(f'"{path}"' for path in tests)}]
 timeout_multiplier = {TIME_LIMIT}
