@@ -215,14 +215,15 @@ def test_they_ask_for_all_that_their_roles_allow_and_for_nothing_else(rig: Rig) 
 
 def test_who_is_told_to_end_leaves_the_lease_and_ends_well(rig: Rig) -> None:
     leader, other = rig.pair()
-    rig.processes[leader].terminate()
-    assert rig.processes[leader].wait(10) == 0
-    until(lambda: rig.leader() == other, LEASE_SECONDS)
-    rig.processes[other].terminate()
-    assert rig.processes[other].wait(10) == 0
     with rig.api() as api:
-        lease = api.get(LEASES, NAMESPACE, NAME)
-    assert lease["spec"].get("holderIdentity", "") == ""
+        former = api.get(LEASES, NAMESPACE, NAME)["spec"]["holderIdentity"]
+        rig.processes[leader].terminate()
+        assert rig.processes[leader].wait(10) == 0
+        assert api.get(LEASES, NAMESPACE, NAME)["spec"].get("holderIdentity", "") != former
+        until(lambda: rig.leader() == other)
+        rig.processes[other].terminate()
+        assert rig.processes[other].wait(10) == 0
+        assert api.get(LEASES, NAMESPACE, NAME)["spec"].get("holderIdentity", "") == ""
 
 
 def test_what_can_t_be_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
