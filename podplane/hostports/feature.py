@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 
 from podplane.hostports.model import (
     CONNECTIONLESS,
+    LOOPBACK6,
     HostPortClaim,
     HostPortTable,
     Listener,
@@ -33,6 +34,7 @@ from podplane.state.effects import FlushConntrack, Plan, Warn
 from podplane.state.value import IPAddress
 
 TargetOf = Callable[[HostPortClaim], Target | None]
+LOOPBACK4 = ipaddress.ip_address("127.0.0.1")
 NOTHING_TAKEN: frozenset[Hashable] = frozenset()
 EMPTY = HostPortTable()
 
@@ -118,10 +120,10 @@ def _warnings(table: HostPortTable) -> Iterator[Warn]:
 
 
 def node_addresses(node: Node) -> Iterator[IPAddress]:
-    """The node's addresses by which clients reach its host ports: its own, and 127.0.0.1."""
+    """The node's addresses by which clients reach its host ports: its own, and those of its loopback."""
     yield from map(ipaddress.ip_address, node.internal_ips)
-    if any(ipaddress.ip_network(block).version == 4 for block in node.spec.pod_cidrs):
-        yield ipaddress.ip_address("127.0.0.1")
+    versions = {ipaddress.ip_network(block).version for block in node.spec.pod_cidrs}
+    yield from (ip for ip in (LOOPBACK4, LOOPBACK6) if ip.version in versions)
 
 
 def _flushes(

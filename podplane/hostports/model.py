@@ -18,6 +18,7 @@ from podplane.state.value import IPAddress, IPNetwork
 Listener = tuple[str, int, IPAddress]
 """A socket of the node that waits for clients: protocol, port, address."""
 NONE_RESERVED: Mapping[tuple[str, int], str] = {}
+LOOPBACK6 = ipaddress.ip_address("::1")
 CONNECTIONLESS = ("udp", "sctp")
 """Protocols whose tracked connections outlive the pod: their end is not seen, or seen late."""
 
@@ -93,16 +94,18 @@ def resolve(
             continue
         for claim in claims:
             targets.setdefault(claim, Target(ips[claim.version], port.container_port))
-            if own and claim.ip is not None and claim.ip not in own and not claim.ip.is_loopback:
-                doubts.append(_doubt(port, claim.ip, own))
+            doubts += _doubts(port, claim.ip, own)
     return HostPortTable(label(*sandbox.reference), targets, tuple(unserved), tuple(doubts))
 
 
-def _doubt(port: HostPort, ip: IPAddress, own: Collection[IPAddress]) -> str:
-    """A machine may have addresses that its Node does not name."""
-    known = ", ".join(map(str, own))
-    what = f"host port {port.host_port}/{port.protocol.lower()}"
-    return f"{what}: hostIP {ip} is no address of the Node ({known}): it leads to the pod only if the machine has it"
+def _doubts(port: HostPort, ip: IPAddress | None, own: Collection[IPAddress]) -> Iterator[str]:
+    """Who does not reach a port: a machine may have addresses that its Node does not name, and no packet comes to a pod from ::1."""
+    what = f"host port {port.host_port}/{port.protocol.lower()}: hostIP {ip}"
+    if ip == LOOPBACK6:
+        yield f"{what} is reached only from another address of the node: the kernel has no route_localnet for IPv6"
+    elif own and ip is not None and ip not in own and not ip.is_loopback:
+        known = ", ".join(map(str, own))
+        yield f"{what} is no address of the Node ({known}): it leads to the pod only if the machine has it"
 
 
 def switched_off(sandbox: Sandbox) -> HostPortTable:
@@ -132,7 +135,7 @@ def _address(text: str) -> IPAddress:
         ip = ipaddress.ip_address(text)
     except ValueError:
         raise ValueError(f"hostIP {text!r} is no IP address") from None
-    if ip.version == 6 and (ip.is_loopback or ip.is_link_local):
+    if ip.version == 6 and ip.is_link_local:
         raise ValueError(f"hostIP is {ip}, which is good on one interface only: the kernel can't lead it to a pod")
     return ip
 
@@ -156,10 +159,10 @@ def with_listeners(table: HostPortTable, listeners: Collection[Listener], inner:
 
 
 def _takes(claim: HostPortClaim, ip: IPAddress) -> bool:
-    """Has a socket of this address clients that the pod gets? One of :: may be for IPv4, too; ::1 is left alone."""
+    """Has a socket of this address clients that the pod gets? One of :: may be for IPv4, too; clients on ::1 stay."""
     if ip.version != claim.version and not (ip.version == 6 and ip.is_unspecified):
         return False
-    if ip.version == 6 and ip.is_loopback:
+    if LOOPBACK6 in (ip, claim.ip):
         return False
     return claim.ip is None or ip.is_unspecified or ip == claim.ip
 

@@ -14,7 +14,8 @@ The client keeps its address, because the pod's answer comes back through this n
 
 127.0.0.1 needs the sysctl route_localnet on the bridge: without it the kernel sends no packet with that source to a pod, and takes no
 answer. It would also let pods reach what listens on the node's 127.0.0.1 (CVE-2020-8558), which the chain `localnet` prevents. Table
-and sysctl are there while a pod of the node has a host port. IPv6 has no such sysctl: ::1 is left alone.
+and sysctl are there while a pod of the node has a host port. IPv6 has no such sysctl: what comes from ::1 is left alone, and a port of
+::1 is for clients of the node with another address (an answer to ::1 has a route by lo alone: rt6_need_strict).
 
 Sources: nft(8); Documentation/networking/ip-sysctl.rst; containernetworking/plugins, portmap.
 """
@@ -47,6 +48,7 @@ from podplane.state.nft_rules import (
     output_is,
     rule,
     source_in,
+    source_not_in,
     verdict,
 )
 from podplane.state.value import Fragment, IPNetwork, Value, fragment
@@ -111,9 +113,9 @@ def _base_chains(versions: Sequence[int], inner: tuple[IPNetwork, ...], bridge: 
 
 
 def _translations(version: int, inner: Iterable[IPNetwork]) -> Iterator[Rule]:
-    excluded = (network for network in (*inner, LOOPBACK6) if network.version == version)
-    rows = (expression for network in excluded for expression in destination_not_in(network))
-    local = (*family(version), *rows, *destination_is_local())
+    rows = [expression for network in inner if network.version == version for expression in destination_not_in(network)]
+    sent = source_not_in(LOOPBACK6) if version == 6 else ()
+    local = (*family(version), *rows, *sent, *destination_is_local())
     yield rule(local, dnat_by(version, frontend(version), f"addressed{version}"), comment="host ports of one address")
     yield rule(local, dnat_by(version, protocol_and_port(), f"ports{version}"), comment="host ports of all addresses")
 

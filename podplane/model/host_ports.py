@@ -16,9 +16,7 @@ def why_refused(ports: Iterable[HostPort]) -> str:
         if led.setdefault(key, port.container_port) != port.container_port:
             return f"host port {port.host_port}/{key[2]} is to lead to two ports of the container"
         try:
-            ip = ipaddress.ip_address(port.host_ip or "0.0.0.0")
+            ipaddress.ip_address(port.host_ip or "0.0.0.0")
         except ValueError:
             return f"hostIP {port.host_ip!r} is no IP address"
-        if ip.version == 6 and ip.is_loopback:
-            return f"hostIP {ip} can't lead to a pod: the kernel has no route_localnet for IPv6"
     return ""

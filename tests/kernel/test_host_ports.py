@@ -76,6 +76,38 @@ def test_a_pod_does_not_reach_what_listens_on_the_node_s_loopback_address(source
         assert server.recv(100) == b"hello"
 
 
+@pytest.mark.parametrize("protocol", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+def test_a_port_of_the_loopback_address_of_ipv6_is_for_other_addresses_of_the_node(protocol: socket.SocketKind) -> None:
+    """As Kubernetes' own test of host ports asks (`curl --interface`). From ::1 it is refused."""
+    word = {socket.SOCK_STREAM: "TCP", socket.SOCK_DGRAM: "UDP"}[protocol]
+    real = RealCluster((), (), {(1, 1): (HostPort(8080, 80, word, "::1"),)})
+    with contextlib.ExitStack() as stack:
+        server, client, other = (
+            stack.enter_context(real.namespaces[name].run(socket.socket, socket.AF_INET6, protocol))
+            for name in ("node1-pod1", "node1", "node1")
+        )
+        server.bind(("::", 80))
+        client.bind((str(node_ip(1, 6)), 0))
+        for one in (server, client, other):
+            one.settimeout(5)
+        if protocol == socket.SOCK_STREAM:
+            server.listen()
+        client.connect(("::1", 8080))
+        client.send(b"hello")
+        if protocol == socket.SOCK_STREAM:
+            taken = stack.enter_context(server.accept()[0])
+            content = taken.recv(100)
+            taken.send(b"answer")
+        else:
+            content, place = server.recvfrom(100)
+            server.sendto(b"answer", place)
+        assert (content, client.recv(100)) == (b"hello", b"answer")
+        with pytest.raises(ConnectionRefusedError):  # at once: nobody of the node listens
+            other.connect(("::1", 8080))
+            other.send(b"hello")
+            other.recv(100)
+
+
 SCTP = 132
 INIT = bytes.fromhex("0100001400000001000100000001000100000001")
 """A chunk (RFC 9260, 3.3.2) with the tag 1."""
@@ -131,6 +163,6 @@ def test_nft_reads_the_table() -> None:
     text = subprocess.run(["nft", "list", "table", family, table], check=True, capture_output=True, text=True).stdout
     own = "ip daddr != 10.244.1.0/24 ip daddr != 10.96.0.0/16"
     assert f"{own} fib daddr type local dnat ip to meta l4proto . th dport map @ports4" in text
-    own6 = "ip6 daddr != fd00:10:244:1::/64 ip6 daddr != fd00:10:96::/112 ip6 daddr != ::1"
+    own6 = "ip6 daddr != fd00:10:244:1::/64 ip6 daddr != fd00:10:96::/112 ip6 saddr != ::1"
     assert f"{own6} fib daddr type local dnat ip6 to ip6 daddr . meta l4proto . th dport map @addressed6" in text
     assert 'tcp . 8080 comment "pod/default/node1-pod1" : 10.244.1.2 . 80' in text

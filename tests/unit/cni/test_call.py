@@ -169,7 +169,6 @@ MALFORMED: list[tuple[dict[str, Any], str]] = [
     ),
     ({"runtimeConfig": {"portMappings": [PORT | {"protocol": "icmp"}]}}, "runtimeConfig.portMappings[0]"),
     ({"runtimeConfig": {"portMappings": [PORT | {"hostIP": "x"}]}}, "runtimeConfig.portMappings[0]"),
-    ({"runtimeConfig": {"portMappings": [PORT | {"hostIP": "::1"}]}}, "runtimeConfig.portMappings[0]: hostIP ::1"),
     ({"runtimeConfig": {"portMappings": [{"hostPort": 1}]}}, "runtimeConfig.portMappings[0]"),
     ({"runtimeConfig": {"portMappings": [PORT | {"hostName": "x"}]}}, "runtimeConfig.portMappings[0]: Object contains unknown"),
     ({"runtimeConfig": {"bandwidth": {"rate": 1}}}, "runtimeConfig.bandwidth: Object contains unknown field `rate`"),

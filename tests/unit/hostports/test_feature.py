@@ -98,7 +98,6 @@ def test_a_host_ip_counts_for_its_own_family_only(host_ip: str, found: set[objec
 @pytest.mark.parametrize(
     ("port", "why"),
     [
-        (HostPort(8080, 80, "TCP", "::1"), "8080/tcp is not served: hostIP is ::1"),
         (HostPort(8080, 80, "TCP", "fe80::1%eth0"), "8080/tcp is not served: hostIP is fe80::1%eth0"),
         (
             HostPort(8080, 80, "TCP", "fe80::1"),
@@ -136,6 +135,15 @@ def test_a_host_ip_that_the_node_does_not_name_is_doubted_and_served_if_the_mach
     public = NodeAddress("ExternalIP", "1.2.3.4")
     known = msgspec.structs.replace(NODE, status=NodeStatus(addresses=(*NODE.status.addresses, public)))
     assert not plan("a", pod(1, HostPort(8080, 80, "TCP", "1.2.3.4")), known, CONFIG, ON, HostPortMemory()).effects
+
+
+def test_a_port_of_the_loopback_address_of_ipv6_is_served_and_doubted() -> None:
+    """Kubernetes' own test of host ports, on a cluster with IPv6 first, has such a pod, and asks from another address."""
+    made = planned(HostPortMemory(), pod(1, HostPort(53, 53, "UDP", "::1")))
+    assert ("addressed6", ip("::1"), "udp", 53) in elements(made)
+    said = "host port 53/udp: hostIP ::1 is reached only from another address of the node: the kernel has no route_localnet"
+    assert [one.reason for one in made.effects if isinstance(one, Warn) and one.is_doubt] == [f"{said} for IPv6"]
+    assert flushed(made) == {Frontend("udp", ip("::1"), 53): frozenset({Target(ip("fd00:10:244:1::2"), 53)})}
 
 
 @pytest.mark.parametrize(

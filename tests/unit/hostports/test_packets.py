@@ -132,8 +132,21 @@ def test_the_node_reaches_it_by_its_loopback_address(host_ip: str) -> None:
     assert (answer.packet.source, answer.packet.source_port) == (LOOPBACK[4], 8080)
 
 
-def test_the_loopback_address_of_ipv6_is_left_to_the_node() -> None:
-    assert web().send("node1", LOOPBACK[6], LOOPBACK[6], 8080).end == Delivered("node1", LOOPBACK[6], 8080, "tcp")
+@pytest.mark.parametrize("host_ip", ["", "::", "::1"])
+def test_what_comes_from_the_loopback_address_of_ipv6_is_left_to_the_node(host_ip: str) -> None:
+    cluster = web(HostPort(8080, 80, "TCP", host_ip))
+    for there in (LOOPBACK[6], node_ip(1, 6)):
+        assert cluster.send("node1", LOOPBACK[6], there, 8080).end == Delivered("node1", there, 8080, "tcp")
+
+
+@pytest.mark.parametrize("host_ip", ["", "::", "::1"])
+def test_the_node_reaches_it_by_the_loopback_address_of_ipv6_from_another_one(host_ip: str) -> None:
+    cluster = web(HostPort(8080, 80, "TCP", host_ip))
+    trace = cluster.send("node1", node_ip(1, 6), LOOPBACK[6], 8080)
+    assert trace.end == to_pod(1, 1, 6)
+    answer = cluster.reply(trace)
+    assert answer.end == Delivered("node1", node_ip(1, 6), CLIENT, "tcp"), answer
+    assert (answer.packet.source, answer.packet.source_port) == (LOOPBACK[6], 8080)
 
 
 @pytest.mark.parametrize("port", [8080, 10250])
