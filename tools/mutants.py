@@ -31,7 +31,7 @@ PACKAGES = ("state", "agent", "services", "ipam", "kernel")
 READ = ("podplane", "bench", "tools", "charts", "deploy", "docs", "examples", "README.md")
 """What tests import and read."""
 COPIED = (*READ, "tests", "pyproject.toml")
-TESTS = (*PACKAGES, "cli", "lab", "apiserver/controllers")
+TESTS = (*PACKAGES, "policy", "cli", "lab", "apiserver/controllers")
 """Folders of tests/unit whose tests reach these packages."""
 CHILDREN, COUNT, SEED = 2, 100, 1
 TIME_LIMIT = 10.0

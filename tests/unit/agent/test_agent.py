@@ -347,6 +347,20 @@ async def test_a_table_of_another_version_whose_set_has_another_shape_is_made_an
     assert not rig.agent.ledger.refused
 
 
+async def test_a_set_that_a_stranger_made_anew_with_another_shape_is_as_it_was_after_an_audit() -> None:
+    rig = Rig(("10.96.0.0/16",))
+    await rig.start(*cluster(1), *served(1, (4,)))
+    good, nft = rig.host.objects.dump(), rig.host.objects.nft
+    identity, one = next((i, v) for i, v in nft.items() if isinstance(v, Set) and v.table == "podplane-services")
+    nft[identity] = msgspec.structs.replace(one, key=("ether_addr",))
+    for other in [i for i, v in nft.items() if isinstance(v, Element) and v.set == one.name]:
+        del nft[other]
+    rig.host.objects.foreign_commits += 1
+    for at in (1.0, 2.0):
+        await rig.poll(at)
+    assert rig.host.objects.dump() == good and not rig.agent.ledger.refused
+
+
 async def test_a_failure_that_nobody_foresaw_is_told_to_who_waits_and_the_next_change_is_made() -> None:
     rig = Rig(kernel=Choosy)
 

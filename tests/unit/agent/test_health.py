@@ -216,13 +216,12 @@ async def test_ports_come_and_go_with_services_and_a_taken_one_is_told_of(health
 
 
 @pytest.mark.parametrize(
-    ("path", "expected"), [("/proxyMode", (200, b"nftables")), ("/healthz", (200, b"ok")), ("/x", (404, None))]
+    ("path", "expected"),
+    [("/proxyMode", (200, b"nftables")), ("/healthz", (200, b"ok")), ("/x", (404, b"404 page not found\n"))],
 )
-async def test_who_looks_for_kube_proxys_status_finds_how_services_are_served(
-    path: str, expected: tuple[int, bytes | None]
-) -> None:
+async def test_who_looks_for_kube_proxys_status_finds_how_services_are_served(path: str, expected: tuple[int, bytes]) -> None:
     reply = await _about_proxy(Call(path))
-    assert (reply.status, reply.body if reply.status == 200 else None) == expected
+    assert (reply.status, reply.body) == expected
 
 
 def test_only_local_load_balancers_have_a_port() -> None:

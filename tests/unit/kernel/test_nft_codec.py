@@ -10,13 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podplane.kernel import netlink
-from podplane.kernel.netlink import Message, attribute, be64, nested, parse_attributes
+from podplane.kernel.netlink import Message, attribute, be32, be64, nested, parse_attributes
 from podplane.kernel.nft import codec, decode, expressions
 from podplane.kernel.nft import constants as c
+from podplane.kernel.text import nft as text
 from podplane.state import nft
 from podplane.state import nft_types as types
 from podplane.state.nft import (
     Chain,
+    Cmp,
     Element,
     Expression,
     Hook,
@@ -162,12 +164,22 @@ def test_rules_of_a_short_chain_are_kept_and_those_of_a_long_one_are_not() -> No
     assert codec.rules(long) == codec.rules(long) and codec.rules(long) is not codec.rules(long)
 
 
+@pytest.mark.parametrize(
+    ("offset", "length", "name"), [(0, 2, "th sport"), (2, 2, "th dport"), (0, 4, "@th,0,32"), (2, 1, "@th,16,8")]
+)
+def test_fields_of_the_transport_header_have_the_names_of_nft(offset: int, length: int, name: str) -> None:
+    loaded = (Payload(base=2, offset=offset, length=length), Cmp(data=bytes(length)))
+    assert text.rule(Rule(expressions=loaded)).startswith(f"{name} ")
+
+
 @given(st.sampled_from(("inet", "ip", "ip6", "bridge")), NAMES, st.none() | HOOKS, COMMENTS)
 def test_chains_and_tables(family: str, name: str, hook: Hook | None, comment: str) -> None:
     chain = Chain(family=family, table="t", name=name, hook=hook, comment=comment)
     assert decode.chain_from(codec.chain(chain).payload, ()) == chain
     table = Table(family=family, table=name, comment=comment)
     assert decode.table_from(codec.table(table).payload) == table
+    dormant = codec.table(table).payload + be32(c.TABLE_FLAGS, 1)
+    assert decode.table_from(dormant) == OpaqueObject(family=family, table=name, kind="table", content=dormant)
 
 
 @given(NAMES, COMMENTS, st.integers(0, (1 << 64) - 1))

@@ -26,9 +26,15 @@ def test_those_that_the_machine_has_are_written(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(stand_ins, "PASSWORDS", {f"{machine}/etc/shadow": (f"{machine}/passwd", ":*:::::::")})
     monkeypatch.setattr(stand_ins, "EMPTY_FILES", (f"{machine}/etc/lock",))
     monkeypatch.setattr(stand_ins, "EMPTY_FOLDERS", (f"{machine}/cache/partial",))
-    stand_ins.write(str(place), os.getuid())
+    before = os.umask(0)
+    try:
+        stand_ins.write(str(place), os.getuid())
+    finally:
+        os.umask(before)
     shadow = Path(f"{place}{machine}/etc/shadow")
     assert shadow.read_text() == "root:*:::::::\n"
     assert shadow.stat().st_mode & 0o777 == 0o644
     assert not Path(f"{place}{machine}/etc/lock").exists(), "the machine has none"
     assert os.listdir(f"{place}{machine}/cache/partial") == []
+    made = [one for one in Path(f"{place}{machine}/etc/shadow").parents if one.is_relative_to(place) and one != place]
+    assert {one.stat().st_mode & 0o777 for one in made} == {0o755}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podplane.services.pools import AddressRequest, Pool, allocate, is_settled, pool_of
+from podplane.services.pools import AddressRequest, Pool, allocate, definition, is_settled, pool_of
 from podplane.services.ranges import Allocated, merged, parse
 from podplane.state.value import IPAddress
 
@@ -52,6 +52,11 @@ def test_what_is_no_address_is_a_problem_of_the_pool_and_the_rest_of_it_counts(t
         parse(text)
     pool = pool_of("p", [text, "192.0.2.1"])
     assert pool.size == 1 and len(pool.problems) == 1
+
+
+def test_people_may_write_the_short_name_of_pools() -> None:
+    names = definition()["spec"]["names"]
+    assert (names["plural"], names["singular"], names["shortNames"]) == ("loadbalancerpools", "loadbalancerpool", ["lbpool"])
 
 
 def test_each_family_that_is_wanted_gets_an_address() -> None:
