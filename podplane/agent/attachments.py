@@ -105,6 +105,8 @@ class Attachments:
         self._pods: dict[str, dict[tuple[str, str], Sandbox]] = {}
         self._macs: dict[tuple[BridgeNetwork | None, str], tuple[str, str]] = {}
         """Who has which MAC on which bridge."""
+        self._detaching: dict[tuple[str, str], asyncio.Event] = {}
+        """Attachments that are being detached, until the kernel has it: an ADD that planned one anew meanwhile would lose what goes."""
         self._leaving: dict[tuple[str, str], asyncio.Task[None]] = {}
         """What was detached, and still has its addresses."""
         self._addresses = NodeAddresses((), named=named, elsewhere=self._is_elsewhere)
@@ -204,6 +206,8 @@ class Attachments:
 
         What is attached already is attached once more: the kernel's objects are as planned when this returns.
         """
+        while (going := self._detaching.get(request.id)) is not None:
+            await going.wait()
         await self._writer.detached(_netns(request))
         if request.id not in self._sandboxes:  # a link of this name that goes has its far end in another namespace
             with contextlib.suppress(Interrupted):
@@ -455,7 +459,11 @@ class Attachments:
             if not self._interfaces[sandbox.netns]:
                 del self._interfaces[sandbox.netns]
                 self._writer.detach(sandbox.netns)
-            await self._apply(sandbox, None)
+            self._detaching[request.id] = asyncio.Event()
+            try:
+                await self._apply(sandbox, None)
+            finally:
+                self._detaching.pop(request.id).set()
             if not self._sandboxes:
                 self._emptied()
         if request.id not in self._sandboxes:

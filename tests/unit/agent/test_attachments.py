@@ -4,10 +4,12 @@ nothing is left behind."""
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
 import pytest
 
+from podplane.agent.pause import Pause
 from podplane.cni.network import Attached, Attachment, NetworkError
 from podplane.kernel.door import Kernel
 from podplane.kernel.errors import Exists, Retry
@@ -194,8 +196,20 @@ async def test_a_del_during_an_add_wins() -> None:
 
 
 @pytest.mark.parametrize("turns", range(8))
-async def test_an_add_during_a_del_of_the_same_attachment_succeeds(turns: int) -> None:
-    """Whenever it comes: before the link is set down, before the namespace is forgotten, while the link is removed in a thread."""
+@pytest.mark.parametrize("seed", [None, 11, 33])
+async def test_an_add_during_a_del_of_the_same_attachment_succeeds(
+    turns: int, seed: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever it comes: before the link is set down, before the namespace is forgotten, while the link is removed in a thread; also where
+    long work gives others turns, at moments that a seed names."""
+    chance = random.Random(seed)
+
+    async def pause(self: Pause) -> None:
+        for _ in range(chance.choice([0, 0, 1, 2, 5])):
+            await asyncio.sleep(0)
+
+    if seed is not None:
+        monkeypatch.setattr(Pause, "__call__", pause)
     rig = await started()
     request = rig.attachment("a")
     await rig.agent.network.add(request)
