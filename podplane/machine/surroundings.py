@@ -335,14 +335,9 @@ class Surroundings:
         node = self._cluster.caches.nodes.objects.get(self._cluster.node_name)
         if node is None or not node.internal_ips:
             return told
-        with contextlib.suppress(ApiError):  # it is asked again at a later look
-            await (self._ask_for_cidrs() if self._is_kept else self._ask_for_ranges())
-        wider = await asyncio.to_thread(self._wider, self._blocks())  # thousands of blocks are long for a turn
-        if wider != self._cidrs.cluster:
-            self._cidrs = msgspec.structs.replace(self._cidrs, cluster=wider)
-            self._kept.save(self._cidrs)
         try:
             uplink, values = await self._read(node)
+            await self._follow_cidrs()
             wanted = await self._without_strays(self._made(uplink), node)
             found, _ = await self._look_around(wanted, node, values)
             self._tell_in_the_way(found)
@@ -357,6 +352,14 @@ class Surroundings:
             self._settings = wanted
             await asyncio.sleep(BETWEEN_SECONDS)
         return ""
+
+    async def _follow_cidrs(self) -> None:
+        with contextlib.suppress(ApiError):  # it is asked again at a later look
+            await (self._ask_for_cidrs() if self._is_kept else self._ask_for_ranges())
+        wider = await asyncio.to_thread(self._wider, self._blocks())  # thousands of blocks are long for a turn
+        if wider != self._cidrs.cluster:
+            self._cidrs = msgspec.structs.replace(self._cidrs, cluster=wider)
+            self._kept.save(self._cidrs)
 
 
 def _blocks_differ(old: Node | None, new: Node | None) -> bool:
