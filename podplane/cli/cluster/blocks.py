@@ -66,10 +66,10 @@ def _elsewhere(node: ClusterNode, services: Iterable[IPNetwork], clusters: Seque
         for one in services:
             if one.version == block.version and one.overlaps(block):
                 text = f"the network of Services {one}"
-                yield Problem(f"the block {block} overlaps {text}", (node.name,), sort=f"have blocks that overlap {text}")
+                yield Problem(f"the block {block} overlaps {text}", (node.name,), kind=f"have blocks that overlap {text}")
     for ip in map(address_of, node.internal_ips):
         for what, networks in (("pods", clusters), ("Services", services)):
             for one in networks:
                 if one.version == ip.version and ip in one:
                     text = f"in the network of {what} {one}"
-                    yield Problem(f"its address {ip} is {text}", (node.name,), sort=f"have addresses {text}")
+                    yield Problem(f"its address {ip} is {text}", (node.name,), kind=f"have addresses {text}")

@@ -27,13 +27,13 @@ INSTALL = "install it as docs/install.md says"
 NO_LEADER = "no replica of the controllers leads: nodes get no blocks of theirs, and load balancers no addresses"
 TAINT = "node.podplane.io/not-ready"
 ALIKE = 3
-"""So many of one sort are told one by one."""
+"""So many of one kind are told one by one."""
 LEASE_SECONDS = 30.0
 """Controllers renew their Lease much more often."""
 
 
 def problems(facts: Facts) -> list[Problem]:
-    """All of them, those that concern the whole cluster first; equal ones of several nodes are one, and so are many of one sort."""
+    """All of them, those that concern the whole cluster first; equal ones of several nodes are one, and so are many of one kind."""
     if is_being_removed(facts):
         return [Problem(f"podplane is being removed: {_cleaned(facts.removal or {})}", todo=REMOVE)]
     if not is_installed(facts):
@@ -43,21 +43,21 @@ def problems(facts: Facts) -> list[Problem]:
         for one in check(facts):
             together.setdefault(one._replace(nodes=()), []).extend(one.nodes)
     told = (one._replace(nodes=tuple(dict.fromkeys(nodes))) for one, nodes in together.items())
-    return [_filled_in(facts, one) for one in _sorted_out(list(told))]
+    return [_filled_in(facts, one) for one in _folded(list(told))]
 
 
-def _sorted_out(told: Sequence[Problem]) -> Iterator[Problem]:
-    """With one in place of many of a sort, where the first of them was: it has their nodes, and that one's text."""
-    sorts: dict[tuple[str, str], list[Problem]] = {}
+def _folded(told: Sequence[Problem]) -> Iterator[Problem]:
+    """With one in place of many of a kind, where the first of them was: it has their nodes, and that one's text."""
+    kinds: dict[tuple[str, str], list[Problem]] = {}
     for one in told:
-        sorts.setdefault((one.sort, one.todo), []).append(one)
+        kinds.setdefault((one.kind, one.todo), []).append(one)
     for one in told:
-        alike = sorts[one.sort, one.todo]
-        if not one.sort or len(alike) <= ALIKE:
+        alike = kinds[one.kind, one.todo]
+        if not one.kind or len(alike) <= ALIKE:
             yield one
         elif one is alike[0]:
             nodes = dict.fromkeys(name for each in alike for name in each.nodes)
-            yield Problem(f"{one.sort}; {', '.join(one.nodes)}: {one.text}", tuple(nodes), one.todo)
+            yield Problem(f"{one.kind}; {', '.join(one.nodes)}: {one.text}", tuple(nodes), one.todo)
 
 
 def _filled_in(facts: Facts, problem: Problem) -> Problem:

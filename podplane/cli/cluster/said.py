@@ -10,9 +10,9 @@ NODE, POD = "NODE", "POD"
 
 class Problem(NamedTuple):
     """What is wrong: a sentence about the cluster, or the end of one that begins with the names of nodes; and what to do ("": that says
-    it). Many of one `sort`, which is such an end, too, are told as one."""
+    it). Many of one `kind`, which is such an end, too, are told as one."""
 
     text: str
     nodes: tuple[str, ...] = ()
     todo: str = ""
-    sort: str = ""
+    kind: str = ""

@@ -302,7 +302,7 @@ def test_equal_troubles_of_several_nodes_are_one() -> None:
 
 
 @pytest.mark.parametrize(("count", "lines"), [(3, 3), (4, 1), (1000, 1)])
-def test_many_of_one_sort_are_one(count: int, lines: int) -> None:
+def test_many_of_one_kind_are_one(count: int, lines: int) -> None:
     names = [f"w{number}" for number in range(1, count + 1)]
     nodes = [node(name, cidrs=[f"10.{number // 250}.{number % 250}.0/24"]) for number, name in enumerate(names)]
     found = problems(facts(*nodes, cluster_cidrs=("10.244.0.0/16",), answers={}))
