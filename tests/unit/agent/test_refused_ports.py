@@ -37,7 +37,7 @@ async def test_what_only_some_nodes_have_is_no_reason() -> None:
     rig = Rig()
     await rig.start(*cluster(1))
     ports = (HostPort(53, 53), HostPort(53, 53, "UDP"), HostPort(53, 54, "TCP", "127.0.0.1"), HostPort(1, 1, "TCP", "::1"))
-    await rig.agent.network.add(rig.attachment("a", host_ports=ports))
+    assert (await rig.agent.network.add(rig.attachment("a", host_ports=ports))).ips
 
 
 def container(rig: Rig, name: str, *ports: HostPort) -> Attachment:

@@ -135,6 +135,7 @@ async def test_a_cache_lists_again_when_its_version_was_forgotten(way: Way) -> N
         await until(lambda: set(informer.objects) == {"default/a"})
         await way.api.pod("b")
         await until(lambda: len(informer.objects) == 2)
+        assert informer.lists == 2
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
