@@ -393,6 +393,7 @@ class Informer(Generic[M]):
         loop = asyncio.get_running_loop()
         began, version = loop.time(), self._version
         chunks = await self._client.watch(self._resource, version, self._selection)
+        self.heard = time.monotonic()  # it goes on from this version: nothing that came since is missed
         try:
             async with asyncio.timeout(None) as self._watching:
                 rest = await self._follow(chunks)

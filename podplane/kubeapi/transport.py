@@ -34,8 +34,9 @@ KEEPALIVE = (
 which comes minutes after the network is back (RFC 1122, 4.2.3.6; client-go pings by HTTP/2 for the same)."""
 GZIP = 16 + zlib.MAX_WBITS
 """Of zlib's bits of a window: the format is gzip's."""
-QUIET_SECONDS = 180.0
-"""A watch from which nothing comes for so long (bookmarks come each minute) is taken for lost."""
+QUIET_SECONDS = 300.0
+"""A watch from which nothing comes for so long ends, and is begun anew, as it would not tell that its server hangs. Bookmarks come each
+minute, but not of a kind that does not change, where etcd does not tell its progress (kubeadm's does, every 5 s)."""
 
 
 class HttpTransport:
@@ -47,7 +48,7 @@ class HttpTransport:
         from podplane.kubeapi.connections import NO_ANSWER, Connections
 
         self._access = access
-        self._errors = (*NO_ANSWER, OSError, zlib.error)
+        self._errors, self._quiet = (*NO_ANSWER, OSError, zlib.error), httpcore2.ReadTimeout
         self._url = functools.partial(httpcore2.URL, scheme="https", host=access.host, port=access.port)
         self._request = httpcore2.Request
         limits: dict[str, Any] = {"max_keepalive_connections": KEPT_CONNECTIONS, "keepalive_expiry": KEPT_SECONDS}
@@ -92,7 +93,7 @@ class HttpTransport:
                 self._access.refused()
             content_type = headers.get(b"content-type", "")
             if streams and answer.status < 400:
-                return Stream(_Chunks(answer, self._errors, self._no_answer), answer.status, content_type)
+                return Stream(_Chunks(answer, self._quiet, self._errors, self._no_answer), answer.status, content_type)
             body = await _whole(answer, is_packed=headers.get(b"content-encoding") == "gzip")
             return Response(answer.status, body, content_type)
         except self._errors as error:
@@ -132,12 +133,19 @@ async def _whole(answer: Any, *, is_packed: bool) -> bytes:
 
 
 class _Chunks(AsyncIterator[bytes]):
-    """The body of a watch as it comes. No generator: closing one that was never read would leave its connection open."""
+    """The body of a watch as it comes. No generator: closing one that was never read would leave its connection open.
+
+    After `quiet` it ends; any other of `errors` is raised as `no_answer` says.
+    """
 
     def __init__(
-        self, answer: Any, errors: tuple[type[BaseException], ...], no_answer: Callable[[BaseException], ApiError]
+        self,
+        answer: Any,
+        quiet: type[BaseException],
+        errors: tuple[type[BaseException], ...],
+        no_answer: Callable[[BaseException], ApiError],
     ) -> None:
-        self._answer, self._errors, self._no_answer = answer, errors, no_answer
+        self._answer, self._quiet, self._errors, self._no_answer = answer, quiet, errors, no_answer
         self._body: AsyncIterator[bytes] = aiter(answer.aiter_stream())
 
     async def __anext__(self) -> bytes:
@@ -146,6 +154,9 @@ class _Chunks(AsyncIterator[bytes]):
         except StopAsyncIteration:
             await self.aclose()
             raise
+        except self._quiet:
+            await self.aclose()
+            raise StopAsyncIteration from None
         except self._errors as error:
             await self.aclose()
             raise self._no_answer(error) from None

@@ -10,8 +10,8 @@ from podplane.cli.names import some
 from podplane.model.words import counted, lasting
 
 Object = dict[str, Any]
-STALE_SECONDS = 150.0
-"""Bookmarks come about once a minute; an API that says nothing for longer than this does not tell what changes."""
+STALE_SECONDS = 360.0
+"""A watch is begun anew when nothing comes for 5 min (`kubeapi.transport`): an API that is silent for longer does not tell of changes."""
 SERVICES, SLICES = "services", "endpointslices.discovery.k8s.io"
 
 

@@ -265,17 +265,29 @@ def test_a_command_that_did_not_start_has_a_message() -> None:
 
 
 @pytest.mark.parametrize("kind", ["ADDED", "BOOKMARK"])
-async def test_lists_events_and_bookmarks_say_when_the_api_was_heard_last(kind: str) -> None:
-    informer = Informer(Client(Script([[node("a")]], [[event(kind, node("b"))]]), "t"), "nodes", Node)
+async def test_lists_watches_events_and_bookmarks_say_when_the_api_was_heard_last(kind: str) -> None:
+    comes = asyncio.Event()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        await comes.wait()
+        yield event(kind, node("b"))
+        await asyncio.sleep(3600)
+
+    async def handle(request: Request) -> Answer:
+        return Stream(chunks()) if request.flag("watch") else Response(200, b'{"items":[],"metadata":{"resourceVersion":"1"}}')
+
+    informer = Informer(Client(handle, "t"), "nodes", Node)
     assert informer.heard == -math.inf
     await informer.sync()
     assert informer.heard > 0.0
     informer.heard = 0.0
     task = asyncio.ensure_future(informer.run())
-    for _ in range(100):
-        await asyncio.sleep(0)
+    for before in (lambda: None, comes.set):  # the watch begins; something comes
+        before()
+        await asyncio.sleep(0.01)
+        assert informer.heard > 0.0
+        informer.heard = 0.0
     task.cancel()
-    assert informer.heard > 0.0
 
 
 async def caught_up(informer: Informer[Node], selection: Selection = ALL) -> asyncio.Task[bool]:
