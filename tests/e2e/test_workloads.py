@@ -43,7 +43,7 @@ def test_a_pod_whose_main_container_has_ended_serves_nobody_while_its_sidecar_en
     deaf = "trap '' TERM; while :; do sleep 0.1; done"
     inits = [shell("true", "setup"), shell(deaf, "proxy", restartPolicy="Always")]
     main = shell("sleep 2", ports=[{"containerPort": 80}])
-    spec = {"restartPolicy": "Never", "terminationGracePeriodSeconds": 4, "initContainers": inits, "containers": [main]}
+    spec = {"restartPolicy": "Never", "terminationGracePeriodSeconds": 9, "initContainers": inits, "containers": [main]}
     make(kubectl, "Service", "brief", {"selector": {"app": "brief"}, "ports": [{"port": 80}]})
     make(kubectl, "Pod", "brief", spec)
     kubectl("wait", "--for=condition=Ready", "pod/brief", "--timeout=20s")

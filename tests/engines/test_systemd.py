@@ -55,7 +55,9 @@ class Systemd:
     def __call__(self, *words: str) -> str:
         """What systemctl says."""
         entered = ["nsenter", "--target", str(self._pid()), "--all", "--", "systemctl", *words]
-        return subprocess.run(entered, check=True, capture_output=True, text=True, timeout=30).stdout.strip()
+        done = subprocess.run(entered, capture_output=True, text=True, timeout=30)
+        assert done.returncode == 0, f"systemctl {' '.join(words)}: {done.stderr}"
+        return done.stdout.strip()
 
     def shown(self, name: str) -> str:
         """A property of the agent's service."""
@@ -88,7 +90,7 @@ def test_pods_are_repaired_after_restarts_without_a_right_to_enter_them(site: Si
     site.machine("ip", "netns", "add", "alone")
     call(site, "ADD", "alone")
     until(lambda: systemd.shown("NFileDescriptorStore") == "3")
-    for words in (("restart", NAME), ("kill", "--signal=KILL", NAME)):
+    for words in (("restart", NAME), ("kill", "--signal=KILL", "--kill-who=main", NAME)):
         agent = systemd.shown("MainPID")
         systemd(*words)
         until(lambda former=agent: systemd.shown("MainPID") not in ("0", former) and site.status() == "")
