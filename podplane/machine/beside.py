@@ -17,7 +17,7 @@ from podplane.kernel import legacy_iptables
 from podplane.kernel.errors import KernelError
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.nft.others import Tables
-from podplane.machine import firewalls, kube_proxy
+from podplane.machine import firewall_remedies, firewalls, kube_proxy
 from podplane.machine.firewalls import TooManyError, Way
 from podplane.machine.kube_proxy import Left
 from podplane.model.config import NetworkConfig
@@ -122,7 +122,7 @@ class Beside:
             found = firewalls.suspects(tables, asked.owned.tables, asked.ways)
         except TooManyError:
             found = []
-        return firewalls.sentences(found, legacy, asked.config)
+        return firewall_remedies.sentences(found, legacy, asked.config)
 
     def _why_runs(self, pods: Iterable[PodInfo]) -> str:
         name = next((one.metadata.name for one in pods if is_of_proxy(one, self._node_name)), "")

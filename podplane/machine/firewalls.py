@@ -1,20 +1,19 @@
-"""What firewalls of the machine do to packets of pods, as far as can be known, with the chain's name and what to do about it.
+"""What firewalls of the machine do to packets of pods, as far as can be known.
 
 A packet of each way is judged by each filter chain of others at the forward and input hooks (`trace.passing`). Told is what a chain drops
-for certain, and what a chain that drops by default may drop: nobody but its extensions knows all that some rules match. Of legacy iptables
-the policies alone are read. Rules that drop some of what pods send, and pass the rest, are their owner's business.
+for certain, and what one may drop that drops by default, by its policy or by a rule for all that come so far: nobody but its extensions
+knows all that some rules match. Rules that drop some of what pods send, and pass the rest, are their owner's business.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+import enum
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from podplane.kernel.legacy_iptables import LegacyTable
 from podplane.kernel.nft.others import Place, TableName, Tables
 from podplane.model.config import NetworkConfig
 from podplane.model.objects import Node
-from podplane.model.words import listed
 from podplane.routes import ways as backends
 from podplane.state.nft import Chain, Rule
 from podplane.state.value import IPAddress, IPNetwork, address_of, network_of
@@ -27,26 +26,35 @@ from podplane.trace.passing import Answer, Chains
 MOST_RULES, MOST_VISITS = 5000, 50_000
 """So many rules are read for one look, and packets come to so many; what a larger firewall does isn't said."""
 SEEN_BY = {"inet": (4, 6), "ip": (4,), "ip6": (6,)}
-IPTABLES: Mapping[str, str] = {"ip": "iptables", "ip6": "ip6tables"}
+DNS_PORT = 53
 OUTER = {"vxlan": "udp", "gre": "gre", "ip6gre": "gre"}
 """What carries packets of pods between nodes, by the type of a tunnel's link."""
 
 
+class Kind(enum.Enum):
+    """What a firewall is to let through: what pods send to pods, what they send to their node, what other nodes send in tunnels."""
+
+    PODS = enum.auto()
+    NODE = enum.auto()
+    TUNNEL = enum.auto()
+
+
 class Way(NamedTuple):
-    """A packet on its way through the node: what it is in words, at which hook, by which links, and the packet."""
+    """A packet on its way through the node: what it is in words, at which hook, by which links, the packet, and its kind."""
 
     what: str
     hook: str
     link_in: str
     link_out: str
     packet: Packet
+    kind: Kind = Kind.PODS
 
 
 class Suspect(NamedTuple):
-    """A chain, the way that it drops, whether that is certain, and by its policy."""
+    """A chain, the way that it drops, and whether that is certain."""
 
     chain: Chain
-    what: str
+    way: Way
     is_certain: bool
 
 
@@ -67,8 +75,12 @@ class Budget:
             raise TooManyError
 
 
-def ways(node: Node, peers: Sequence[Node], config: NetworkConfig) -> Iterator[Way]:
-    """Those that are asked for, of each IP version that the node has pods of: with a pod of a peer, or with one of this node alone."""
+def ways(node: Node, peers: Sequence[Node], config: NetworkConfig, names: Iterable[str] = ()) -> Iterator[Way]:
+    """Those that are asked for, of each IP version that the node has pods of: with a pod of a peer, or with one of this node alone.
+
+    `names` are the addresses of the node's name server.
+    """
+    servers = list(map(address_of, names))
     for block in map(network_of, node.spec.pod_cidrs):
         own, second, bridge = _pod(block, 2), _pod(block, 3), config.bridge
         yield Way("between pods of this node", "forward", bridge, bridge, Packet(source=own, destination=second))
@@ -78,6 +90,9 @@ def ways(node: Node, peers: Sequence[Node], config: NetworkConfig) -> Iterator[W
                 break
             yield Way("to pods of other nodes", "forward", bridge, link, Packet(source=own, destination=far))
             yield Way("from pods of other nodes", "forward", link, bridge, Packet(source=far, destination=own))
+        for ip in [one for one in servers if one.version == block.version][:1]:
+            question = Packet(source=own, destination=ip, protocol="udp", destination_port=DNS_PORT)
+            yield Way("from pods to the name server of this node", "input", bridge, "", question, Kind.NODE)
     yield from _outer(node, peers, config)
 
 
@@ -109,7 +124,8 @@ def _outer(node: Node, peers: Sequence[Node], config: NetworkConfig) -> Iterator
                     packet = Packet(
                         source=source, destination=destination, protocol=OUTER[kind], destination_port=config.vxlan_port
                     )
-                    yield Way(f"of {way.name} from other nodes ({way.carried_in(config)})", "input", config.uplink, "", packet)
+                    what = f"of {way.name} from other nodes ({way.carried_in(config)})"
+                    yield Way(what, "input", config.uplink, "", packet, Kind.TUNNEL)
 
 
 def _ip(node: Node, version: int) -> IPAddress | None:
@@ -130,9 +146,8 @@ def suspects(tables: Tables, own: Collection[TableName], wanted: Collection[Way]
                 reader = _reader(tables, chain, rules)
                 table = read.setdefault((chain.family, chain.table), Chains(chain.family, chain.table, reader, visits.spend))
                 answer = table.judge(chain, _context(way))
-                is_by_default = hook.policy == "drop" and Answer.DROP in answer
-                if answer == Answer.DROP or is_by_default:
-                    found.append(Suspect(chain, way.what, answer == Answer.DROP))
+                if Answer.DROP in answer or Answer.PASS not in answer:
+                    found.append(Suspect(chain, way, Answer.PASS not in answer))
     return found
 
 
@@ -163,49 +178,3 @@ def _context(way: Way) -> Context:
 
 def _unknown(context: Context, result: int, flags: int) -> bytes:
     raise Undecided("what the routes of the machine say is not asked")
-
-
-def sentences(found: Iterable[Suspect], legacy: Iterable[LegacyTable], config: NetworkConfig) -> list[str]:
-    """A line for each chain."""
-    by_chain: dict[tuple[Chain, bool], list[str]] = {}
-    for one in found:
-        by_chain.setdefault((one.chain, one.is_certain), []).append(one.what)
-    lines = [_sentence(chain, is_certain, list(dict.fromkeys(what)), config) for (chain, is_certain), what in by_chain.items()]
-    for table in legacy:
-        for hook in sorted(table.dropping) if table.name == "filter" else ():
-            name = hook.upper()
-            command = {4: "iptables-legacy", 6: "ip6tables-legacy"}[table.version]
-            lines.append(
-                f"{command}'s table filter, chain {name}, drops what no rule of it accepts, and its rules are not read: packets of "
-                f"pods may be among that; {command} -S {name} shows them"
-            )
-    return lines
-
-
-def _sentence(chain: Chain, is_certain: bool, what: Collection[str], config: NetworkConfig) -> str:
-    place = Place(chain.family, chain.table, chain.name)
-    policy = " (policy drop)" if chain.hook is not None and chain.hook.policy == "drop" else ""
-    does = "drops" if is_certain else "may drop"
-    return f"{place}{policy} {does} packets {listed(list(what))}: {_remedy(chain, config)}"
-
-
-def _remedy(chain: Chain, config: NetworkConfig) -> str:
-    """What to do, in the words of whoever made the chain."""
-    versions = SEEN_BY[chain.family]
-    cidrs = [cidr for cidr in config.cluster_cidrs if network_of(cidr).version in versions]
-    if chain.table == "firewalld":
-        sources = " ".join(f"--add-source={cidr}" for cidr in cidrs)
-        return f"firewall-cmd --permanent --zone=trusted {sources} --add-interface={config.bridge} && firewall-cmd --reload"
-    if chain.hook is not None and chain.hook.hook == "input":
-        return f"let them in (port {config.vxlan_port} of UDP, or protocol 47, from the other nodes)"
-    if chain.table == "filter" and chain.family in IPTABLES:
-        command = IPTABLES[chain.family]
-        return "; ".join(f"{command} -I {chain.name} {end} {cidr} -j ACCEPT" for cidr in cidrs for end in ("-s", "-d")) + (
-            ", or, with ufw: " + "; ".join(f"ufw route allow {end} {cidr}" for cidr in cidrs for end in ("from", "to"))
-        )
-    word = {4: "ip", 6: "ip6"}
-    return "; ".join(
-        f"nft insert rule {chain.family} {chain.table} {chain.name} {word[network_of(cidr).version]} {end} {cidr} accept"
-        for cidr in cidrs
-        for end in ("saddr", "daddr")
-    )

@@ -245,7 +245,7 @@ class Program:
         surroundings = self._surroundings(host, known)
         settings = await surroundings.settings()
         agent = self._node_agent(host, known, settings, supervisor)
-        beside = self._beside(host, agent, known.cluster, known.tell, serves=settings.services.enabled)
+        beside = self._beside(host, agent, known.cluster, known.tell, settings)
         names = self._own_name_server(agent, settings, known.caches, host.namespace, known.tell)
         self._connect(agent, known, surroundings, beside, names)
         if names is not None:
@@ -373,7 +373,7 @@ class Program:
         return self._name_server
 
     def _beside(
-        self, host: MachineHost, agent: NodeAgent, cluster: Cluster, tell: Callable[[str], None], *, serves: bool
+        self, host: MachineHost, agent: NodeAgent, cluster: Cluster, tell: Callable[[str], None], settings: Settings
     ) -> Beside:
         """What looks for others' firewalls and kube-proxy."""
 
@@ -383,13 +383,14 @@ class Program:
                 return None
             peers = [one for name, one in view.nodes.items() if name != self._node_name]
             pods = tuple(cluster.caches.pods.objects.values())
-            return Asked(tuple(firewalls.ways(view.node, peers, config)), config, ownership(config), pods)
+            ways = tuple(firewalls.ways(view.node, peers, config, settings.dns.ips))
+            return Asked(ways, config, ownership(config), pods)
 
         def links() -> list[str]:
             return [name for _, name in host.namespace.run(socket.if_nameindex)]
 
         clean = self._configuration.clean_kube_proxy
-        return Beside(host.namespace, self._node_name, asked, links, tell, serves=serves, clean=clean)
+        return Beside(host.namespace, self._node_name, asked, links, tell, serves=settings.services.enabled, clean=clean)
 
     async def _first_start(self, agent: NodeAgent) -> Started:
         """MachineError when the kernel does not let it begin."""

@@ -46,10 +46,12 @@ ENDS = ("DROP", "REJECT")
 
 
 class Answer(enum.Flag):
-    """What may become of a packet in a chain: it passes, it is dropped or refused, it goes on behind the chain."""
+    """What may become of a packet in a chain: it passes; it is dropped or refused, as all that come so far; it is, if a rule applies of
+    which that isn't known; it goes on behind the chain."""
 
     PASS = enum.auto()
     DROP = enum.auto()
+    DROP_BY_RULE = enum.auto()
     GO_ON = enum.auto()
 
 
@@ -87,7 +89,7 @@ class Chains:
         """Of the packet that is judged: by chain, depth and state before, with the state after."""
 
     def judge(self, base: Chain, context: Context) -> Answer:
-        """Of a new packet in a base chain: PASS, DROP, or both where it isn't known."""
+        """Of a new packet in a base chain: PASS, DROP, or several where it isn't known."""
         self._answers.clear()
         found = self._chain(base.name, context, 0)
         if Answer.GO_ON in found:
@@ -116,6 +118,8 @@ class Chains:
             if applies is False:
                 continue
             said, ends_chain = self._said(rule, context, depth), _verdict(rule) in (RETURN, GOTO)
+            if applies is None and Answer.DROP in said:
+                said = said & ~Answer.DROP | Answer.DROP_BY_RULE
             found |= said if ends_chain else said & ~Answer.GO_ON
             if applies is True and (ends_chain or Answer.GO_ON not in said):
                 return found
@@ -145,7 +149,7 @@ class Chains:
                 case Opaque(name="target") if _name(one) in ENDS:
                     return Answer.DROP
                 case Lookup() if one.dreg == 0:
-                    return Answer.PASS | Answer.DROP | Answer.GO_ON
+                    return Answer.PASS | Answer.DROP_BY_RULE | Answer.GO_ON
                 case Immediate(data=Verdict() as verdict):
                     if verdict.code in (JUMP, GOTO):
                         return self._chain(verdict.chain, context, depth + 1)

@@ -7,12 +7,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from podplane.kernel import legacy_iptables
 from podplane.kernel.namespace import CurrentNamespace
 from podplane.kernel.nft.others import Tables
-from podplane.machine import firewalls, kube_proxy
+from podplane.machine import firewall_remedies, firewalls, kube_proxy
 from podplane.model.config import NetworkConfig
 from podplane.routes.table import BY_NAME
 from tests.kernel.lives import until
@@ -29,19 +30,33 @@ ACCEPTS = "iptables-nft -A FORWARD -s 10.244.0.0/16 -j ACCEPT; iptables-nft -A F
 FIREWALLD = """nft -f - <<'END'
 table inet firewalld {
     chain filter_FORWARD {
-        type filter hook forward priority filter + 10; policy drop;
+        type filter hook forward priority filter + 10; policy accept;
         ct state { established, related } accept
         ct status dnat accept
         iifname "lo" accept
-        ct state invalid drop
-        jump policies
+        jump zones
         reject with icmpx admin-prohibited
     }
-    chain policies { iifname "ens9" accept; }
+    chain filter_INPUT {
+        type filter hook input priority filter + 10; policy accept;
+        ct state { established, related } accept
+        jump zones
+        reject with icmpx admin-prohibited
+    }
+    chain zones {%s goto zone_public; }
+    chain zone_trusted { accept; }
+    chain zone_public {
+        jump public_allow
+        meta l4proto { icmp, ipv6-icmp } accept
+        reject with icmpx admin-prohibited
+    }
+    chain public_allow { tcp dport 22 accept; %s }
     chain filter_OUTPUT { type filter hook output priority filter + 10; policy accept; }
 }
 END
 """
+"""As firewalld 1.3 has it: nothing but its last rules refuses, and a set without a name comes first."""
+TRUSTED = ("ip saddr 10.244.0.0/16 goto zone_trusted; iifname cbr0 goto zone_trusted;", "udp dport 4789 accept;")
 FW = "nft add table inet fw; nft 'add chain inet fw f { type filter hook forward priority 0; policy drop; }'"
 UFW = """
 iptables-nft -P FORWARD DROP
@@ -57,11 +72,11 @@ def said(script: str, config: NetworkConfig = CONFIG) -> list[str]:
     """The lines about firewalls after these commands."""
     if script:
         run(script)
-    wanted = tuple(firewalls.ways(node(1, (4,)), [node(2, (4,))], config))
+    wanted = tuple(firewalls.ways(node(1, (4,)), [node(2, (4,))], config, ["10.96.0.10"]))
     here = CurrentNamespace()
     with Tables(here) as tables:
         found = firewalls.suspects(tables, OWN, wanted)
-    return firewalls.sentences(found, legacy_iptables.read(here), config)
+    return firewall_remedies.sentences(found, legacy_iptables.read(here), config)
 
 
 @pytest.mark.parametrize(
@@ -79,9 +94,14 @@ def said(script: str, config: NetworkConfig = CONFIG) -> list[str]:
             "may drop",
             marks=IPTABLES,
         ),
-        pytest.param("iptables-nft -P INPUT DROP", "(UDP port 4789): let them in", marks=IPTABLES, id="tunnels"),
+        pytest.param(
+            "iptables-nft -P INPUT DROP",
+            "from pods to the name server of this node and of vxlan from other nodes (UDP port 4789): iptables -I INPUT -i cbr0",
+            marks=IPTABLES,
+            id="input",
+        ),
         pytest.param("ip6tables-nft -P FORWARD DROP", None, marks=IPTABLES, id="another IP version"),
-        pytest.param(FIREWALLD, "chain filter_FORWARD of table inet firewalld (policy drop) may drop", marks=NFT),
+        pytest.param(FIREWALLD % TRUSTED, None, marks=NFT, id="firewalld that trusts pods"),
         pytest.param(FW + "; nft 'add table inet fw { flags dormant; }'", None, marks=NFT, id="dormant"),
         pytest.param(FW, "chain f of table inet fw (policy drop) drops", marks=NFT, id="not dormant"),
         pytest.param(
@@ -99,12 +119,40 @@ def test_a_firewall_that_drops_packets_of_pods_is_named(script: str, expected: s
     assert expected is None or expected in lines[0]
 
 
-@IPTABLES
-def test_what_is_said_to_do_helps() -> None:
-    (line,) = said("iptables-nft -P FORWARD DROP")
-    assert "packets between pods of this node, to pods of other nodes and from pods of other nodes" in line
-    commands = line.partition(": ")[2].partition(", or, with ufw")[0]
-    assert said(commands.replace("iptables", "iptables-nft")) == []
+GRE = msgspec.structs.replace(CONFIG, backend="gre")
+
+
+@pytest.mark.parametrize(
+    ("script", "config"),
+    [
+        pytest.param("iptables-nft -P FORWARD DROP", CONFIG, marks=IPTABLES),
+        pytest.param("iptables-nft -P INPUT DROP", CONFIG, marks=IPTABLES),
+        pytest.param("iptables-nft -P INPUT DROP", GRE, marks=IPTABLES),
+        pytest.param(FW, CONFIG, marks=NFT),
+        pytest.param(FW.replace("forward", "input"), CONFIG, marks=NFT),
+        pytest.param(FW.replace("forward", "input"), GRE, marks=NFT),
+    ],
+)
+def test_what_is_said_to_do_helps(script: str, config: NetworkConfig) -> None:
+    (line,) = said(script, config)
+    commands = line.partition("other nodes")[2].partition(": ")[2].partition(", or, with ufw")[0]
+    assert said(commands.replace("iptables", "iptables-nft"), config) == []
+
+
+@NFT
+def test_of_firewalld_both_hooks_are_named_with_its_own_commands() -> None:
+    forward, to_node = said(FIREWALLD % ("", ""))
+    trust = "firewall-cmd --permanent --zone=trusted --add-source=10.244.0.0/16 --add-interface=cbr0"
+    assert forward == (
+        "chain filter_FORWARD of table inet firewalld may drop packets between pods of this node, to pods of other nodes and "
+        f"from pods of other nodes: {trust} && firewall-cmd --reload"
+    )
+    assert to_node.endswith(
+        "from pods to the name server of this node and of vxlan from other nodes (UDP port 4789): "
+        f"{trust} && firewall-cmd --permanent --add-port=4789/udp && firewall-cmd --reload"
+    )
+    (only,) = said(f"nft delete table inet firewalld; {FIREWALLD % (TRUSTED[0], '')}")
+    assert only.endswith("(UDP port 4789): firewall-cmd --permanent --add-port=4789/udp && firewall-cmd --reload")
 
 
 @LEGACY

@@ -11,7 +11,7 @@ import pytest
 from podplane.kernel.errors import KernelError
 from podplane.kernel.namespace import CurrentNamespace
 from podplane.kernel.nft.others import Place
-from podplane.machine import beside, firewalls, kube_proxy
+from podplane.machine import beside, firewall_remedies, firewalls, kube_proxy
 from podplane.machine.beside import Asked, Beside, Seen, about_proxy, is_of_proxy
 from podplane.machine.kube_proxy import Left
 from podplane.model.config import NetworkConfig
@@ -64,7 +64,7 @@ class Machine:
         monkeypatch.setattr(kube_proxy, "why_runs", lambda: self.why_runs)
         monkeypatch.setattr(kube_proxy, "remove", self._remove)
         monkeypatch.setattr(firewalls, "suspects", lambda *arguments: [])
-        monkeypatch.setattr(firewalls, "sentences", lambda *arguments: self.lines)
+        monkeypatch.setattr(firewall_remedies, "sentences", lambda *arguments: self.lines)
         monkeypatch.setattr(beside.legacy_iptables, "read", lambda namespace: [])
         monkeypatch.setattr(beside, "Tables", lambda namespace: _Nothing())
         self.pods: tuple[Any, ...] = ()

@@ -68,6 +68,15 @@ def test_what_a_chain_did_to_the_packet_it_does_each_time() -> None:
 def test_verdicts_behind_jumps_are_known_as_before() -> None:
     maybe = Rule((UNKNOWN, end(DROP)))
     to = Rule((end(JUMP, "c"),))
-    assert judge({"base": [to, to], "c": [maybe]})[0] == Answer.PASS | Answer.DROP
+    assert judge({"base": [to, to], "c": [maybe]})[0] == Answer.PASS | Answer.DROP_BY_RULE
     assert judge({"base": [Rule((UNKNOWN, end(GOTO, "c"))), to], "c": [Rule((end(ACCEPT),))]})[0] == Answer.PASS
     assert judge({"base": [to], "c": [Rule((end(DROP),))]})[0] == Answer.DROP
+
+
+def test_what_all_meet_that_come_so_far_is_told_from_what_a_rule_does_to_some() -> None:
+    """The second may drop what nobody else takes, as firewalld does; the first passes all but what somebody chose."""
+    maybe_passes, maybe_drops, drops = Rule((UNKNOWN, end(ACCEPT))), Rule((UNKNOWN, end(DROP))), Rule((end(DROP),))
+    assert judge({"base": [maybe_drops]})[0] == Answer.PASS | Answer.DROP_BY_RULE
+    assert judge({"base": [maybe_passes, drops]})[0] == Answer.PASS | Answer.DROP
+    assert judge({"base": [Rule((UNKNOWN, end(JUMP, "c")))], "c": [drops]})[0] == Answer.PASS | Answer.DROP_BY_RULE
+    assert judge({"base": [maybe_drops, drops]})[0] == Answer.DROP_BY_RULE | Answer.DROP
