@@ -21,7 +21,8 @@ from podplane.trace.conntrack import track
 from podplane.trace.expressions import Context, Undecided
 from podplane.trace.memory import Memory
 from podplane.trace.packet import Packet
-from podplane.trace.passing import Answer, Chains
+from podplane.trace.passing import Answer, Chains, destination_type
+from podplane.trace.walk import FIB_TYPE, SADDR
 
 MOST_RULES, MOST_VISITS = 5000, 50_000
 """So many rules are read for one look, and packets come to so many; what a larger firewall does isn't said."""
@@ -168,7 +169,7 @@ def _context(way: Way) -> Context:
         memory=Memory(),
         choose=lambda below: 0,
         exceeds=lambda limit: False,
-        fib=_unknown,
+        fib=_fib,
         own_address=lambda context, link: None,
         link_in=way.link_in,
         link_out=way.link_out,
@@ -176,5 +177,7 @@ def _context(way: Way) -> Context:
     )
 
 
-def _unknown(context: Context, result: int, flags: int) -> bytes:
+def _fib(context: Context, result: int, flags: int) -> bytes:
+    if result == FIB_TYPE and not flags & SADDR:
+        return destination_type(context.hook).to_bytes(4, "little")
     raise Undecided("what the routes of the machine say is not asked")

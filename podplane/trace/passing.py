@@ -1,10 +1,10 @@
 """Does a base chain of others let a packet pass? Pure, and as far as can be known: of some rules nobody but their extension knows.
 
 Rules of iptables-nft have matches and targets of their own (xt), sets may have no name, extensions more state than values tell. A rule of
-which it isn't known whether it applies is taken both ways, so there are three answers. Of iptables' own matches two are read, because most
-firewalls begin with them: comments, and states of connections.
+which it isn't known whether it applies is taken both ways. Of iptables' own matches three are read, because most firewalls begin with
+them: comments, states of connections, and types of destinations.
 
-Sources: net/netfilter/nft_compat.c (NFTA_MATCH_*, NFTA_TARGET_*), include/uapi/linux/netfilter/xt_conntrack.h.
+Sources: net/netfilter/nft_compat.c (NFTA_MATCH_*, NFTA_TARGET_*), include/uapi/linux/netfilter/xt_conntrack.h and xt_addrtype.h.
 """
 
 from __future__ import annotations
@@ -35,12 +35,18 @@ from podplane.trace.packet import Packet
 
 MAX_DEPTH = 16
 """NFT_JUMP_STACK_SIZE."""
-NAME, INFO = 1, 3
-"""NFTA_MATCH_NAME, NFTA_MATCH_INFO; of targets the same."""
+NAME, REVISION, INFO = 1, 2, 3
+"""NFTA_MATCH_NAME, NFTA_MATCH_REV, NFTA_MATCH_INFO; of targets the same."""
 CONNTRACK = struct.Struct("<146xHHH")
 """struct xt_conntrack_mtinfo1 to 3, little endian as the machines that this runs on: match_flags, invert_flags, state_mask."""
 BY_STATE, IS_NEW = 1, 1 << 3
 """XT_CONNTRACK_STATE, XT_CONNTRACK_STATE_BIT(IP_CT_NEW)."""
+ADDRTYPE, ADDRTYPE_REVISION = struct.Struct("=HHI"), 1
+"""struct xt_addrtype_info_v1: types of the source, types of the destination, flags."""
+INVERT_DEST = 2
+"""XT_ADDRTYPE_INVERT_DEST."""
+UNICAST, LOCAL = 1, 2
+"""RTN_UNICAST, RTN_LOCAL of linux/rtnetlink.h; of xt_addrtype bits."""
 ENDS = ("DROP", "REJECT")
 """Targets of iptables that end a packet."""
 
@@ -130,7 +136,7 @@ class Chains:
         context.begin_rule()
         is_sure = True
         for one in rule.expressions:
-            known = _extension(one)
+            known = _extension(one, context)
             try:
                 goes_on = compile_expression(one, self._scope)(context) if known is None else known
             except Undecided:
@@ -161,7 +167,12 @@ def _verdict(rule: Rule) -> int | None:
     return next((e.data.code for e in rule.expressions if isinstance(e, Immediate) and isinstance(e.data, Verdict)), None)
 
 
-def _extension(one: Expression) -> bool | None:
+def destination_type(hook: str) -> int:
+    """That of a packet to one machine, as routes say it at this hook."""
+    return LOCAL if hook == "input" else UNICAST
+
+
+def _extension(one: Expression, context: Context) -> bool | None:
     """Does an extension of iptables match a new packet? None: it isn't one, or that isn't known."""
     if not isinstance(one, Opaque):
         return None
@@ -171,6 +182,8 @@ def _extension(one: Expression) -> bool | None:
         return True
     if one.name == "match" and _name(one) == "conntrack":
         return _is_of_new(_attributes(one.content).get(INFO, b""))
+    if one.name == "match" and _name(one) == "addrtype":
+        return _is_to(destination_type(context.hook), _attributes(one.content))
     return None
 
 
@@ -181,6 +194,17 @@ def _is_of_new(info: bytes) -> bool | None:
     if matched != BY_STATE:
         return None
     return bool(states & IS_NEW) != bool(inverted & BY_STATE)
+
+
+def _is_to(kind: int, attributes: Mapping[int, bytes]) -> bool | None:
+    """Does addrtype match a packet to a destination of this type? None where it asks for more."""
+    info = attributes.get(INFO, b"")
+    if int.from_bytes(attributes.get(REVISION, b""), "big") != ADDRTYPE_REVISION or len(info) < ADDRTYPE.size:
+        return None
+    source, destination, flags = ADDRTYPE.unpack_from(info)
+    if source or flags & ~INVERT_DEST:
+        return None
+    return bool(destination >> kind & 1) != bool(flags)
 
 
 def _name(one: Opaque) -> str:

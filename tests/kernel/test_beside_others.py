@@ -65,6 +65,25 @@ iptables-nft -A FORWARD -j ufw-before-forward
 iptables-nft -A ufw-before-forward -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
 iptables-nft -A ufw-before-forward -p icmp -m icmp --icmp-type 8 -j ACCEPT
 """
+UFW_INPUT = """
+iptables-nft -P INPUT DROP
+iptables-nft -N ufw-not-local
+iptables-nft -A INPUT -m conntrack --ctstate INVALID -j DROP
+iptables-nft -A INPUT -j ufw-not-local
+iptables-nft -A ufw-not-local -m addrtype --dst-type LOCAL -j RETURN
+iptables-nft -A ufw-not-local -m addrtype --dst-type MULTICAST -j RETURN
+iptables-nft -A ufw-not-local -m limit --limit 3/min --limit-burst 10 -j LOG
+iptables-nft -A ufw-not-local -j DROP
+iptables-nft -A INPUT -i cbr0 -j ACCEPT
+iptables-nft -A INPUT -p udp -m udp --dport 4789 -j ACCEPT
+"""
+TYPES = """nft -f - <<'END'
+table inet fw {
+    chain f { type filter hook forward priority 0; policy drop; fib daddr type local drop; fib daddr type != local accept; }
+    chain i { type filter hook input priority 0; policy drop; fib daddr type != local drop; fib daddr . iif type local accept; }
+}
+END
+"""
 LEGACY_DROP = "iptables-legacy -P FORWARD DROP; ip6tables-legacy -P INPUT DROP; iptables-legacy -t nat -N KUBE-SERVICES"
 
 
@@ -90,7 +109,7 @@ def said(script: str, config: NetworkConfig = CONFIG) -> list[str]:
         pytest.param("iptables-nft -A FORWARD -j REJECT", "of table ip filter drops", marks=IPTABLES, id="rejects"),
         pytest.param("iptables-nft -A FORWARD -m comment --comment no -j DROP", "drops", marks=IPTABLES, id="commented"),
         pytest.param(
-            "iptables-nft -P FORWARD DROP; iptables-nft -A FORWARD -m addrtype --dst-type UNICAST -j ACCEPT",
+            "iptables-nft -P FORWARD DROP; iptables-nft -A FORWARD -m addrtype --src-type UNICAST -j ACCEPT",
             "may drop",
             marks=IPTABLES,
         ),
@@ -101,6 +120,11 @@ def said(script: str, config: NetworkConfig = CONFIG) -> list[str]:
             id="input",
         ),
         pytest.param("ip6tables-nft -P FORWARD DROP", None, marks=IPTABLES, id="another IP version"),
+        pytest.param(UFW_INPUT, None, marks=IPTABLES, id="ufw that lets in"),
+        pytest.param("iptables-nft -A INPUT -m addrtype ! --dst-type LOCAL -j DROP", None, marks=IPTABLES),
+        pytest.param("iptables-nft -A INPUT -m addrtype --dst-type LOCAL -j DROP", "drops", marks=IPTABLES),
+        pytest.param("iptables-nft -A FORWARD -m addrtype ! --dst-type LOCAL -j DROP", "drops", marks=IPTABLES),
+        pytest.param(TYPES, None, marks=NFT, id="types of destinations"),
         pytest.param(FIREWALLD % TRUSTED, None, marks=NFT, id="firewalld that trusts pods"),
         pytest.param(FW + "; nft 'add table inet fw { flags dormant; }'", None, marks=NFT, id="dormant"),
         pytest.param(FW, "chain f of table inet fw (policy drop) drops", marks=NFT, id="not dormant"),
