@@ -17,8 +17,6 @@ from podplane.state.nft import Chain
 from podplane.state.value import network_of
 
 IPTABLES: Mapping[str, str] = {"ip": "iptables", "ip6": "ip6tables"}
-FIREWALLD = "firewalld"
-OF_PODS = frozenset((Kind.PODS, Kind.NODE))
 LEGACY: Mapping[int, str] = {4: "iptables-legacy", 6: "ip6tables-legacy"}
 
 
@@ -49,59 +47,62 @@ def _sentence(chain: Chain, is_certain: bool, ways: Sequence[Way], config: Netwo
 
 
 class Wanted(NamedTuple):
-    """What is to be let through: packets of the pods in these networks, what they send their node over the bridge, and by which protocols
-    ("udp", to this port, and "gre") tunnels come."""
+    """What is to be let through: from and to `pods`, which are networks; from `sources`, which are, to the node itself; and tunnels, by
+    their protocols: "udp", to this port, and "gre"."""
 
-    cidrs: Sequence[str]
-    bridge: str
+    pods: Sequence[str]
+    sources: Sequence[str]
     carriers: Sequence[str]
     port: int
 
 
 def _remedy(chain: Chain, ways: Sequence[Way], config: NetworkConfig) -> str:
-    """What to do, in the words of whoever made the chain. One zone of firewalld takes all of pods."""
+    """What to do, in the words of whoever made the chain."""
     kinds = {way.kind for way in ways}
-    if chain.table == FIREWALLD and kinds & OF_PODS:
-        kinds |= OF_PODS
     carriers = list(dict.fromkeys(way.packet.protocol for way in ways if way.kind is Kind.TUNNEL))
-    cidrs = [one for one in config.cluster_cidrs if network_of(one).version in SEEN_BY[chain.family] and Kind.PODS in kinds]
-    wanted = Wanted(cidrs, config.bridge if Kind.NODE in kinds else "", carriers, config.vxlan_port)
-    if chain.table == FIREWALLD:
-        return " && ".join(_firewalld(wanted))
+    cidrs = [one for one in config.cluster_cidrs if network_of(one).version in SEEN_BY[chain.family]]
+    pods, sources = (cidrs if kind in kinds else [] for kind in (Kind.PODS, Kind.NODE))
+    wanted = Wanted(pods, sources, carriers, config.vxlan_port)
+    if chain.table == "firewalld":
+        return "; ".join(_firewalld(wanted, config.bridge))
     if chain.table == "filter" and chain.family in IPTABLES:
         iptables = _iptables(f"{IPTABLES[chain.family]} -I {chain.name}", wanted)
         return f"{'; '.join(iptables)}, or, with ufw: {'; '.join(_ufw(wanted))}"
     return "; ".join(_nft(f"nft insert rule {chain.family} {chain.table} {chain.name}", wanted))
 
 
-def _firewalld(wanted: Wanted) -> Iterator[str]:
-    sources = [f"--add-source={one}" for one in wanted.cidrs]
-    links = [f"--add-interface={wanted.bridge}"] if wanted.bridge else []
-    if sources:
-        yield " ".join(("firewall-cmd --permanent --zone=trusted", *sources, *links))
+def _firewalld(wanted: Wanted, bridge: str) -> Iterator[str]:
+    """A zone has pods, and what they send to the node and elsewhere; a policy leads to it from everywhere."""
+    change = "firewall-cmd --permanent"
+    if cidrs := wanted.pods or wanted.sources:
+        sources = " ".join(f"--add-source={one}" for one in cidrs)
+        yield f"{change} --zone=trusted {sources} --add-interface={bridge}"
+    if wanted.pods:
+        yield f"{change} --new-policy=to-pods"
+        options = ("--add-ingress-zone=ANY", "--add-egress-zone=trusted", "--set-target=ACCEPT")  # one at a time
+        yield from (f"{change} --policy=to-pods {one}" for one in options)
     for one in wanted.carriers:
-        yield f"firewall-cmd --permanent {f'--add-port={wanted.port}/udp' if one == 'udp' else '--add-protocol=gre'}"
+        yield f"{change} {f'--add-port={wanted.port}/udp' if one == 'udp' else '--add-protocol=gre'}"
     yield "firewall-cmd --reload"
 
 
 def _iptables(insert: str, wanted: Wanted) -> Iterator[str]:
-    matches = [f"{end} {one}" for one in wanted.cidrs for end in ("-s", "-d")]
-    matches += [f"-i {wanted.bridge}"] if wanted.bridge else []
+    matches = [f"{end} {one}" for one in wanted.pods for end in ("-s", "-d")]
+    matches += [f"-s {one}" for one in wanted.sources]
     matches += [f"-p udp --dport {wanted.port}" if one == "udp" else "-p gre" for one in wanted.carriers]
     return (f"{insert} {match} -j ACCEPT" for match in matches)
 
 
 def _ufw(wanted: Wanted) -> Iterator[str]:
-    yield from (f"ufw route allow {end} {one}" for one in wanted.cidrs for end in ("from", "to"))
-    if wanted.bridge:
-        yield f"ufw allow in on {wanted.bridge}"
+    yield from (f"ufw route allow {end} {one}" for one in wanted.pods for end in ("from", "to"))
+    yield from (f"ufw allow from {one}" for one in wanted.sources)
     for one in wanted.carriers:
         yield f"ufw allow {wanted.port}/udp" if one == "udp" else "ufw allow proto gre from any"
 
 
 def _nft(insert: str, wanted: Wanted) -> Iterator[str]:
     word = {4: "ip", 6: "ip6"}
-    matches = [f"{word[network_of(one).version]} {end} {one}" for one in wanted.cidrs for end in ("saddr", "daddr")]
-    matches += [f"iifname {wanted.bridge}"] if wanted.bridge else []
+    ends = [(one, end) for one in wanted.pods for end in ("saddr", "daddr")] + [(one, "saddr") for one in wanted.sources]
+    matches = [f"{word[network_of(one).version]} {end} {one}" for one, end in ends]
     matches += [f"udp dport {wanted.port}" if one == "udp" else "meta l4proto gre" for one in wanted.carriers]
     return (f"{insert} {match} accept" for match in matches)

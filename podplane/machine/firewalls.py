@@ -85,12 +85,13 @@ def ways(node: Node, peers: Sequence[Node], config: NetworkConfig, names: Iterab
     for block in map(network_of, node.spec.pod_cidrs):
         own, second, bridge = _pod(block, 2), _pod(block, 3), config.bridge
         yield Way("between pods of this node", "forward", bridge, bridge, Packet(source=own, destination=second))
-        far = _far(peers, block.version)
+        far, peer = _far(peers, block.version), _peer(peers, block.version)
         for link in _links(config):
-            if far is None:
-                break
-            yield Way("to pods of other nodes", "forward", bridge, link, Packet(source=own, destination=far))
-            yield Way("from pods of other nodes", "forward", link, bridge, Packet(source=far, destination=own))
+            if far is not None:
+                yield Way("to pods of other nodes", "forward", bridge, link, Packet(source=own, destination=far))
+                yield Way("from pods of other nodes", "forward", link, bridge, Packet(source=far, destination=own))
+            if peer is not None:
+                yield Way("from other nodes to pods", "forward", link, bridge, Packet(source=peer, destination=own))
         for ip in [one for one in servers if one.version == block.version][:1]:
             question = Packet(source=own, destination=ip, protocol="udp", destination_port=DNS_PORT)
             yield Way("from pods to the name server of this node", "input", bridge, "", question, Kind.NODE)
@@ -101,6 +102,11 @@ def _far(peers: Iterable[Node], version: int) -> IPAddress | None:
     """An address as one of a pod of a peer; None while no peer has any of this IP version."""
     others = (network_of(one) for peer in peers for one in peer.spec.pod_cidrs)
     return next((_pod(one, 2) for one in others if one.version == version), None)
+
+
+def _peer(peers: Iterable[Node], version: int) -> IPAddress | None:
+    """An address of a peer, if one has any of this IP version."""
+    return next((ip for peer in peers if (ip := _ip(peer, version)) is not None), None)
 
 
 def _pod(block: IPNetwork, number: int) -> IPAddress:

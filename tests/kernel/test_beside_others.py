@@ -34,6 +34,7 @@ table inet firewalld {
         ct state { established, related } accept
         ct status dnat accept
         iifname "lo" accept
+        %s
         jump zones
         reject with icmpx admin-prohibited
     }
@@ -56,7 +57,11 @@ table inet firewalld {
 END
 """
 """As firewalld 1.3 has it: nothing but its last rules refuses, and a set without a name comes first."""
-TRUSTED = ("ip saddr 10.244.0.0/16 goto zone_trusted; iifname cbr0 goto zone_trusted;", "udp dport 4789 accept;")
+TRUSTED = (
+    "oifname cbr0 jump zone_trusted;",
+    "ip saddr 10.244.0.0/16 goto zone_trusted; iifname cbr0 goto zone_trusted;",
+    "udp dport 4789 accept;",
+)
 FW = "nft add table inet fw; nft 'add chain inet fw f { type filter hook forward priority 0; policy drop; }'"
 UFW = """
 iptables-nft -P FORWARD DROP
@@ -74,7 +79,7 @@ iptables-nft -A ufw-not-local -m addrtype --dst-type LOCAL -j RETURN
 iptables-nft -A ufw-not-local -m addrtype --dst-type MULTICAST -j RETURN
 iptables-nft -A ufw-not-local -m limit --limit 3/min --limit-burst 10 -j LOG
 iptables-nft -A ufw-not-local -j DROP
-iptables-nft -A INPUT -i cbr0 -j ACCEPT
+iptables-nft -A INPUT -s 10.244.0.0/16 -j ACCEPT
 iptables-nft -A INPUT -p udp -m udp --dport 4789 -j ACCEPT
 """
 TYPES = """nft -f - <<'END'
@@ -115,7 +120,7 @@ def said(script: str, config: NetworkConfig = CONFIG) -> list[str]:
         ),
         pytest.param(
             "iptables-nft -P INPUT DROP",
-            "from pods to the name server of this node and of vxlan from other nodes (UDP port 4789): iptables -I INPUT -i cbr0",
+            "from pods to the name server of this node and of vxlan from other nodes (UDP port 4789): iptables -I INPUT -s 10",
             marks=IPTABLES,
             id="input",
         ),
@@ -165,18 +170,23 @@ def test_what_is_said_to_do_helps(script: str, config: NetworkConfig) -> None:
 
 @NFT
 def test_of_firewalld_both_hooks_are_named_with_its_own_commands() -> None:
-    forward, to_node = said(FIREWALLD % ("", ""))
+    forward, to_node = said(FIREWALLD % ("", "", ""))
     trust = "firewall-cmd --permanent --zone=trusted --add-source=10.244.0.0/16 --add-interface=cbr0"
+    to_pods = "firewall-cmd --permanent --policy=to-pods"
     assert forward == (
-        "chain filter_FORWARD of table inet firewalld may drop packets between pods of this node, to pods of other nodes and "
-        f"from pods of other nodes: {trust} && firewall-cmd --reload"
+        "chain filter_FORWARD of table inet firewalld may drop packets between pods of this node, to pods of other nodes, "
+        f"from pods of other nodes and from other nodes to pods: {trust}; firewall-cmd --permanent --new-policy=to-pods; "
+        f"{to_pods} --add-ingress-zone=ANY; {to_pods} --add-egress-zone=trusted; {to_pods} --set-target=ACCEPT; "
+        "firewall-cmd --reload"
     )
     assert to_node.endswith(
         "from pods to the name server of this node and of vxlan from other nodes (UDP port 4789): "
-        f"{trust} && firewall-cmd --permanent --add-port=4789/udp && firewall-cmd --reload"
+        f"{trust}; firewall-cmd --permanent --add-port=4789/udp; firewall-cmd --reload"
     )
-    (only,) = said(f"nft delete table inet firewalld; {FIREWALLD % (TRUSTED[0], '')}")
-    assert only.endswith("(UDP port 4789): firewall-cmd --permanent --add-port=4789/udp && firewall-cmd --reload")
+    (only,) = said(f"nft delete table inet firewalld; {FIREWALLD % (*TRUSTED[:2], '')}")
+    assert only.endswith("(UDP port 4789): firewall-cmd --permanent --add-port=4789/udp; firewall-cmd --reload")
+    (only,) = said(f"nft delete table inet firewalld; {FIREWALLD % ('', *TRUSTED[1:])}")
+    assert "may drop packets from other nodes to pods: " in only
 
 
 @LEGACY
@@ -290,5 +300,6 @@ def test_all_backends_have_links_that_are_looked_at() -> None:
             "between pods of this node",
             "to pods of other nodes",
             "from pods of other nodes",
+            "from other nodes to pods",
         }
         assert {one.packet.version for one in found} == {4, 6}
