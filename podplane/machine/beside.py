@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from podplane.agent.ownership import ownership
 from podplane.kernel import legacy_iptables
 from podplane.kernel.errors import KernelError
+from podplane.kernel.legacy_iptables import LegacyTable
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.nft.others import Tables
 from podplane.machine import firewall_remedies, firewalls, kube_proxy
 from podplane.machine.firewalls import TooManyError, Way
 from podplane.machine.kube_proxy import Left
 from podplane.model.config import NetworkConfig
+from podplane.model.objects import Node
 from podplane.model.pod_info import PodInfo
 from podplane.state.ownership import Ownership
 
@@ -38,6 +41,23 @@ class Asked(NamedTuple):
     config: NetworkConfig
     owned: Ownership
     pods: Sequence[PodInfo]
+
+
+def asked_of(
+    name: str, nodes: Mapping[str, Node], config: NetworkConfig, names: Iterable[str], pods: Iterable[PodInfo] = ()
+) -> Asked:
+    """A look on the Node of this name, which is among `nodes`, and whose name server has the addresses `names`."""
+    peers = [node for other, node in nodes.items() if other != name]
+    return Asked(tuple(firewalls.ways(nodes[name], peers, config, names)), config, ownership(config), tuple(pods))
+
+
+def firewalls_of(tables: Tables, legacy: Sequence[LegacyTable], asked: Asked) -> list[str]:
+    """A line for each chain of others that drops packets of pods, or may; of a very large firewall, of legacy iptables alone."""
+    try:
+        found = firewalls.suspects(tables, asked.owned.tables, asked.ways)
+    except TooManyError:
+        found = []
+    return firewall_remedies.sentences(found, legacy, asked.config)
 
 
 class Seen(NamedTuple):
@@ -109,20 +129,13 @@ class Beside:
             log.warning("tables of others can't be read: %s", error)
             return Seen()
 
-    def _found(self, tables: Tables, legacy: Sequence[legacy_iptables.LegacyTable], asked: Asked) -> tuple[Left, list[str]]:
+    def _found(self, tables: Tables, legacy: Sequence[LegacyTable], asked: Asked) -> tuple[Left, list[str]]:
         links = list(self._links())
         about = (tables.generation, legacy, asked.ways, asked.config, links)
         if self._looked is None or self._looked[0] != about:
             found = kube_proxy.left(tables, legacy, links)
-            self._looked = about, (found, self._firewalls(tables, legacy, asked))
+            self._looked = about, (found, firewalls_of(tables, legacy, asked))
         return self._looked[1]
-
-    def _firewalls(self, tables: Tables, legacy: Sequence[legacy_iptables.LegacyTable], asked: Asked) -> list[str]:
-        try:
-            found = firewalls.suspects(tables, asked.owned.tables, asked.ways)
-        except TooManyError:
-            found = []
-        return firewall_remedies.sentences(found, legacy, asked.config)
 
     def _why_runs(self, pods: Iterable[PodInfo]) -> str:
         name = next((one.metadata.name for one in pods if is_of_proxy(one, self._node_name)), "")

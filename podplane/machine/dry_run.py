@@ -20,9 +20,11 @@ import msgspec
 from podplane.agent.agent import Agent
 from podplane.agent.caches import KEPT
 from podplane.agent.settings import Settings
+from podplane.kernel import legacy_iptables
 from podplane.kernel.door import Kernel
 from podplane.kernel.errors import KernelError
 from podplane.kernel.namespace import CurrentNamespace, Workers
+from podplane.kernel.nft.others import Tables
 from podplane.kernel.opener import KernelOpener
 from podplane.kernel.sysctl import read_here
 from podplane.kubeapi.access import Access
@@ -31,6 +33,7 @@ from podplane.kubeapi.supervise import Supervisor
 from podplane.kubeapi.transport import HttpTransport
 from podplane.machine import capabilities
 from podplane.machine.alone import agent_here
+from podplane.machine.beside import Asked, asked_of, firewalls_of
 from podplane.machine.cidrs import KeptCidrs
 from podplane.machine.cluster import Cluster, Waiting
 from podplane.machine.configuration import Configuration
@@ -198,7 +201,20 @@ class _Try:
             return [f"refused: {error}"]
         finally:
             kernel.close()
-        return [f"packets of at most {agent.config.mtu} bytes between nodes", *described(kernel.operations)]
+        packets = f"packets of at most {agent.config.mtu} bytes between nodes"
+        beside = asked_of(self._node_name, cluster.caches.nodes.objects, agent.config, settings.dns.ips)
+        return [packets, *_of_firewalls(beside), *described(kernel.operations)]
+
+
+def _of_firewalls(asked: Asked) -> list[str]:
+    """What those of the machine would do to packets of pods."""
+    here = CurrentNamespace()
+    try:
+        with Tables(here) as tables:
+            lines = firewalls_of(tables, legacy_iptables.read(here), asked)
+    except (KernelError, OSError) as error:
+        return [f"firewall: its tables can't be read: {error}"]
+    return [f"firewall: {line}" for line in lines]
 
 
 def described(operations: Sequence[Operation]) -> Iterator[str]:

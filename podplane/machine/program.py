@@ -33,7 +33,6 @@ from podplane.agent.feature import Kind
 from podplane.agent.keys import NodeKey
 from podplane.agent.node import Concern, NodeAgent, Started
 from podplane.agent.object_events import ObjectEvents
-from podplane.agent.ownership import ownership
 from podplane.agent.peer_plans import PeerPlans
 from podplane.agent.settings import Settings
 from podplane.cni.server import Server
@@ -45,9 +44,9 @@ from podplane.kubeapi.client import Client
 from podplane.kubeapi.events import Recorder, settled
 from podplane.kubeapi.supervise import Supervisor
 from podplane.kubeapi.transport import HttpTransport
-from podplane.machine import capabilities, firewalls, own_name_server, snapshot
+from podplane.machine import capabilities, own_name_server, snapshot
 from podplane.machine.alone import alone, how_to_stop
-from podplane.machine.beside import Asked, Beside
+from podplane.machine.beside import Asked, Beside, asked_of
 from podplane.machine.cidrs import KeptCidrs
 from podplane.machine.cluster import Cluster, Waiting
 from podplane.machine.configuration import LEVELS, Configuration
@@ -378,13 +377,11 @@ class Program:
         """What looks for others' firewalls and kube-proxy."""
 
         def asked() -> Asked | None:
-            view, config = agent.agent.view, agent.agent.config
+            view = agent.agent.view
             if view.node is None:
                 return None
-            peers = [one for name, one in view.nodes.items() if name != self._node_name]
-            pods = tuple(cluster.caches.pods.objects.values())
-            ways = tuple(firewalls.ways(view.node, peers, config, settings.dns.ips))
-            return Asked(ways, config, ownership(config), pods)
+            pods = cluster.caches.pods.objects.values()
+            return asked_of(self._node_name, view.nodes, agent.agent.config, settings.dns.ips, pods)
 
         def links() -> list[str]:
             return [name for _, name in host.namespace.run(socket.if_nameindex)]

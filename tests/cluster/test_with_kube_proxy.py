@@ -139,7 +139,9 @@ def test_a_firewall_that_drops_packets_of_pods_is_told_by_an_event_of_the_node(
 ) -> None:
     cluster.kubectl("--namespace=kube-system", "delete", "pod", cluster.agents()[firewall], "--wait=false")
     assert cluster.ask(CLIENTS[1], cluster.ip(SERVERS[0]), seconds=1) == "", "it does"
-    wanted = "chain FORWARD of table ip filter (policy drop) drops packets between pods of this node, to pods of other nodes, from"
+    wanted = (
+        "chain FORWARD of table ip filter (policy drop) drops packets between pods of this node, to pods of other nodes, from"
+    )
     selected = ("--namespace=default", f"--field-selector=involvedObject.name={firewall}")
     cluster.rig.until(lambda: any(wanted in one.get("message", "") for one in cluster.rig.get("events", *selected)["items"]))
     cluster.rolled_out()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import socket
 import sys
 import time
@@ -159,6 +160,9 @@ async def life(folder: Path) -> None:
     assert here.conflist.exists(), "pods could neither start nor end without it"
 
 
+DROPS = "nft add table inet fw; nft 'add chain inet fw f { type filter hook forward priority 0; policy drop; }'"
+
+
 async def hindered(folder: Path) -> None:
     """What an agent does on a machine that has an address of its networks, until that is gone."""
     line = "10.128.0.0/9, a network of pods, overlaps 10.200.0.0/24, the network of a link of this machine (eth1)"
@@ -180,6 +184,14 @@ async def hindered(folder: Path) -> None:
             "4 x nft table",
         ):
             assert f" {line}" in said, said
+        assert "firewall" not in said, said
+        if shutil.which("nft") is not None:
+            run(DROPS)
+            code, said = await here.dry_run()
+            assert (
+                code == 0 and "firewall: chain f of table inet fw (policy drop) drops packets between pods of this node" in said
+            )
+            run("nft delete table inet fw")
         code, said = await here.refused({"network": {"cluster_cidrs": ["10.128.0.0/33"]}})
         assert code == 2 and "10.128.0.0/33" in said and "Traceback" not in said
         last = [event for event in here.api.events if "the agent does not start: " in event]
