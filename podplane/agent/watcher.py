@@ -243,8 +243,14 @@ class Watcher:
                 self._ledger.release_retries(self._clock(), every=True)
             if event.has_address:
                 self._ledger.try_anew([one for one in self._ledger.refused if one[0] == ROUTE])
+            elif event.has_network:
+                self._ledger.try_anew([one for one in self._ledger.refused if one[0] == ROUTE and self._leads_over(one, name)])
             if (event.came or event.may_have_lost) and name not in self.ownership.links:
                 self._tell_link_changed(name, event)
+
+    def _leads_over(self, route: Identity, link: str) -> bool:
+        wanted = self._ledger.desired.get(route)
+        return isinstance(wanted, Route) and wanted.link == link
 
     # Polls.
 

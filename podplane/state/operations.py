@@ -28,7 +28,8 @@ class LinkEvent(NamedTuple):
     `may_have_lost`: it went, was set down, or lost an address: what lay on it may be gone, and must be read again. `came`: it came,
     was set up, or carries larger packets than before (one that carries less than 1,280 bytes has no IPv6, addrconf_notify).
     `lost_carrier`: it had a carrier, and lost it (for a moment, maybe). `has_address`: it has an address that it had not, or that was
-    tentative (RFC 4862, 5.4): a route that needs it can be made.
+    tentative (RFC 4862, 5.4): a route that needs it can be made. `has_network`: somebody made a route to what is on it, without a
+    gateway: one by a gateway there can be made.
     """
 
     is_present: bool
@@ -37,6 +38,7 @@ class LinkEvent(NamedTuple):
     came: bool = False
     lost_carrier: bool = False
     has_address: bool = False
+    has_network: bool = False
 
     def after(self, former: LinkEvent | None) -> LinkEvent:
         """This event after a former one."""
@@ -49,6 +51,7 @@ class LinkEvent(NamedTuple):
             self.came or former.came,
             self.lost_carrier or former.lost_carrier,
             self.has_address or former.has_address,
+            self.has_network or former.has_network,
         )
 
 

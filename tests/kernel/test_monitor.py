@@ -203,6 +203,18 @@ def test_a_link_of_others_is_named_when_it_has_an_address_that_can_be_used() -> 
     assert changes(monitor, first=10).links["eth0"].has_address
 
 
+@pytest.mark.parametrize("network", ["192.168.2.0/24", "fd00:99::/64"])
+def test_a_link_of_others_is_named_when_a_route_to_what_is_on_it_comes(network: str) -> None:
+    """And the route is nothing that podplane has a say in."""
+    _, monitor = machine()
+    run(f"ip route add {network} dev eth0 proto kernel")
+    seen = changes(monitor)
+    assert seen.links["eth0"] == LinkEvent(True, True, has_network=True) and seen.observations == []
+    gateway = "fd00::99" if ":" in network else "192.168.1.99"
+    run(f"ip route delete {network}; ip route add {network} via {gateway}")
+    assert "eth0" not in changes(monitor).links
+
+
 def test_a_link_of_ours_that_is_renamed_or_loses_its_mark_is_ours_no_more() -> None:
     _, monitor = machine()
     run("ip link set far1 down\nip link set pp1 down\nip link set pp1 name other1\n")

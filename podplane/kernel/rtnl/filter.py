@@ -6,8 +6,8 @@ Passed on are:
 - all link notifications: their port id is 0 whoever asked for the change, except at creation and deletion;
 - of the rest, only what another socket than `port` asked for (nlmsg_pid; it is 0 for IPv6 addresses and forwarding entries,
   whoever asked);
-- routes of the owner's protocol, and routes that replaced another one (NLM_F_REPLACE), which may have been the owner's: the kernel
-  announces no deletion of that;
+- routes of the owner's protocol; those that replaced another one (NLM_F_REPLACE), which may have been the owner's: the kernel
+  announces no deletion of that; new ones without a gateway, which may be the way to those of the owner's;
 - neighbours that are permanent or carry the owner's protocol (also when they are neither any more), and static forwarding entries;
   no RTM_DELNEIGH in state FAILED: the RTM_NEWNEIGH before it has said so;
 - addresses, rules, shapers and filters;
@@ -35,7 +35,7 @@ FIND_ATTRIBUTE = 0xFFFF_F000 + 12
 """SKF_AD_OFF + SKF_AD_NLATTR: the offset of the attribute of type X, searched for from offset A on; 0 when there is none."""
 LENGTH, TYPE, FLAGS, PORT, PAYLOAD = 0, 4, 6, 12, 16
 """Offsets of nlmsghdr's fields, and of what follows it."""
-ROUTE_PROTOCOL = PAYLOAD + 5
+ROUTE_PROTOCOL, ROUTE_TYPE, ROUTE_ATTRIBUTES = PAYLOAD + 5, PAYLOAD + 7, PAYLOAD + c.ROUTE.size
 NEIGHBOUR_FAMILY, NEIGHBOUR_STATE, NEIGHBOUR_ATTRIBUTES = PAYLOAD, PAYLOAD + 8, PAYLOAD + c.NEIGHBOUR.size
 ONE_SETTING = PAYLOAD + 4 + 2 * 8
 """So long is a message of one: its family (struct netconfmsg), the index of the link, and the setting (inet_netconf_fill_devconf)."""
@@ -80,13 +80,21 @@ def program(owner_protocol: int, port: int) -> list[Line]:
         Do(LOAD_WORD, PORT),
         Jump(JUMP_IF_EQUAL, _word(port), "drop"),
         Do(LOAD_HALF, TYPE),
-        Jump(JUMP_IF_EQUAL, _half(c.RTM_NEWROUTE), "route"),
+        Jump(JUMP_IF_EQUAL, _half(c.RTM_NEWROUTE), "new route"),
         Jump(JUMP_IF_EQUAL, _half(c.RTM_DELROUTE), "route"),
         Jump(JUMP_IF_EQUAL, _half(c.RTM_NEWNEIGH), "neighbour"),
         Jump(JUMP_IF_EQUAL, _half(c.RTM_DELNEIGH), "deleted neighbour", "pass"),
         "setting",
         Do(LOAD_WORD, LENGTH),
         Jump(JUMP_IF_EQUAL, _word(ONE_SETTING), "pass", "drop"),
+        "new route",
+        Do(LOAD_CONSTANT, ROUTE_ATTRIBUTES),
+        Do(LOAD_X_CONSTANT, c.RTA_GATEWAY),
+        Do(LOAD_WORD, FIND_ATTRIBUTE),
+        Jump(JUMP_IF_EQUAL, 0, "without gateway", "route"),
+        "without gateway",
+        Do(LOAD_BYTE, ROUTE_TYPE),
+        Jump(JUMP_IF_EQUAL, c.ROUTE_TYPES["unicast"], "pass"),
         "route",
         Do(LOAD_BYTE, ROUTE_PROTOCOL),
         Jump(JUMP_IF_EQUAL, owner_protocol, "pass"),

@@ -20,7 +20,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from podplane.kernel.netlink import ATTRIBUTE, find_attribute, messages, parse_attributes
+from podplane.kernel.netlink import ATTRIBUTE, NLM_F_REPLACE, find_attribute, messages, parse_attributes
 from podplane.kernel.rtnl import constants as c
 from podplane.kernel.rtnl import decode, filter, traffic_control
 from podplane.kernel.rtnl.reading import has_protocol
@@ -133,8 +133,8 @@ class Monitor:
                     raise
                 self._is_lost = True
                 continue
-            for kind, _, _, payload in messages(data):
-                self._take(kind, payload)
+            for kind, flags, _, payload in messages(data):
+                self._take(kind, flags, payload)
 
     def _begin(self) -> None:
         """Know the links as they are."""
@@ -150,7 +150,7 @@ class Monitor:
         self._observe_links()
         self._observed, self._reported = {}, {}
 
-    def _take(self, kind: int, payload: bytes) -> None:
+    def _take(self, kind: int, flags: int, payload: bytes) -> None:
         if kind == c.RTM_NEWLINK:
             self._take_link(payload)
         elif kind == c.RTM_DELLINK:
@@ -158,7 +158,7 @@ class Monitor:
         elif kind in (c.RTM_NEWADDR, c.RTM_DELADDR):
             self._take_address(payload, kind == c.RTM_NEWADDR)
         elif kind in (c.RTM_NEWROUTE, c.RTM_DELROUTE):
-            self._take_route(payload, kind == c.RTM_NEWROUTE)
+            self._take_route(flags, payload, kind == c.RTM_NEWROUTE)
         elif kind in (c.RTM_NEWNEIGH, c.RTM_DELNEIGH):
             self._take_neighbour(payload, kind == c.RTM_NEWNEIGH)
         elif kind in (c.RTM_NEWRULE, c.RTM_DELRULE):
@@ -197,13 +197,24 @@ class Monitor:
         family, _, _, _, index = c.ADDRESS.unpack_from(payload)
         self._know_port(index)
         if index in self._names and (index not in self._own or (family == c.AF_INET and not is_there)):
-            state = self._states.get(index)
-            is_up = state is not None and state.is_up
-            self._report(self._names[index], LinkEvent(True, is_up, may_have_lost=not is_there, has_address=is_there))
+            event = LinkEvent(True, self._is_up(index), may_have_lost=not is_there, has_address=is_there)
+            self._report(self._names[index], event)
         self._observe(decode.address(payload, self._own), is_there)
 
-    def _take_route(self, payload: bytes, is_there: bool) -> None:
-        self._observe_marked(decode.any_route(payload, self._names), is_there)
+    def _is_up(self, index: int) -> bool:
+        state = self._states.get(index)
+        return state is not None and state.is_up
+
+    def _take_route(self, flags: int, payload: bytes, is_there: bool) -> None:
+        route = decode.any_route(payload, self._names)
+        if route is None:
+            return
+        is_foreign = not has_protocol(route, self._owner.route_protocol)
+        if is_there and is_foreign and route.link and route.gateway is None:
+            index = int.from_bytes(find_attribute(payload, c.RTA_OIF, c.ROUTE.size), sys.byteorder)
+            self._report(route.link, LinkEvent(True, self._is_up(index), has_network=True))
+        if not is_foreign or flags & NLM_F_REPLACE:
+            self._observe_marked(route, is_there)
 
     def _take_neighbour(self, payload: bytes, is_there: bool) -> None:
         family, index, state, flags, _ = c.NEIGHBOUR.unpack_from(payload)

@@ -221,8 +221,19 @@ async def test_unknown_outcomes_are_no_events() -> None:
     assert rig.events == []
 
 
-async def test_a_refused_route_is_made_at_once_when_the_uplink_has_an_address_again() -> None:
-    """However often it was tried before: its gateway is reached from now on (RFC 4862, 5.4: an address is tentative for a second)."""
+@pytest.mark.parametrize(
+    ("link", "event", "is_made"),
+    [
+        ("eth0", LinkEvent(True, True, has_address=True), True),
+        ("eth0", LinkEvent(True, True, has_network=True), True),
+        ("eth1", LinkEvent(True, True, has_network=True), False),
+    ],
+)
+async def test_a_refused_route_is_made_at_once_when_its_gateway_can_be_reached_again(
+    link: str, event: LinkEvent, is_made: bool
+) -> None:
+    """However often it was tried before: the uplink has an address that was tentative for a second (RFC 4862, 5.4), or the route to its
+    network, which NetworkManager makes apart from the address."""
     rig = await started(Choosy)
     kernel = rig.agent._kernel
     assert isinstance(kernel, Choosy)
@@ -235,7 +246,7 @@ async def test_a_refused_route_is_made_at_once_when_the_uplink_has_an_address_ag
     assert refused.next_try > 61
     kernel.refused = ""
     (monitor,) = rig.host.objects.monitors
-    monitor.report_link("eth0", LinkEvent(True, True, has_address=True))
+    monitor.report_link(link, event)
     rig.agent.watcher.take_notifications()
     await rig.settle()
-    assert not rig.agent.ledger.refused and "10.244.2.0/24" in rig.host.objects.dump()
+    assert (not rig.agent.ledger.refused, "10.244.2.0/24" in rig.host.objects.dump()) == (is_made, is_made)

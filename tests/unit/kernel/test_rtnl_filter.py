@@ -57,8 +57,10 @@ def passes(kind: int, payload: bytes, port: int = OTHER_PORT, flags: int = 0) ->
     return run(CODE, HEADER.pack(16 + len(payload), kind, flags, 1, port) + payload) > 0
 
 
-def route(protocol: int) -> bytes:
-    return c.ROUTE.pack(c.AF_INET, 24, 0, 0, 254, protocol, 0, 1, 0) + attribute(c.RTA_DST, bytes(4))
+def route(protocol: int, kind: str = "unicast", *, gateway: bool = True) -> bytes:
+    kinds = {**c.ROUTE_TYPES, "local": 2}
+    head = c.ROUTE.pack(c.AF_INET, 24, 0, 0, 254, protocol, 0, kinds[kind], 0) + attribute(c.RTA_DST, bytes(4))
+    return head + (attribute(c.RTA_GATEWAY, bytes(4)) if gateway else b"")
 
 
 def neighbour(state: int, protocol: int = 0, family: int = c.AF_INET) -> bytes:
@@ -82,6 +84,13 @@ def test_of_routes_the_owners_and_replacements_pass(new: bool, protocol: int, re
     kind, flags = c.RTM_NEWROUTE if new else c.RTM_DELROUTE, 0x400 | (NLM_F_REPLACE if replace else 0)
     wanted = not own and (protocol == OWNER or replace)
     assert passes(kind, route(protocol), PORT if own else OTHER_PORT, flags) is wanted
+
+
+@given(st.booleans(), st.integers(0, 255), st.sampled_from(("unicast", "local", "unreachable")), st.booleans())
+def test_of_others_new_routes_those_to_what_is_on_a_link_pass(new: bool, protocol: int, kind: str, own: bool) -> None:
+    wanted = not own and (protocol == OWNER or (new and kind == "unicast"))
+    message = c.RTM_NEWROUTE if new else c.RTM_DELROUTE
+    assert passes(message, route(protocol, kind, gateway=False), PORT if own else OTHER_PORT) is wanted
 
 
 STATES = (1, 2, 4, 8, 16, c.NUD_FAILED, c.NUD_NOARP, c.NUD_PERMANENT)
