@@ -53,8 +53,9 @@ RETRY_SECONDS = 0.1
 twice the time."""
 AUDIT_SHARE = 10
 """After a reading that a foreign commit asked for in vain, the next such one waits so many times as long as it took."""
-LINK_EVENT_SECONDS = 0.5
-"""After a reading of the network that found nothing, the next one that others' links ask for waits so long at least."""
+LEAST_LINK_EVENT_SECONDS, LINK_EVENT_SECONDS = 0.02, 0.5
+"""After a reading of the network that found nothing, the next one that others' links ask for waits so long at least: at first, as one event
+seldom comes alone, and, twice as long each time, at most."""
 SYSCTL_SECONDS = 0.07
 """Between two looks at the sysctls of the node that the kernel does not notify: as often as there are polls."""
 SYSCTLS_AT_ONCE = 100
@@ -122,6 +123,7 @@ class Watcher:
         self._is_table_read = False
         """Were the tables read, and did nobody commit any change of them since? They hold what they held, then."""
         self._patience_until = self._link_patience_until = 0.0
+        self._link_event_seconds = LEAST_LINK_EVENT_SECONDS
         self._foreign: dict[Identity, None] = {}
         self._remade: set[str] = set()
         """Links that were made anew for another setting, links of others that went, and those that went with these, since the network was
@@ -235,7 +237,7 @@ class Watcher:
                 self._pods_to_read[netns] = None
         elif not name.startswith(self.ownership.link_prefixes or ("\0",)):
             if event.may_have_lost:
-                self._audit_at[Part.NETWORK] = min(self._audit_at[Part.NETWORK], max(self._clock(), self._link_patience_until))
+                self._read_network_soon()
             if event.came and name not in self.ownership.links:
                 self._open_again_at = 0.0  # the link may be a new one of that name, with sysctls of its own
                 self._ledger.release_retries(self._clock(), every=True)
@@ -247,6 +249,13 @@ class Watcher:
                 self._ledger.try_anew([one for one in self._ledger.refused if one[0] == ROUTE and self._leads_over(one, name)])
             if (event.came or event.may_have_lost) and name not in self.ownership.links:
                 self._tell_link_changed(name, event)
+
+    def _read_network_soon(self) -> None:
+        """At once, or when the last reading that found nothing is long enough ago."""
+        now = self._clock()
+        if now > self._link_patience_until + LINK_EVENT_SECONDS:
+            self._link_event_seconds = LEAST_LINK_EVENT_SECONDS
+        self._audit_at[Part.NETWORK] = min(self._audit_at[Part.NETWORK], max(now, self._link_patience_until))
 
     def _leads_over(self, route: Identity, link: str) -> bool:
         wanted = self._ledger.desired.get(route)
@@ -420,8 +429,11 @@ class Watcher:
             self._audit_at[Part.TABLES] = ended + max(UNREAD_SECONDS, AUDIT_SHARE * (ended - began))
         if Part.NETWORK in parts:
             self._remade -= remade
-        if Part.NETWORK in parts and not deviates:
-            self._link_patience_until = ended + max(LINK_EVENT_SECONDS, AUDIT_SHARE * (ended - began))
+        if Part.NETWORK in parts and deviates:
+            self._link_event_seconds = LEAST_LINK_EVENT_SECONDS
+        elif Part.NETWORK in parts:
+            self._link_patience_until = ended + max(self._link_event_seconds, AUDIT_SHARE * (ended - began))
+            self._link_event_seconds = min(LINK_EVENT_SECONDS, 2 * self._link_event_seconds)
         for part in parts:
             count = self.audits[part].count if part in self.audits else 0
             self.audits[part] = Audit(count + 1, ended, ended - began, deviates)

@@ -19,7 +19,7 @@ from podplane.state.ledger import Status
 from podplane.state.network import Link, Neighbour, Proxy, Route
 from podplane.state.network import Rule as PolicyRule
 from podplane.state.nft import Element, UnreadElements
-from podplane.state.operations import Operation
+from podplane.state.operations import LinkEvent, Operation
 from podplane.state.ownership import Ownership
 from podplane.state.value import Identity, Value
 from tests.unit.agent.rig import Object, Rig, cluster, service_of, slice_of
@@ -334,3 +334,32 @@ async def test_what_was_refused_is_tried_again_at_once_when_a_link_of_others_goe
     agent.writer.wake()
     await agent.idle()
     assert foreign.identity not in agent.ledger.refused and agent.ledger.status(foreign.identity) is Status.DONE
+
+
+async def test_the_network_is_read_soon_after_a_link_lost_something_and_seldom_when_links_lose_something_all_the_time() -> None:
+    """NetworkManager takes all IPv6 from an uplink, and all IPv4 some milliseconds later, of which the kernel announces no route."""
+    rig = Rig()
+    agent = await rig.start(*cluster(1, 2))
+    (monitor,) = rig.host.objects.monitors
+    lost = LinkEvent(True, True, may_have_lost=True)
+
+    async def event(at: float) -> None:
+        monitor.report_link("eth0", lost)
+        agent.watcher.take_notifications()
+        await rig.poll(at)
+
+    def reads() -> int:
+        return agent.watcher.audits[Part.NETWORK].count
+
+    await event(10.0)
+    assert reads() == 1
+    await event(10.005)
+    await rig.poll(10.03)
+    assert reads() == 2, "20 ms after the first one"
+    for number in range(1000):
+        await event(11.0 + number / 100)
+    assert reads() <= 2 + 5 + 20, "ten seconds, twice a second"
+    await event(30.0)
+    await event(30.005)
+    await rig.poll(30.03)
+    assert reads() <= 29
