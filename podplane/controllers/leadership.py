@@ -183,13 +183,15 @@ class Leadership:
         return await self._client.patch(LEASES, NAMESPACE, NAME, body, uid=lease.metadata.uid)
 
     async def _release(self) -> None:
-        """Leave the Lease without a holder, if this one leads: nothing that it began goes on."""
-        if self.seconds_left <= 0:
-            return
+        """Leave the Lease without a holder, if this one has it: nothing that it began goes on."""
         self._until = 0.0
         with contextlib.suppress(ApiError, TimeoutError):
             async with asyncio.timeout(RELEASE_SECONDS):
-                await self._put({"holderIdentity": ""})
+                while self.holder == self.identity:
+                    try:
+                        self._see(msgspec.convert(await self._put({"holderIdentity": ""}), Lease))
+                    except Conflict:  # a renewal was on its way when this one was told to end
+                        self._see(await self._read())
 
 
 def _version(lease: Lease | None) -> str:

@@ -103,6 +103,20 @@ async def test_who_ends_by_itself_is_followed_at_once() -> None:
 
 
 @virtual
+async def test_who_is_told_to_end_while_it_renews_leaves_the_lease_all_the_same() -> None:
+    """The renewal is written, and its answer is not waited for any more."""
+    api = Api()
+    first, second = await two(api)
+    first.is_slow, before = 1.0, api.store.version
+    await until(lambda: api.store.version > before, DURATION_SECONDS)
+    first.is_slow = 0.0
+    await first.end()
+    assert (await api("GET", LEASE))["spec"]["holderIdentity"] == ""
+    await until(lambda: second.is_leading, DURATION_SECONDS / RENEWALS + 0.1)
+    await second.end()
+
+
+@virtual
 async def test_who_lost_its_lease_writes_nothing_and_asks_nobody() -> None:
     api = Api()
     first, second = await two(api)
