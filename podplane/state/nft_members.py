@@ -86,6 +86,9 @@ class Members(NftValue, frozen=True, gc=False, kw_only=True, eq=False):
             return False
         return self.chunks == other.chunks or (len(self) == len(other) and all(map(bytes.__eq__, self, other)))
 
+    def __ne__(self, other: object) -> bool:
+        return not self == other  # Struct has one of its own, which tells two objects from each other
+
     def __hash__(self) -> int:
         return hash(self.identity)
 

@@ -8,7 +8,16 @@ import msgspec
 import pytest
 
 from podplane.model.pod_info import Labels, NamedPort, Ports
-from podplane.model.policy import EVERYTHING, IPBlock, LabelSelector, PodSelector, PolicyPort, PolicyRule
+from podplane.model.policy import (
+    EVERYTHING,
+    IPBlock,
+    LabelSelector,
+    NetworkPolicy,
+    PodSelector,
+    PolicyMetadata,
+    PolicyPort,
+    PolicyRule,
+)
 from podplane.policy.tables import TABLE
 from podplane.state.conntrack import JUDGE_AGAIN, REVOKED
 from podplane.state.nft import Chain, NftValue, Set
@@ -145,6 +154,17 @@ def test_policies_add_up_and_many_ports_and_networks_are_sets() -> None:
     assert cluster.passes(B1, A2, port=2, protocol="udp")
     names = {v.name for v in cluster.namespaces["node2"].objects.nft.values() if isinstance(v, Chain)}
     assert len([name for name in names if name.startswith("np-")]) == 2
+
+
+def test_rules_of_both_directions_may_have_the_same_many_networks() -> None:
+    """As those that keep pods within the world outside, but for networks of its own."""
+    cluster = FakePoliced()
+    outside = PolicyRule((IPBlock("0.0.0.0/0", ("10.244.2.0/24", "192.168.0.0/16")), IPBlock("::/0", ("fd00:10:244:2::/64",))))
+    meta = PolicyMetadata("outside", "a", "u")
+    cluster.put(NetworkPolicy(meta, EVERYTHING, (outside, outside), (outside, outside)))
+    for version in (4, 6):
+        assert cluster.passes(A1, B1, version) and cluster.passes(B1, A1, version), "both are on node1"
+        assert not cluster.passes(A1, A2, version) and not cluster.passes(A2, A1, version), "node2 is not of that world"
 
 
 def test_peers_and_ports_that_are_many_have_a_chain_for_the_peers() -> None:

@@ -43,7 +43,7 @@ def test_it_is_a_mapping_whose_versions_differ_by_what_was_changed(first: set[in
     gone, came = set(before.values()) - set(naive.values()), set(naive.values()) - set(before.values())
     assert members.differences(begun) == (sorted(gone), sorted(came))
     assert members.differences(None) == ([], list(members))
-    assert (members == begun) == (not gone and not came)
+    assert (members == begun) == (not gone and not came) and (members != begun) == bool(gone or came)
 
 
 def test_one_more_of_many_costs_one_chunk() -> None:
