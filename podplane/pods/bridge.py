@@ -23,8 +23,8 @@ policies would accept what follows. By the MAC of another pod it would reach tha
 
 The node answers a packet that it can't pass on with an error (its TTL is used up, an option is unknown, it is for a link), and would
 send that, with what was in the packet, to whose address the packet has: so these are taken with the pod's own address only. Policies see
-to that for packets that begin a connection, before this table; here are those that connection tracking finds invalid, by a wrong
-checksum, say. Of these, those to where the node has no route are not looked at.
+to that for packets that begin a connection or are of none, before this table; here is what the kernel refuses whatever it is of. Fragments
+are looked at before all else: br_netfilter puts those of one packet together, and the sender of the first one alone is seen behind it.
 
 The hooks see the frames of all bridges of the machine, which may be those of others (docker0, virbr0, another network of pods): what comes
 by a port whose name does not begin as those of podplane's is none of its business. Bridges themselves are known by name only where the
@@ -57,11 +57,13 @@ from podplane.state.nft_rules import (
     ether_type_is,
     ethertype,
     goto,
+    has_extension_headers,
     has_hop_by_hop_options,
     has_one_hop_left,
     icmp6_type_is,
     input_begins_not,
     input_in,
+    is_fragment,
     is_to_group,
     rule,
     sender_in,
@@ -72,8 +74,8 @@ from podplane.state.nft_rules import (
 from podplane.state.value import PARSED, Fragment, IPAddress, IPNetwork, Value, fragment
 
 TABLE = ("bridge", "podplane-pods")
-PRIORITY = 10
-"""Behind NF_BR_PRI_BRNF (0), where br_netfilter has the packet pass the hooks of IP and translates its destination."""
+PRIORITY, EARLY_PRIORITY = 10, -10
+"""Behind NF_BR_PRI_BRNF (0), where br_netfilter has the packet pass the hooks of IP and translates its destination; and before it."""
 TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
 OTHERS, GROUPS, ARP_SENDERS, ANSWERED = "others", "groups", "arp4", "answered"
 FURTHER = "further"
@@ -110,11 +112,16 @@ def plan(node: Node, config: NetworkConfig, *, has_further: bool = False) -> Fra
         ether_destination_is(gateway_mac, op=NOT_EQUAL), counter(), verdict(DROP), comment="to the node, but not by its MAC"
     )
     hook, rules = Hook("filter", "prerouting", PRIORITY), (to_group, *map(_rule, versions), others, to_other_mac, *_answered())
+    of_further = rule(input_in(FURTHER), verdict(ACCEPT), comment="of a further network")
     if has_further:
-        rules = (rule(input_in(FURTHER), verdict(ACCEPT), comment="of a further network"), *rules)
+        rules = (of_further, *rules)
         values += _further()
     foreign = rule(input_begins_not(PORT_PREFIX), verdict(ACCEPT), comment="of a bridge of others")
     values.append(Chain(family=family, table=table, name="prerouting", hook=hook, rules=(foreign, *rules)))
+    early = (foreign, *([of_further] if has_further else []), *_fragments())
+    values.append(
+        Chain(family=family, table=table, name="fragments", hook=Hook("filter", "prerouting", EARLY_PRIORITY), rules=early)
+    )
     values.append(Chain(family=family, table=table, name=GROUPS, rules=(others, *_to_groups(versions))))
     own = [rule(ethertype(v), sender_in(v, _own(v)), verdict(ACCEPT)) for v in versions]
     dropped = rule(counter(), verdict(DROP), comment="an error would answer it, to an address that is not the pod's own")
@@ -128,6 +135,12 @@ def _answered() -> Iterator[Rule]:
         yield rule(ethertype(version), has_one_hop_left(version), goto(ANSWERED))
     yield rule(ethertype(6), has_hop_by_hop_options(), goto(ANSWERED))
     yield rule(ethertype(6), destination_in(LINK_LOCAL), goto(ANSWERED))
+
+
+def _fragments() -> Iterator[Rule]:
+    """What may be a fragment: in IPv6 its header may be behind others."""
+    yield rule(ethertype(4), is_fragment(), goto(ANSWERED))
+    yield rule(ethertype(6), has_extension_headers(), goto(ANSWERED))
 
 
 def _further() -> Iterator[Value]:

@@ -34,16 +34,23 @@ SOURCE, DESTINATION = "source", "destination"
 OFFSET = {SOURCE: SOURCE_OFFSET, DESTINATION: DESTINATION_OFFSET}
 CONFIRMED = 1 << 3
 """IPS_CONFIRMED: the first packet of the connection passed all hooks (include/uapi/linux/netfilter/nf_conntrack_common.h)."""
-CT_DIRECTION, CT_MARK = 1, 3
-"""NFT_CT_DIRECTION, NFT_CT_MARK."""
+CT_STATE, CT_DIRECTION, CT_MARK = 0, 1, 3
+"""NFT_CT_STATE, NFT_CT_DIRECTION, NFT_CT_MARK."""
+INVALID, UNTRACKED = 1 << 0, 1 << 6
+"""NF_CT_STATE_INVALID_BIT, NF_CT_STATE_UNTRACKED_BIT."""
 ALL_BITS = 0xFFFF_FFFF
-TCP_RESET = 1
-"""NFT_REJECT_TCP_RST."""
+ICMP, TCP_RESET = 1, 1
+"""IPPROTO_ICMP, NFT_REJECT_TCP_RST."""
 
 
 def is_confirmed() -> Row:
     """`ct status confirmed`."""
     return (Ct(key=CT_STATUS, dreg=FIRST), *any_bit(CONFIRMED))
+
+
+def has_state(bits: int) -> Row:
+    """`ct state invalid,untracked`."""
+    return (Ct(key=CT_STATE, dreg=FIRST), *any_bit(bits))
 
 
 def has_mark(bits: int, *, any_of: bool = True) -> Row:
@@ -114,13 +121,18 @@ def ports_between(first: int, last: int) -> Row:
     return (load, Cmp(data=low) if first == last else Range(low=low, high=high))
 
 
+def is_icmp() -> Row:
+    """`meta l4proto icmp`."""
+    return (Meta(key=META_L4PROTO, dreg=FIRST), Cmp(data=bytes((ICMP,))))
+
+
 def is_icmp6() -> Row:
     """`meta l4proto ipv6-icmp`."""
     return (Meta(key=META_L4PROTO, dreg=FIRST), Cmp(data=bytes((ICMP6,))))
 
 
 def type_is(first: int, last: int) -> Row:
-    """`icmpv6 type 133-137`; after `is_icmp6`."""
+    """`icmpv6 type 133-137`; after `is_icmp6`, or the same of ICMP after `is_icmp`."""
     kind = Payload(dreg=FIRST, base=TRANSPORT_HEADER, offset=0, length=1)
     return (kind, Cmp(data=bytes((first,))) if first == last else Range(low=bytes((first,)), high=bytes((last,))))
 

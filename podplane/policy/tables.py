@@ -101,6 +101,8 @@ PRIORITY = -10
 """Before NF_IP_PRI_FILTER, where others may accept; after translation of destinations."""
 SENDERS_PRIORITY = -110
 """Before NF_IP_PRI_NAT_DST (-100), where Services translate, and refuse what has no endpoint a moment later."""
+ERRORS = "errors"
+"""The chain and the counter of errors that pods send about connections of nobody."""
 IN, OUT = "in", "out"
 MAPS = {OUT: "egress", IN: "ingress"}
 TO_NODE, OWN_NODE = "to-node", "own-node"
@@ -238,6 +240,7 @@ def on_node(node: Node, config: NetworkConfig) -> Fragment:
             *_ways(blocks, config),
             *_for_the_link(blocks, config),
             *_senders(blocks, config.bridge),
+            *_errors(),
             *_base_chains(config.bridge),
         ]
     )
@@ -360,11 +363,27 @@ def _by_sender(name: str, blocks: list[IPNetwork], config: NetworkConfig) -> Ite
 
 def _senders(blocks: list[IPNetwork], bridge: str) -> Iterator[Chain]:
     """Whose address a pod's packet has, before the node may answer it with an error: it would go to whoever has that address, with what
-    was sent. Chains of type nat see the first packet of a connection only."""
+    was sent. Chains of type nat see the first packet of a connection only, and none of what is of no connection."""
     own = [rule(family(b.version), sender_in(b.version, f"own{b.version}"), verdict(ACCEPT)) for b in blocks]
+    unspecified = rule(r.is_icmp6(), source_in(UNSPECIFIED), verdict(ACCEPT), comment="it has no address yet")
     others = [rule(family(b.version), source_in(b), goto(GATE)) for b in blocks]
+    yield chain("sender", (*own, unspecified, *others, rule(goto(FOREIGN))), comment="a pod's own address, or none")
     of_others = rule(input_is_not(bridge), verdict(ACCEPT))
-    yield chain("senders", (of_others, *own, *others, rule(goto(FOREIGN))), Hook("nat", "prerouting", SENDERS_PRIORITY))
+    yield chain("senders", (of_others, rule(goto("sender"))), Hook("nat", "prerouting", SENDERS_PRIORITY))
+    of_none = rule(r.has_state(r.INVALID | r.UNTRACKED), goto("sender"), comment="of no connection")
+    yield chain("senders-of-none", (of_others, of_none), Hook("filter", "prerouting", SENDERS_PRIORITY + 1))
+
+
+def _errors() -> Iterator[Value]:
+    """What pods send as errors of ICMP about packets that nobody sent: who believes it sends smaller ones to that destination."""
+    yield counter(ERRORS, "errors of pods about connections that there are not")
+    kinds = (
+        (r.is_icmp(), r.type_is(3, 5)),
+        (r.is_icmp(), r.type_is(11, 12)),
+        (r.is_icmp6(), r.type_is(1, 4)),
+    )
+    rules = [rule(*row, count_in(ERRORS), verdict(DROP)) for row in kinds]
+    yield chain(ERRORS, rules, comment="of no connection, from a pod")
 
 
 def _to_node(blocks: list[IPNetwork]) -> Iterator[Rule]:
@@ -383,5 +402,6 @@ def _base_chains(bridge: str) -> Iterator[Chain]:
         rule(r.has_mark(REVOKED), r.is_answer(), goto("revoked")),
         rule(r.has_mark(JUDGE_AGAIN), r.is_answer(), verdict(ACCEPT), comment="what its client sends is judged again"),
     )
-    yield chain("forward", (*known, rule(goto("egress"))), Hook("filter", "forward", PRIORITY))
-    yield chain("input", (*known, rule(input_is(bridge), goto(TO_NODE))), Hook("filter", "input", PRIORITY))
+    of_none = rule(input_is(bridge), r.has_state(r.INVALID), jump(ERRORS), comment="what it quotes was never sent")
+    yield chain("forward", (*known, of_none, rule(goto("egress"))), Hook("filter", "forward", PRIORITY))
+    yield chain("input", (*known, of_none, rule(input_is(bridge), goto(TO_NODE))), Hook("filter", "input", PRIORITY))

@@ -127,6 +127,18 @@ def has_hop_by_hop_options() -> Row:
     return (Payload(dreg=1, base=NETWORK_HEADER, offset=6, length=1), Cmp(data=bytes((HOP_BY_HOP,))))
 
 
+def is_fragment() -> Row:
+    """`ip frag-off & 0x3fff != 0`: a fragment of a packet (RFC 791), the first one too; after `ethertype`."""
+    load = Payload(dreg=1, base=NETWORK_HEADER, offset=6, length=2)
+    return (load, Bitwise(length=2, mask=b"\x3f\xff", xor=bytes(2)), Cmp(op=NOT_EQUAL, data=bytes(2)))
+
+
+def has_extension_headers() -> Row:
+    """`ip6 nexthdr != { tcp, udp, ipv6-icmp }`: a fragment, or whatever else; after `ethertype`."""
+    usual = (Cmp(op=NOT_EQUAL, data=bytes((number,))) for number in (TCP, UDP, ICMP6))
+    return (Payload(dreg=1, base=NETWORK_HEADER, offset=6, length=1), *usual)
+
+
 def arp_of_ipv4() -> Row:
     """`ether type arp`, `arp htype 1`, `arp ptype ip`, `arp hlen 6`, `arp plen 4` (RFC 826)."""
     kind = Payload(dreg=1, base=LINK_HEADER, offset=12, length=2)

@@ -89,6 +89,7 @@ NAMES = {
     "meta protocol ip6 ether daddr": "ether type 86:dd ether daddr",
     "icmpv6 type nd-router-solicit": "meta protocol ip6 meta l4proto ipv6-icmp @th,0,8 0x85",
     "icmpv6 type nd-neighbor-solicit": "meta protocol ip6 meta l4proto ipv6-icmp @th,0,8 0x87",
+    "ip frag-off & 0x3fff != 0x0": "ip frag-off & 16383 != 0",
     "arp htype 1 arp ptype ip arp hlen 6 arp plen 4": "ether type 08:06 @nh,0,48 0x108000604",
     "arp saddr ether . arp saddr ip": "@nh,64,48 . @nh,112,32",
 }

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import socket
+import struct
 import subprocess
+import time
 
 import pytest
 
@@ -230,6 +232,14 @@ def answered(version: int, source: IPAddress) -> list[bytes]:
         unknown_option = b"\x11\x00\xbe\x04" + bytes(4)
         found.append(packet(source, remote, 0, udp(source, remote, (PORT, PORT))[40:], options=unknown_option))
         found.append(udp(source, link_local(OTHER_MAC), (PORT, PORT)))
+        unused = FOREIGN["the pods' network, of no pod"][
+            6
+        ]  # connection tracking has nothing to do with these, nor has a checksum
+        found += [icmp6(source, unused, kind, bytes(20) + f.MARK) for kind in (130, 135, 143)]
+        found.append(packet(source, unused, 59, f.MARK))
+    else:
+        broken_option = b"\x07\xc8\x04\0"
+        found.append(packet(source, remote, f.UDP, udp(source, remote, (PORT, PORT))[20:], options=broken_option))
     return [*found, *map(no_valid, found)]
 
 
@@ -244,6 +254,72 @@ def test_the_node_sends_no_errors_to_whose_address_a_pod_borrows() -> None:
     last = b"the last one to another node"
     net.wire.send(frame(GATEWAY_MAC, OWN_MAC, f.IPV4, udp(OWN[4], pod_ip(*REMOTE), (PORT, PORT), last)))
     assert [one for one in other_node.until(last) if f.MARK in one] == []
+
+
+def halves(source: IPAddress, to: IPAddress) -> list[bytes]:
+    """Two fragments of a datagram (RFC 791, RFC 8200)."""
+    whole = udp(source, to, (PORT, PORT), f.MARK * 4)[40 if to.version == 6 else 20 :]
+    found = []
+    for part, place in ((whole[:24], 1 if to.version == 6 else 0x2000), (whole[24:], 24 if to.version == 6 else 3)):
+        if to.version == 6:
+            header = struct.pack(">BBHI", f.UDP, 0, place, 4711)
+            found.append(packet(source, to, 44, part, options=header))
+        else:
+            one = bytearray(packet(source, to, f.UDP, part))
+            one[6:8], one[10:12] = struct.pack(">H", place), bytes(2)
+            one[10:12] = f.checksum(bytes(one[:20])).to_bytes(2, "big")
+            found.append(bytes(one))
+    return found
+
+
+def test_a_fragment_of_one_pod_is_put_together_with_none_of_another() -> None:
+    """The kernel does that before anybody looks at who sent them, and the first one alone has a sender then."""
+    net = Net()
+    for version in BOTH:
+        first, second = halves(ITS[version], GATEWAY[version])
+        for whose, completes in ((net.wire, False), (net.tap, True)):
+            mac = OWN_MAC if whose is net.wire else VICTIM_MAC
+            with f.receiver(net.node, FAMILY[version], PORT) as own:
+                net.tap.send(frame(GATEWAY_MAC, VICTIM_MAC, ETHERTYPE[version], first))
+                whose.send(frame(GATEWAY_MAC, mac, ETHERTYPE[version], second))
+                last = udp(OWN[version], GATEWAY[version], (PORT, PORT), b"last")
+                net.wire.send(frame(GATEWAY_MAC, OWN_MAC, ETHERTYPE[version], last))
+                assert own.recv(100) == (f.MARK * 4 if completes else b"last"), version
+
+
+def test_the_node_tells_nobody_of_fragments_that_a_pod_sent_by_a_borrowed_address() -> None:
+    net = Net()
+    for name in ("net.ipv4.ipfrag_time", "net.ipv6.ip6frag_time"):
+        net.node.run(_run, "sysctl", "-qw", f"{name}=1")
+    sent = [halves(ITS[version], GATEWAY[version])[0] for version in BOTH]
+    net.wire.send(*(frame(GATEWAY_MAC, OWN_MAC, ETHERTYPE[v], one) for v, one in zip(BOTH, sent, strict=True)))
+    time.sleep(1.5)
+    assert net.reach_victim() == []
+
+
+def test_a_pod_makes_no_path_of_the_node_narrow() -> None:
+    """ICMP errors about an answer of the node, which it never sent, need no socket there to be believed (icmp_err)."""
+    net = Net()
+    peers = {version: node_ip(2, version) for version in BOTH}
+    paths = {version: _run("ip", "route", "get", str(peers[version])) for version in BOTH}
+    for version, kind, answer in ((4, b"\x03\x04", b"\0\0"), (6, b"\x02\0", b"\x81\0")):
+        quoted = packet(
+            node_ip(1, version), peers[version], 1 if version == 4 else f.ICMP6, answer + bytes(2) + b"\0\x4d\0\1" + f.MARK
+        )
+        mtu = struct.pack(">HH", 0, 576) if version == 4 else struct.pack(">I", 1280)
+        for to in (node_ip(1, version), GATEWAY[version]):
+            if version == 6:
+                error = icmp6(OWN[6], to, 2, mtu + quoted, ttl=64)
+            else:
+                message = kind + bytes(2) + mtu + quoted
+                error = packet(
+                    OWN[4], to, 1, kind + f.checksum(message + bytes(len(message) % 2)).to_bytes(2, "big") + mtu + quoted
+                )
+            net.wire.send(frame(GATEWAY_MAC, OWN_MAC, ETHERTYPE[version], error))
+        assert net.reach_node(version) == []
+    for version in BOTH:
+        path = _run("ip", "route", "get", str(peers[version]))
+        assert path == paths[version] and "mtu" not in " ".join(path), path
 
 
 def test_the_node_tells_a_pod_of_errors_of_its_own_packets() -> None:

@@ -29,9 +29,10 @@ BITS = {0: {1: "invalid", 2: "established", 4: "related", 8: "new", 64: "untrack
 CT_DIRECTIONS = {b"\0": "original", b"\1": "reply"}
 NETWORK_BYTES = {(4, 8): "ip ttl", (6, 7): "ip6 hoplimit", (6, 6): "ip6 nexthdr"}
 """Bytes of headers, by IP version and offset."""
-NEXT_HEADERS = {"ip6 nexthdr": {0: "ip"}}
-"""What nft calls values of these (of hop-by-hop options, by /etc/protocols)."""
 L4_NAMES = {1: "icmp", 6: "tcp", 17: "udp", 47: "gre", 58: "ipv6-icmp", 132: "sctp"}
+NEXT_HEADERS = {"ip6 nexthdr": {0: "ip", **L4_NAMES}}
+"""What nft calls values of these (of hop-by-hop options, by /etc/protocols)."""
+FRAGMENT_OFFSET = nft.Payload(dreg=1, base=1, offset=6, length=2)
 IS_TCP, TCP_FLAGS = "meta l4proto tcp", nft.Payload(dreg=1, base=2, offset=13, length=1)
 FLAG_NAMES = ("fin", "syn", "rst", "psh", "ack", "urg", "ecn", "cwr")
 DYNSET = {0: "add", 1: "update", 2: "delete"}
@@ -286,6 +287,9 @@ class Reader:
             self._words.append(f"{self._held[_place(expression.sreg)]} {unequal}{self._number(expression.data)}")
         elif isinstance(self._load, nft.Meta):
             self._compare_meta(self._load, expression, unequal)
+        elif self._load == FRAGMENT_OFFSET and self._version == 4 and self._mask is not None:
+            bits = int.from_bytes(self._mask.mask, "big")
+            self._words.append(f"ip frag-off & {bits} {unequal or '== '}{int.from_bytes(expression.data, 'big')}")
         elif isinstance(self._load, nft.Payload) and (name := self._byte(self._load)):
             value = NEXT_HEADERS.get(name, {}).get(expression.data[0], expression.data[0])
             masked = "" if self._mask is None else f"& {self._mask.mask[0]} {'' if unequal else '== '}"

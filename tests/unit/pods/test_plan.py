@@ -92,9 +92,11 @@ def test_without_the_bridge_family_there_is_no_table() -> None:
 def test_the_table_sees_packets_by_their_translated_destination(name: str) -> None:
     """That is behind br_netfilter (NF_BR_PRI_BRNF, 0), whatever leads to a pod."""
     versions = FAMILIES[name]
-    (chain,) = (v for v in bridge.plan(node(1, versions), config(versions)).values() if isinstance(v, Chain) and v.hook)
+    values = bridge.plan(node(1, versions), config(versions)).values()
+    early, chain = sorted((v for v in values if isinstance(v, Chain) and v.hook), key=lambda one: one.hook.priority)  # type: ignore[union-attr]
     assert chain.hook and chain.hook.hook == "prerouting" and chain.hook.priority > 0
     assert len(chain.rules) == 8 + len(versions)
+    assert early.hook and (early.name, early.hook.hook) == ("fragments", "prerouting") and early.hook.priority < 0
 
 
 def test_the_mtu_of_pods_may_be_smaller_than_that_of_the_uplink() -> None:

@@ -70,7 +70,7 @@ def test_a_node_logs_what_it_denies_only_if_it_is_to() -> None:
             {"deny-in", "deny-out", "deny-cnp-in", "deny-cnp-out", "gate", "foreign"} if wanted else set()
         )
         counted = {value.name for value in fragment.values() if isinstance(value, NamedCounter)}
-        assert counted == {f"denied-{one}" for one in tables.DENIALS} | {"revoked", "resets", "neighbours"}
+        assert counted == {f"denied-{one}" for one in tables.DENIALS} | {"revoked", "resets", "neighbours", "errors"}
 
 
 def test_what_is_enforced_is_known_by_address_until_it_goes() -> None:
