@@ -60,6 +60,7 @@ class Leadership:
         self._duration = duration
         self._until = 0.0
         self._lease: Lease | None = None
+        self._is_writing = False
         self._changed_at, self._is_known = clock(), False
         self._failures = FailureLog(log, "leadership")
 
@@ -166,10 +167,13 @@ class Leadership:
         }
         if is_new:
             spec["acquireTime"] = timestamp
+        self._is_writing = True  # until it is known what became of that
         try:
             written = await self._put(spec)
         except (AlreadyExists, Conflict, NotFound):
+            self._is_writing = False
             return False
+        self._is_writing = False
         self._see(msgspec.convert(written, Lease))
         self._until = sent + self._duration * DEADLINE
         return True
@@ -187,6 +191,8 @@ class Leadership:
         self._until = 0.0
         with contextlib.suppress(ApiError, TimeoutError):
             async with asyncio.timeout(RELEASE_SECONDS):
+                if self._is_writing:
+                    self._see(await self._read())
                 while self.holder == self.identity:
                     try:
                         self._see(msgspec.convert(await self._put({"holderIdentity": ""}), Lease))

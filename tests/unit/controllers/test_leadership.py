@@ -117,6 +117,17 @@ async def test_who_is_told_to_end_while_it_renews_leaves_the_lease_all_the_same(
 
 
 @virtual
+async def test_who_is_told_to_end_while_it_acquires_leaves_no_lease_either() -> None:
+    api = Api()
+    first = Process(api, "first")
+    first.is_slow, before = 1.0, api.store.version
+    await until(lambda: api.store.version > before, DURATION_SECONDS)
+    first.is_slow = 0.0
+    await first.end()
+    assert (await api("GET", LEASE))["spec"]["holderIdentity"] == "" and first.begun == 0
+
+
+@virtual
 async def test_who_lost_its_lease_writes_nothing_and_asks_nobody() -> None:
     api = Api()
     first, second = await two(api)
