@@ -46,7 +46,7 @@ ROUTE = struct.Struct("=BBBBBBBBI")
 """struct rtmsg: family, destination length, source length, tos, table, protocol, scope, type, flags."""
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_TABLE = 1, 4, 5, 6, 7, 8, 15
 RTAX_MTU = 2
-RTA_ENCAP_TYPE, RTA_ENCAP = 21, 22
+RTA_VIA, RTA_ENCAP_TYPE, RTA_ENCAP = 18, 21, 22
 LWTUNNEL_ENCAP = {4: 2, 6: 4}
 """LWTUNNEL_ENCAP_IP and LWTUNNEL_ENCAP_IP6 (linux/lwtunnel.h), by the IP version of the tunnel's ends."""
 LWTUNNEL_ID, LWTUNNEL_DST, LWTUNNEL_SRC, LWTUNNEL_TTL, LWTUNNEL_FLAGS = 1, 2, 3, 4, 6

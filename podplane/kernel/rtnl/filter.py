@@ -7,7 +7,7 @@ Passed on are:
 - of the rest, only what another socket than `port` asked for (nlmsg_pid; it is 0 for IPv6 addresses and forwarding entries,
   whoever asked);
 - routes of the owner's protocol; those that replaced another one (NLM_F_REPLACE), which may have been the owner's: the kernel
-  announces no deletion of that; new ones without a gateway, which may be the way to those of the owner's;
+  announces no deletion of that; new ones over one link without a gateway, which may be the way to those of the owner's;
 - neighbours that are permanent or carry the owner's protocol (also when they are neither any more), and static forwarding entries;
   no RTM_DELNEIGH in state FAILED: the RTM_NEWNEIGH before it has said so;
 - addresses, rules, shapers and filters;
@@ -88,13 +88,14 @@ def program(owner_protocol: int, port: int) -> list[Line]:
         Do(LOAD_WORD, LENGTH),
         Jump(JUMP_IF_EQUAL, _word(ONE_SETTING), "pass", "drop"),
         "new route",
-        Do(LOAD_CONSTANT, ROUTE_ATTRIBUTES),
-        Do(LOAD_X_CONSTANT, c.RTA_GATEWAY),
-        Do(LOAD_WORD, FIND_ATTRIBUTE),
-        Jump(JUMP_IF_EQUAL, 0, "without gateway", "route"),
-        "without gateway",
         Do(LOAD_BYTE, ROUTE_TYPE),
-        Jump(JUMP_IF_EQUAL, c.ROUTE_TYPES["unicast"], "pass"),
+        Jump(JUMP_IF_EQUAL, c.ROUTE_TYPES["unicast"], "", "route"),
+        *_attribute(c.RTA_GATEWAY),
+        Jump(JUMP_IF_EQUAL, 0, "", "route"),
+        *_attribute(c.RTA_VIA),
+        Jump(JUMP_IF_EQUAL, 0, "", "route"),
+        *_attribute(c.RTA_OIF),
+        Jump(JUMP_IF_EQUAL, 0, "route", "pass"),
         "route",
         Do(LOAD_BYTE, ROUTE_PROTOCOL),
         Jump(JUMP_IF_EQUAL, owner_protocol, "pass"),
@@ -123,6 +124,11 @@ def program(owner_protocol: int, port: int) -> list[Line]:
         "drop",
         Do(RETURN, 0),
     ]
+
+
+def _attribute(kind: int) -> tuple[Do, ...]:
+    """The offset of an attribute of a route; 0: there is none."""
+    return Do(LOAD_CONSTANT, ROUTE_ATTRIBUTES), Do(LOAD_X_CONSTANT, kind), Do(LOAD_WORD, FIND_ATTRIBUTE)
 
 
 def assemble(lines: Sequence[Line]) -> bytes:

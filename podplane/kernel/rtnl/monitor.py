@@ -210,7 +210,13 @@ class Monitor:
         if route is None:
             return
         is_foreign = not has_protocol(route, self._owner.route_protocol)
-        if is_there and is_foreign and route.link and route.gateway is None:
+        if (
+            is_there
+            and is_foreign
+            and route.link
+            and route.gateway is None
+            and not find_attribute(payload, c.RTA_VIA, c.ROUTE.size)
+        ):
             index = int.from_bytes(find_attribute(payload, c.RTA_OIF, c.ROUTE.size), sys.byteorder)
             self._report(route.link, LinkEvent(True, self._is_up(index), has_network=True))
         if not is_foreign or flags & NLM_F_REPLACE:

@@ -57,10 +57,14 @@ def passes(kind: int, payload: bytes, port: int = OTHER_PORT, flags: int = 0) ->
     return run(CODE, HEADER.pack(16 + len(payload), kind, flags, 1, port) + payload) > 0
 
 
-def route(protocol: int, kind: str = "unicast", *, gateway: bool = True) -> bytes:
+MULTIPATH = 9
+
+
+def route(protocol: int, kind: str = "unicast", over: tuple[int, ...] = (c.RTA_GATEWAY, c.RTA_OIF)) -> bytes:
+    """`over`: the attributes that say which way it goes."""
     kinds = {**c.ROUTE_TYPES, "local": 2}
     head = c.ROUTE.pack(c.AF_INET, 24, 0, 0, 254, protocol, 0, kinds[kind], 0) + attribute(c.RTA_DST, bytes(4))
-    return head + (attribute(c.RTA_GATEWAY, bytes(4)) if gateway else b"")
+    return head + b"".join(attribute(one, bytes(4)) for one in over)
 
 
 def neighbour(state: int, protocol: int = 0, family: int = c.AF_INET) -> bytes:
@@ -86,11 +90,23 @@ def test_of_routes_the_owners_and_replacements_pass(new: bool, protocol: int, re
     assert passes(kind, route(protocol), PORT if own else OTHER_PORT, flags) is wanted
 
 
-@given(st.booleans(), st.integers(0, 255), st.sampled_from(("unicast", "local", "unreachable")), st.booleans())
-def test_of_others_new_routes_those_to_what_is_on_a_link_pass(new: bool, protocol: int, kind: str, own: bool) -> None:
-    wanted = not own and (protocol == OWNER or (new and kind == "unicast"))
+OVER = (c.RTA_OIF,), (c.RTA_GATEWAY, c.RTA_OIF), (c.RTA_VIA, c.RTA_OIF), (MULTIPATH,), ()
+
+
+@given(
+    st.booleans(),
+    st.integers(0, 255),
+    st.sampled_from(("unicast", "local", "unreachable")),
+    st.sampled_from(OVER),
+    st.booleans(),
+)
+def test_of_others_new_routes_those_to_what_is_on_a_link_pass(
+    new: bool, protocol: int, kind: str, over: tuple[int, ...], own: bool
+) -> None:
+    """And none of a table of routes by BGP, whichever way they go."""
+    wanted = not own and (protocol == OWNER or (new and kind == "unicast" and over == (c.RTA_OIF,)))
     message = c.RTM_NEWROUTE if new else c.RTM_DELROUTE
-    assert passes(message, route(protocol, kind, gateway=False), PORT if own else OTHER_PORT) is wanted
+    assert passes(message, route(protocol, kind, over), PORT if own else OTHER_PORT) is wanted
 
 
 STATES = (1, 2, 4, 8, 16, c.NUD_FAILED, c.NUD_NOARP, c.NUD_PERMANENT)
