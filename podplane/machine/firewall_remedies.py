@@ -17,6 +17,8 @@ from podplane.state.nft import Chain
 from podplane.state.value import network_of
 
 IPTABLES: Mapping[str, str] = {"ip": "iptables", "ip6": "ip6tables"}
+CHAINS = "FORWARD", "INPUT"
+"""Those of iptables, which others' tables of that name write otherwise."""
 LEGACY: Mapping[int, str] = {4: "iptables-legacy", 6: "ip6tables-legacy"}
 
 
@@ -64,14 +66,14 @@ def _remedy(chain: Chain, ways: Sequence[Way], config: NetworkConfig) -> str:
     pods, sources = (cidrs if kind in kinds else [] for kind in (Kind.PODS, Kind.NODE))
     wanted = Wanted(pods, sources, carriers, config.vxlan_port)
     if chain.table == "firewalld":
-        return "; ".join(_firewalld(wanted, config.bridge))
-    if chain.table == "filter" and chain.family in IPTABLES:
+        return "; ".join(_firewalld(wanted, config.bridge, config.uplink))
+    if chain.table == "filter" and chain.family in IPTABLES and chain.name in CHAINS:
         iptables = _iptables(f"{IPTABLES[chain.family]} -I {chain.name}", wanted)
         return f"{'; '.join(iptables)}, or, with ufw: {'; '.join(_ufw(wanted))}"
     return "; ".join(_nft(f"nft insert rule {chain.family} {chain.table} {chain.name}", wanted))
 
 
-def _firewalld(wanted: Wanted, bridge: str) -> Iterator[str]:
+def _firewalld(wanted: Wanted, bridge: str, uplink: str) -> Iterator[str]:
     """A zone has pods, and what they send to the node and elsewhere; a policy leads to it from everywhere."""
     change = "firewall-cmd --permanent"
     if cidrs := wanted.pods or wanted.sources:
@@ -82,7 +84,8 @@ def _firewalld(wanted: Wanted, bridge: str) -> Iterator[str]:
         options = ("--add-ingress-zone=ANY", "--add-egress-zone=trusted", "--set-target=ACCEPT")  # one at a time
         yield from (f"{change} --policy=to-pods {one}" for one in options)
     for one in wanted.carriers:
-        yield f"{change} {f'--add-port={wanted.port}/udp' if one == 'udp' else '--add-protocol=gre'}"
+        zone = f"--zone=$(firewall-cmd --get-zone-of-interface={uplink})"
+        yield f"{change} {zone} {f'--add-port={wanted.port}/udp' if one == 'udp' else '--add-protocol=gre'}"
     yield "firewall-cmd --reload"
 
 

@@ -91,6 +91,7 @@ def ways(node: Node, peers: Sequence[Node], config: NetworkConfig, names: Iterab
                 yield Way("to pods of other nodes", "forward", bridge, link, Packet(source=own, destination=far))
                 yield Way("from pods of other nodes", "forward", link, bridge, Packet(source=far, destination=own))
             if peer is not None:
+                yield Way("from pods to other nodes", "forward", bridge, config.uplink, Packet(source=own, destination=peer))
                 yield Way("from other nodes to pods", "forward", link, bridge, Packet(source=peer, destination=own))
         for ip in [one for one in servers if one.version == block.version][:1]:
             question = Packet(source=own, destination=ip, protocol="udp", destination_port=DNS_PORT)

@@ -39,8 +39,8 @@ NAME, REVISION, INFO = 1, 2, 3
 """NFTA_MATCH_NAME, NFTA_MATCH_REV, NFTA_MATCH_INFO; of targets the same."""
 CONNTRACK = struct.Struct("<146xHHH")
 """struct xt_conntrack_mtinfo1 to 3, little endian as the machines that this runs on: match_flags, invert_flags, state_mask."""
-BY_STATE, IS_NEW = 1, 1 << 3
-"""XT_CONNTRACK_STATE, XT_CONNTRACK_STATE_BIT(IP_CT_NEW)."""
+BY_STATE, ALIAS, IS_NEW = 1, 1 << 13, 1 << 3
+"""XT_CONNTRACK_STATE, XT_CONNTRACK_STATE_ALIAS (as `-m state`), XT_CONNTRACK_STATE_BIT(IP_CT_NEW)."""
 ADDRTYPE, ADDRTYPE_REVISION = struct.Struct("=HHI"), 1
 """struct xt_addrtype_info_v1: types of the source, types of the destination, flags."""
 INVERT_DEST = 2
@@ -154,6 +154,10 @@ class Chains:
                     return Answer.DROP
                 case Opaque(name="target") if _name(one) in ENDS:
                     return Answer.DROP
+                case Opaque(name="queue"):
+                    return Answer.PASS | Answer.DROP_BY_RULE
+                case Opaque(name="target") if _name(one) == "NFQUEUE":
+                    return Answer.PASS | Answer.DROP_BY_RULE
                 case Lookup() if one.dreg == 0:
                     return Answer.PASS | Answer.DROP_BY_RULE | Answer.GO_ON
                 case Immediate(data=Verdict() as verdict):
@@ -191,7 +195,7 @@ def _is_of_new(info: bytes) -> bool | None:
     if len(info) < CONNTRACK.size:
         return None
     matched, inverted, states = CONNTRACK.unpack_from(info)
-    if matched != BY_STATE:
+    if matched & ~ALIAS != BY_STATE:
         return None
     return bool(states & IS_NEW) != bool(inverted & BY_STATE)
 

@@ -57,6 +57,7 @@ table inet firewalld {
 END
 """
 """As firewalld 1.3 has it: nothing but its last rules refuses, and a set without a name comes first."""
+UPLINKS = "--zone=$(firewall-cmd --get-zone-of-interface=eth0)"
 TRUSTED = (
     "oifname cbr0 jump zone_trusted;",
     "ip saddr 10.244.0.0/16 goto zone_trusted; iifname cbr0 goto zone_trusted;",
@@ -112,6 +113,7 @@ def said(script: str, config: NetworkConfig = CONFIG) -> list[str]:
         pytest.param(f"iptables-nft -P FORWARD DROP; {ACCEPTS}", None, marks=IPTABLES, id="let through"),
         pytest.param("iptables-nft -A FORWARD -i docker0 -j DROP", None, marks=IPTABLES, id="another link's"),
         pytest.param("iptables-nft -A FORWARD -j REJECT", "of table ip filter drops", marks=IPTABLES, id="rejects"),
+        pytest.param("iptables-nft -P FORWARD DROP; iptables-nft -A FORWARD -j NFQUEUE", None, marks=IPTABLES),
         pytest.param("iptables-nft -A FORWARD -m comment --comment no -j DROP", "drops", marks=IPTABLES, id="commented"),
         pytest.param(
             "iptables-nft -P FORWARD DROP; iptables-nft -A FORWARD -m addrtype --src-type UNICAST -j ACCEPT",
@@ -126,6 +128,13 @@ def said(script: str, config: NetworkConfig = CONFIG) -> list[str]:
         ),
         pytest.param("ip6tables-nft -P FORWARD DROP", None, marks=IPTABLES, id="another IP version"),
         pytest.param(UFW_INPUT, None, marks=IPTABLES, id="ufw that lets in"),
+        pytest.param("iptables-nft -A FORWARD -m state --state NEW -j REJECT", "of table ip filter drops", marks=IPTABLES),
+        pytest.param(
+            "iptables-nft -P FORWARD DROP; iptables-nft -A FORWARD -m state --state RELATED,ESTABLISHED -j ACCEPT; "
+            "iptables-nft -A FORWARD -d 10.244.0.0/16 -j ACCEPT",
+            "drops packets from pods to other nodes: ",
+            marks=IPTABLES,
+        ),
         pytest.param("iptables-nft -A INPUT -m addrtype ! --dst-type LOCAL -j DROP", None, marks=IPTABLES),
         pytest.param("iptables-nft -A INPUT -m addrtype --dst-type LOCAL -j DROP", "drops", marks=IPTABLES),
         pytest.param("iptables-nft -A FORWARD -m addrtype ! --dst-type LOCAL -j DROP", "drops", marks=IPTABLES),
@@ -158,6 +167,7 @@ GRE = msgspec.structs.replace(CONFIG, backend="gre")
         pytest.param("iptables-nft -P INPUT DROP", CONFIG, marks=IPTABLES),
         pytest.param("iptables-nft -P INPUT DROP", GRE, marks=IPTABLES),
         pytest.param(FW, CONFIG, marks=NFT),
+        pytest.param(FW.replace(" fw", " filter").replace("inet", "ip"), CONFIG, marks=NFT),
         pytest.param(FW.replace("forward", "input"), CONFIG, marks=NFT),
         pytest.param(FW.replace("forward", "input"), GRE, marks=NFT),
     ],
@@ -175,16 +185,17 @@ def test_of_firewalld_both_hooks_are_named_with_its_own_commands() -> None:
     to_pods = "firewall-cmd --permanent --policy=to-pods"
     assert forward == (
         "chain filter_FORWARD of table inet firewalld may drop packets between pods of this node, to pods of other nodes, "
-        f"from pods of other nodes and from other nodes to pods: {trust}; firewall-cmd --permanent --new-policy=to-pods; "
+        f"from pods of other nodes, from pods to other nodes and from other nodes to pods: {trust}; "
+        "firewall-cmd --permanent --new-policy=to-pods; "
         f"{to_pods} --add-ingress-zone=ANY; {to_pods} --add-egress-zone=trusted; {to_pods} --set-target=ACCEPT; "
         "firewall-cmd --reload"
     )
     assert to_node.endswith(
         "from pods to the name server of this node and of vxlan from other nodes (UDP port 4789): "
-        f"{trust}; firewall-cmd --permanent --add-port=4789/udp; firewall-cmd --reload"
+        f"{trust}; firewall-cmd --permanent {UPLINKS} --add-port=4789/udp; firewall-cmd --reload"
     )
     (only,) = said(f"nft delete table inet firewalld; {FIREWALLD % (*TRUSTED[:2], '')}")
-    assert only.endswith("(UDP port 4789): firewall-cmd --permanent --add-port=4789/udp; firewall-cmd --reload")
+    assert only.endswith(f"(UDP port 4789): firewall-cmd --permanent {UPLINKS} --add-port=4789/udp; firewall-cmd --reload")
     (only,) = said(f"nft delete table inet firewalld; {FIREWALLD % ('', *TRUSTED[1:])}")
     assert "may drop packets from other nodes to pods: " in only
 
@@ -300,6 +311,7 @@ def test_all_backends_have_links_that_are_looked_at() -> None:
             "between pods of this node",
             "to pods of other nodes",
             "from pods of other nodes",
+            "from pods to other nodes",
             "from other nodes to pods",
         }
         assert {one.packet.version for one in found} == {4, 6}
