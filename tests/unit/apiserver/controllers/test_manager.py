@@ -20,6 +20,7 @@ from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import ApiError
 from podplane.kubeapi.events import Recorder
 from tests.unit.apiserver.test_server import Api
+from tests.unit.virtual_time import virtual
 
 CONFIGS = "/api/v1/namespaces/default/configmaps"
 A, B = ("default", "a"), ("default", "b")
@@ -235,6 +236,7 @@ async def test_a_controller_that_can_not_say_whom_a_write_concerns_keeps_nobody_
     assert "controller=odd concerned by default/a" in caplog.text and "KeyError: 'spec'" in caplog.text
 
 
+@virtual
 async def test_changes_within_a_rest_are_decided_about_once_when_it_is_over() -> None:
     times, seen, done = list[float](), list[str](), asyncio.Event()
 
