@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 import tomllib
 from pathlib import Path
@@ -123,8 +124,12 @@ def test_an_interrupt_ends_mutmut_and_its_children(tmp_path: Path) -> None:
     script += "os.kill(os.getppid(), signal.SIGINT); child.wait()"
     os.set_inheritable(write, True)
     program = (sys.executable, "-c", f"import os; WRITE = os.open('/proc/%d/fd/{write}' % os.getppid(), os.O_WRONLY); {script}")
-    with pytest.raises(KeyboardInterrupt):
-        mutants.Mutmut(tmp_path, program)("run")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have what is in the background ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            mutants.Mutmut(tmp_path, program)("run")
+    finally:
+        signal.signal(signal.SIGINT, before)
     os.close(write)
     assert os.read(read, 1) == b""
     os.close(read)
