@@ -365,13 +365,14 @@ def _senders(blocks: list[IPNetwork], bridge: str) -> Iterator[Chain]:
     """Whose address a pod's packet has, before the node may answer it with an error: it would go to whoever has that address, with what
     was sent. Chains of type nat see the first packet of a connection only, and none of what is of no connection."""
     own = [rule(family(b.version), sender_in(b.version, f"own{b.version}"), verdict(ACCEPT)) for b in blocks]
-    unspecified = rule(r.is_icmp6(), source_in(UNSPECIFIED), verdict(ACCEPT), comment="it has no address yet")
     others = [rule(family(b.version), source_in(b), goto(GATE)) for b in blocks]
-    yield chain("sender", (*own, unspecified, *others, rule(goto(FOREIGN))), comment="a pod's own address, or none")
+    yield chain("sender", (*own, *others, rule(goto(FOREIGN))), comment="a pod's own address")
     of_others = rule(input_is_not(bridge), verdict(ACCEPT))
     yield chain("senders", (of_others, rule(goto("sender"))), Hook("nat", "prerouting", SENDERS_PRIORITY))
-    of_none = rule(r.has_state(r.INVALID | r.UNTRACKED), goto("sender"), comment="of no connection")
-    yield chain("senders-of-none", (of_others, of_none), Hook("filter", "prerouting", SENDERS_PRIORITY + 1))
+    unspecified = rule(r.is_icmp6(), source_in(UNSPECIFIED), verdict(ACCEPT), comment="it has no address yet")
+    yield chain("untracked", (unspecified, rule(goto("sender"))), comment="of no connection")
+    of_none = rule(r.has_state(r.INVALID | r.UNTRACKED), goto("untracked"))
+    yield chain("untracked-senders", (of_others, of_none), Hook("filter", "prerouting", SENDERS_PRIORITY + 1))
 
 
 def _errors() -> Iterator[Value]:
