@@ -123,8 +123,8 @@ def test_the_host_outside_comes_back(lab: Podplane) -> None:
 
 
 def _zygote(lab: Podplane) -> str:
-    done = subprocess.run(["pgrep", "--parent", str(lab.folder.holder())], capture_output=True, text=True, check=True)
-    return done.stdout.split()[0]
+    words = ["pgrep", "--parent", str(lab.folder.holder()), "--full", "podplane.runtime.zygote"]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _hostname(pid: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -22,15 +23,15 @@ def silent() -> Iterator[socket.socket]:
         yield one
 
 
-def serve_once(server: socket.socket) -> None:
-    """Answer one question."""
+def serve(server: socket.socket) -> None:
+    """Answer questions: who asks waits for some milliseconds alone, and asks again."""
     server.listen()
 
     def answer() -> None:
-        connection, _ = server.accept()
-        with connection:
-            connection.recv(4096)
-            connection.sendall(ANSWER)
+        while True:
+            with contextlib.suppress(ConnectionError), server.accept()[0] as connection:
+                connection.recv(4096)
+                connection.sendall(ANSWER)
 
     threading.Thread(target=answer, daemon=True).start()
 
@@ -43,5 +44,5 @@ def test_nobody_answers_where_nobody_listens(silent: socket.socket) -> None:
 
 def test_an_answer_is_told_with_its_time(silent: socket.socket) -> None:
     port, before = silent.getsockname()[1], time.monotonic()
-    serve_once(silent)
+    serve(silent)
     assert before <= first_answer.when_all_answered(["127.0.0.1"], port) <= time.monotonic()
